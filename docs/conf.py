@@ -1,0 +1,74 @@
+"""Sphinx configuration."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from importlib.metadata import version as installed_version
+
+# sphinx-autodoc-typehints 3.6 with Sphinx 9, once for each parameter.
+warnings.filterwarnings("ignore", message=".*set_application.*")
+
+project = "sagefm"
+author = "The sagefm developers"
+project_copyright = f"2026, {author}"
+release = version = installed_version("sagefm")
+
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.intersphinx",
+    "sphinx.ext.mathjax",
+    "sphinx.ext.napoleon",
+    "sphinx_autodoc_typehints",
+    "sphinx_click",
+    "sphinx_copybutton",
+    "sphinxcontrib.bibtex",
+]
+exclude_patterns = ["_build", "jupyter_execute", "**.ipynb_checkpoints"]
+templates_path = ["_templates"]
+
+# API pages
+autosummary_generate = True
+autosummary_ignore_module_all = False
+autodoc_member_order = "bysource"
+napoleon_google_docstring = False
+napoleon_numpy_docstring = True
+napoleon_custom_sections = [("Sets", "params_style"), "Sets the following fields"]
+napoleon_use_rtype = True
+napoleon_use_param = True
+typehints_defaults = "braces"
+typehints_use_rtype = False
+always_use_bars_union = True
+
+# Text
+myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath"]
+myst_heading_anchors = 3
+nb_execution_mode = "off"
+bibtex_bibfiles = ["references.bib"]
+bibtex_default_style = "alpha"
+bibtex_reference_style = "author_year"
+
+# Without a network the inventories of the other projects cannot be fetched.
+intersphinx_mapping = (
+    {}
+    if os.environ.get("SAGEFM_DOCS_OFFLINE")
+    else {
+        "anndata": ("https://anndata.readthedocs.io/en/stable/", None),
+        "matplotlib": ("https://matplotlib.org/stable/", None),
+        "mudata": ("https://mudata.readthedocs.io/stable/", None),
+        "numpy": ("https://numpy.org/doc/stable/", None),
+        "pandas": ("https://pandas.pydata.org/docs/", None),
+        "python": ("https://docs.python.org/3/", None),
+        "scanpy": ("https://scanpy.readthedocs.io/en/stable/", None),
+        "scipy": ("https://docs.scipy.org/doc/scipy/", None),
+        "spatialdata": ("https://spatialdata.scverse.org/en/stable/", None),
+        "torch": ("https://docs.pytorch.org/docs/stable/", None),
+    }
+)
+
+html_theme = "sphinx_book_theme"
+html_title = "sagefm"
+html_static_path = ["_static"]
+html_theme_options = {"show_navbar_depth": 1}

@@ -1,0 +1,23 @@
+"""SAGE-FM for scverse: embeddings, imputation and in-silico perturbation of Visium sections."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sagefm import datasets, errors, metrics, model, pl, pp, tl
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "datasets", "errors", "metrics", "model", "pl", "pp", "tl"]
+
+
+def __getattr__(name: str) -> object:
+    # Subpackages are imported when first used: torch, scanpy and squidpy take seconds.
+    if name in __all__:
+        return import_module(f"sagefm.{name}")
+    raise AttributeError(f"module 'sagefm' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

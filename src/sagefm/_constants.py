@@ -1,0 +1,23 @@
+"""Keys written to AnnData and defaults shared by the verbs."""
+
+from __future__ import annotations
+
+from typing import Final
+
+#: Spots in a neighborhood, the center included (paper, section "Subgraph construction").
+N_SPOTS: Final = 15
+
+SPATIAL_KEY: Final = "spatial"
+NEIGHBORS_KEY: Final = "sagefm"
+EMBEDDING_KEY: Final = "X_sagefm"
+IMPUTED_KEY: Final = "sagefm_imputed"
+PERTURB_KEY: Final = "sagefm_perturb"
+#: ``uns`` entry that holds parameters and provenance of what was written elsewhere.
+UNS_KEY: Final = "sagefm"
+
+#: Least share of the vocabulary that a table must hold.
+MIN_COVERAGE: Final = 0.10
+
+#: Rows made dense at a time: a few hundred keep the product near the machine's peak
+#: while a block of 14,558 genes stays below 64 MB.
+BLOCK_ROWS: Final = 1024

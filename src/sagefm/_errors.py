@@ -1,0 +1,1 @@
+from sagefm.errors import *  # noqa

@@ -1,0 +1,4 @@
+"""From AnnData, SpatialData or MuData to arrays: counts, genes, neighborhoods, sections.
+
+Knows no network; :mod:`sagefm.module` knows no AnnData; :mod:`sagefm.model` joins them.
+"""

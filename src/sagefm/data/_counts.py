@@ -1,0 +1,109 @@
+"""Raw counts: the choice of layer, the check, and what the networks read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy import sparse
+
+from sagefm.errors import CountsError, MissingKeyError
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from numpy.typing import NDArray
+
+
+def get_counts(table: AnnData, layer: str | None = None) -> sparse.csr_matrix:
+    """Return raw counts as CSR float32 (n_spots, n_vars), checked; the table is left as it is.
+
+    Dense, CSR and CSC matrices of any numeric type, views and backed files give equal results.
+    The values may share memory with the table: they are read only.
+
+    Parameters
+    ----------
+    table
+        Table of counts.
+    layer
+        Layer that holds raw counts; ``X`` where left out.
+
+    Raises
+    ------
+    MissingKeyError
+        The layer does not exist.
+    CountsError
+        A stored value is negative, fractional, NaN or infinite.
+    """
+    if layer is not None and layer not in table.layers:
+        found = [key for key in table.layers if key is not None]
+        raise MissingKeyError(f"layer={layer!r} is not in adata.layers; found {found}.")
+    where = "adata.X" if layer is None else f"adata.layers[{layer!r}]"
+    matrix: Any = table.X if layer is None else table.layers[layer]
+    if matrix is None:
+        raise MissingKeyError(f"{where} is empty. Pass the layer that holds raw counts: layer=...")
+    if hasattr(matrix, "to_memory"):  # backed sparse dataset
+        matrix = matrix.to_memory()
+    elif hasattr(matrix, "compute"):  # dask
+        matrix = matrix.compute()
+    elif not sparse.issparse(matrix):
+        matrix = np.asarray(matrix)
+    values = matrix.data if sparse.issparse(matrix) else matrix
+    check_counts(values, where=where)
+    counts = sparse.csr_matrix(matrix, dtype=np.float32)
+    if not counts.has_canonical_format:
+        counts = counts.copy()
+        counts.sum_duplicates()
+    return counts
+
+
+def check_counts(values: NDArray[Any], *, where: str) -> None:
+    """Raise unless all stored values are whole and not negative.
+
+    Every value is looked at: logged or scaled data often begins with zeros and ones.
+    """
+    if values.dtype == bool or values.size == 0:
+        return
+    if not np.issubdtype(values.dtype, np.number):
+        raise CountsError(f"{where} holds values of type {values.dtype}; expected raw counts.")
+    repair = (
+        "Expected raw counts (whole numbers of at least 0): pass the layer that holds them, layer=..., "
+        "e.g. layer='counts' after adata.layers['counts'] = adata.X.copy() before normalising."
+    )
+    if not np.issubdtype(values.dtype, np.integer):
+        if not np.isfinite(values).all():
+            raise CountsError(f"{where} holds NaN or infinite values. {repair}")
+        fractional = values != np.rint(values)
+        if fractional.any():
+            example = float(values[fractional][0])
+            raise CountsError(
+                f"{where} holds fractional values, e.g. {example:.4g} ({fractional.mean():.0%} of those stored): "
+                f"normalised or log-transformed data? {repair}"
+            )
+    if values.min() < 0:
+        raise CountsError(f"{where} holds negative values, e.g. {float(values.min()):.4g}. {repair}")
+
+
+def log1p(counts: sparse.csr_matrix) -> sparse.csr_matrix:
+    """Return log(1 + x), the published network's input (paper, section "Data preprocessing")."""
+    return with_values(counts, np.log1p(counts.data))
+
+
+def log_normalize(counts: sparse.csr_matrix, totals: NDArray[np.float32], scale: float) -> sparse.csr_matrix:
+    """Return u = log(1 + scale x / total); a spot without counts gives zeros.
+
+    Parameters
+    ----------
+    counts
+        Raw counts (n_spots, n_genes).
+    totals
+        Counts of each spot (n_spots,).
+    scale
+        Counts that every spot is brought to.
+    """
+    factors = np.repeat(scale / np.maximum(totals, 1), np.diff(counts.indptr)).astype(np.float32)
+    return with_values(counts, np.log1p(counts.data * factors))
+
+
+def with_values(matrix: sparse.csr_matrix, values: NDArray[np.float32]) -> sparse.csr_matrix:
+    """Return a matrix of the same pattern, which is shared, with other stored values."""
+    return sparse.csr_matrix((values, matrix.indices, matrix.indptr), shape=matrix.shape)

@@ -1,0 +1,198 @@
+"""The vocabulary of a network, and how a table's genes are found in it."""
+
+from __future__ import annotations
+
+import gzip
+import logging
+import re
+from dataclasses import dataclass
+from functools import cache, cached_property
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from sagefm._constants import MIN_COVERAGE
+from sagefm.errors import GenesError, MissingKeyError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from anndata import AnnData
+    from numpy.typing import NDArray
+
+logger = logging.getLogger(__name__)
+
+_ENSEMBL = re.compile(r"^(ENSG\d{11})(\.\d+)?$")
+_MOUSE_ENSEMBL = re.compile(r"^ENSMUSG\d{11}(\.\d+)?$")
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Gene symbols of a network, in the order of its columns."""
+
+    symbols: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if len(set(self.symbols)) != len(self.symbols):
+            raise GenesError("A vocabulary holds a gene twice; expected each symbol once.")
+
+    def __len__(self) -> int:
+        return len(self.symbols)
+
+    @cached_property
+    def position(self) -> dict[str, int]:
+        """Position of each symbol."""
+        return {symbol: i for i, symbol in enumerate(self.symbols)}
+
+    def positions(self, genes: Sequence[str], *, argument: str) -> NDArray[np.int64]:
+        """Return the positions of `genes`, symbols or Ensembl ids.
+
+        Raises
+        ------
+        GenesError
+            Some gene is not in the vocabulary.
+        """
+        resolved = to_symbols(pd.Index([str(gene) for gene in genes]))
+        unknown = [gene for gene, symbol in zip(genes, resolved, strict=True) if symbol not in self.position]
+        if unknown:
+            by_case = {symbol.upper(): symbol for symbol in self.symbols}
+            close = [by_case[str(g).upper()] for g in unknown if str(g).upper() in by_case]
+            hint = f" Did you mean {close[:5]}?" if close else ""
+            raise GenesError(
+                f"{argument} holds {len(unknown)} genes that are not in the model's vocabulary of {len(self)} genes: "
+                f"{unknown[:5]}.{hint} sagefm.pp.match_genes(adata, model=...) lists what there is."
+            )
+        return np.array([self.position[symbol] for symbol in resolved], dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class GeneMatch:
+    """Where a table's genes stand in a vocabulary.
+
+    Attributes
+    ----------
+    columns
+        Columns of the table that are used (n_matched,).
+    genes
+        Position in the vocabulary of each of these (n_matched,), increasing.
+    report
+        One row a gene of the table: ``gene`` (symbol), ``matched``, ``via``
+        ("symbol", "ensembl" or ""), ``duplicate`` (a gene already matched by an earlier column).
+    coverage
+        Share of the vocabulary that the table holds.
+    """
+
+    columns: NDArray[np.int64]
+    genes: NDArray[np.int64]
+    report: pd.DataFrame
+    coverage: float
+
+
+@cache
+def published_vocabulary() -> Vocabulary:
+    """Return the 14,558 symbols of the published network, in its order."""
+    text = gzip.decompress((files("sagefm.data") / "published_genes.txt.gz").read_bytes()).decode()
+    return Vocabulary(tuple(text.split()))
+
+
+@cache
+def _ensembl_to_symbol() -> dict[str, str]:
+    """Human Ensembl gene ids to symbols (10x Genomics reference GRCh38, 36,601 genes)."""
+    text = gzip.decompress((files("sagefm.data") / "human_genes.tsv.gz").read_bytes()).decode()
+    return {ensembl: symbol for symbol, ensembl in (line.split("\t") for line in text.splitlines()[1:])}
+
+
+def to_symbols(names: pd.Index) -> NDArray[np.object_]:
+    """Return names with human Ensembl ids, with or without version, replaced by symbols."""
+    values: NDArray[np.object_] = np.asarray(names, dtype=object)
+    found = [_ENSEMBL.match(str(name)) for name in values]
+    if not any(found):
+        return values
+    table = _ensembl_to_symbol()
+    return np.array(
+        [name if hit is None else table.get(hit.group(1), name) for name, hit in zip(values, found, strict=True)],
+        dtype=object,
+    )
+
+
+def get_gene_names(table: AnnData, gene_key: str | None = None) -> pd.Index:
+    """Return the gene names of a table: ``var_names``, or the column `gene_key` of ``var``.
+
+    Raises
+    ------
+    MissingKeyError
+        The column does not exist.
+    GenesError
+        ``var_names`` holds a name twice, so that a name does not tell one gene.
+    """
+    if gene_key is not None:
+        if gene_key not in table.var:
+            raise MissingKeyError(
+                f"gene_key={gene_key!r} is not a column of adata.var; found {list(table.var.columns)}."
+            )
+        return pd.Index(table.var[gene_key].astype(str))
+    if not table.var_names.is_unique:
+        twice = table.var_names[table.var_names.duplicated()].unique()
+        raise GenesError(
+            f"adata.var_names holds {len(twice)} names more than once, e.g. {list(twice[:3])}. "
+            f"Make them unique: adata.var_names_make_unique()"
+        )
+    return table.var_names
+
+
+def match_genes(table: AnnData, vocabulary: Vocabulary, gene_key: str | None = None) -> GeneMatch:
+    """Find a table's genes in a vocabulary, by symbol or Ensembl id.
+
+    Of several columns for one gene (two Ensembl ids of one symbol, say) the first is used
+    and the others are reported. Names are compared to the letter: `Gapdh` is a mouse gene.
+
+    Raises
+    ------
+    GenesError
+        Less than 10 % of the vocabulary is there; names look like mouse genes; ``var_names`` are not unique.
+    """
+    names = get_gene_names(table, gene_key)
+    symbols = to_symbols(names)
+    position = np.array([vocabulary.position.get(symbol, -1) for symbol in symbols], dtype=np.int64)
+    known = position >= 0
+    duplicate = known & pd.Index(np.where(known, position, -np.arange(1, len(position) + 1))).duplicated()
+    used = np.flatnonzero(known & ~duplicate)
+    columns = used[np.argsort(position[used], kind="stable")]
+    coverage = len(columns) / max(len(vocabulary), 1)
+    if coverage < MIN_COVERAGE:
+        _raise_low_coverage(names, vocabulary, n_found=len(columns))
+    via = np.where(~known, "", np.where(symbols == names.to_numpy(dtype=object), "symbol", "ensembl"))
+    report = pd.DataFrame(
+        {"gene": symbols.astype(str), "matched": known & ~duplicate, "via": via, "duplicate": duplicate},
+        index=table.var_names,
+    )
+    if (via == "ensembl").any() or duplicate.any():
+        logger.info(
+            "%d genes found by Ensembl id; %d columns left out as duplicates of a gene already found.",
+            int((via == "ensembl").sum()),
+            int(duplicate.sum()),
+        )
+    return GeneMatch(columns, position[columns], report, coverage)
+
+
+def _raise_low_coverage(names: pd.Index, vocabulary: Vocabulary, *, n_found: int) -> None:
+    values = [str(name) for name in names]
+    upper = sum(name.upper() in vocabulary.position for name in values)
+    mouse = upper > 2 * n_found + 10 or any(_MOUSE_ENSEMBL.match(name) for name in values[:100])
+    if mouse:
+        reason = (
+            "The names look like mouse genes; this model reads human symbols or ENSG ids. "
+            "Map to human orthologs first, or train a model on these genes: sagefm.model.SAGEFM(adata)."
+        )
+    else:
+        reason = (
+            "Expected human gene symbols or Ensembl ids: pass the column of adata.var that holds them, gene_key=..., "
+            "or train a model on these genes: sagefm.model.SAGEFM(adata)."
+        )
+    raise GenesError(
+        f"Found {n_found} of the {len(vocabulary)} genes of the vocabulary "
+        f"({n_found / max(len(vocabulary), 1):.1%}; at least {MIN_COVERAGE:.0%} are needed); "
+        f"the table's genes are {values[:3]}, ... {reason}"
+    )

@@ -1,0 +1,170 @@
+"""AnnData, SpatialData or MuData to the table that is worked on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from sagefm._constants import SPATIAL_KEY
+from sagefm.errors import ArgumentError, CoordinatesError, MissingKeyError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from numpy.typing import NDArray
+
+
+def get_table(data: Any, *, table_key: str | None = None, mod: str | None = None) -> AnnData:
+    """Return the AnnData that holds counts and coordinates; it is not copied.
+
+    Parameters
+    ----------
+    data
+        AnnData, SpatialData or MuData.
+    table_key
+        Name of the table in a SpatialData object; may be left out where there is one.
+    mod
+        Name of the modality in a MuData object; may be left out where there is one.
+
+    Raises
+    ------
+    MissingKeyError
+        The table or modality does not exist, or several exist and none was named.
+    ArgumentError
+        `data` is of another type, or has no spots or no genes.
+    """
+    # The classes are told apart by name: importing spatialdata takes seconds, and whoever
+    # holds such an object has imported it already.
+    kind = _kind(data)
+    if kind == "SpatialData":
+        table = _pick(data.tables, table_key, what="table", argument="table_key")
+        _add_centroids(data, table)
+    elif kind == "MuData":
+        table = _pick(data.mod, mod, what="modality", argument="mod")
+    elif isinstance(data, AnnData):
+        table = data
+    else:
+        raise ArgumentError(f"Found an object of type {type(data).__name__}; expected AnnData, SpatialData or MuData.")
+    if table.n_obs == 0 or table.n_vars == 0:
+        raise ArgumentError(
+            f"Found a table of {table.n_obs} spots x {table.n_vars} genes; expected at least one of each."
+        )
+    return table
+
+
+def copy_data(data: Any) -> Any:
+    """Return a copy of AnnData, SpatialData or MuData, in memory."""
+    kind = _kind(data)
+    if kind == "SpatialData":
+        from spatialdata import deepcopy
+
+        return deepcopy(data)
+    if kind == "AnnData" and data.isbacked:
+        return data.to_memory()
+    return data.copy()
+
+
+def get_column(table: AnnData, key: str, *, argument: str) -> pd.Series:
+    """Return a column of ``obs``, or an error that lists the columns there are."""
+    if key not in table.obs:
+        raise MissingKeyError(f"{argument}={key!r} is not a column of adata.obs; found {_names(table.obs.columns)}.")
+    return table.obs[key]
+
+
+def get_coordinates(table: AnnData, spatial_key: str = SPATIAL_KEY) -> NDArray[np.float64]:
+    """Return spot coordinates, float64 (n_spots, 2).
+
+    Raises
+    ------
+    MissingKeyError
+        ``obsm[spatial_key]`` does not exist.
+    CoordinatesError
+        The array is not (n_spots, 2), or holds NaN or infinite values.
+    """
+    if spatial_key not in table.obsm:
+        raise MissingKeyError(
+            f"spatial_key={spatial_key!r} is not in adata.obsm; found {_names(table.obsm.keys())}. "
+            f"Expected coordinates (n_spots, 2): read the section with squidpy.read.visium(...), "
+            f"or set adata.obsm[{spatial_key!r}]."
+        )
+    found = table.obsm[spatial_key]
+    try:
+        coordinates = np.asarray(found, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise CoordinatesError(f"adata.obsm[{spatial_key!r}] is not numeric: {error}.") from error
+    if coordinates.ndim != 2 or coordinates.shape[1] != 2:
+        raise CoordinatesError(
+            f"adata.obsm[{spatial_key!r}] has shape {coordinates.shape}; expected (n_spots, 2). "
+            f"For sections stacked along z, give the first two columns and library_key."
+        )
+    finite = np.asarray(np.isfinite(coordinates).all(axis=1))
+    if not finite.all():
+        raise CoordinatesError(
+            f"adata.obsm[{spatial_key!r}] holds NaN or infinite values at {int((~finite).sum())} of {len(finite)} spots, "
+            f"first at {table.obs_names[int(np.argmin(finite))]!r}. "
+            f"Leave these spots out: adata = adata[np.isfinite(adata.obsm[{spatial_key!r}]).all(axis=1)].copy()"
+        )
+    return coordinates
+
+
+def get_libraries(table: AnnData, library_key: str | None) -> tuple[NDArray[np.int64], list[str]]:
+    """Return the library of each spot as a code (n_spots,), and the libraries' names.
+
+    Raises
+    ------
+    MissingKeyError
+        The column does not exist.
+    CoordinatesError
+        The column has missing values.
+    """
+    if library_key is None:
+        return np.zeros(table.n_obs, dtype=np.int64), [""]
+    column = get_column(table, library_key, argument="library_key")
+    codes, names = pd.factorize(column, sort=True)
+    missing = int((codes < 0).sum())
+    if missing:
+        raise CoordinatesError(
+            f"adata.obs[{library_key!r}] has no value for {missing} of {table.n_obs} spots. Fill it in, "
+            f"or leave these spots out: adata = adata[adata.obs[{library_key!r}].notna()].copy()"
+        )
+    return codes.astype(np.int64), [str(name) for name in names]
+
+
+def _kind(data: Any) -> str:
+    names = {cls.__name__ for cls in type(data).__mro__}
+    return next((name for name in ("SpatialData", "MuData", "AnnData") if name in names), "")
+
+
+def _names(keys: Iterable[Any]) -> str:
+    return "[" + ", ".join(repr(str(key)) for key in keys if key is not None) + "]"
+
+
+def _pick(tables: Any, name: str | None, *, what: str, argument: str) -> AnnData:
+    if name is None and len(tables) == 1:
+        return next(iter(tables.values()))
+    if name is None or name not in tables:
+        raise MissingKeyError(
+            f"{argument}={name!r} names no {what}; found {_names(tables.keys())}. Pass {argument}=..."
+        )
+    return tables[name]
+
+
+def _add_centroids(sdata: Any, table: AnnData) -> None:
+    """Set ``obsm["spatial"]`` to the centroids of the shapes that the table annotates, where it has none."""
+    if SPATIAL_KEY in table.obsm or "spatialdata_attrs" not in table.uns:
+        return
+    from spatialdata import get_centroids
+
+    attrs = table.uns["spatialdata_attrs"]
+    regions = attrs["region"] if isinstance(attrs["region"], list) else [attrs["region"]]
+    coordinates = np.full((table.n_obs, 2), np.nan)
+    for region in regions:
+        if region not in sdata.shapes:
+            return
+        rows = np.flatnonzero((table.obs[attrs["region_key"]] == region).to_numpy())
+        centroids = get_centroids(sdata.shapes[region]).compute()
+        coordinates[rows] = centroids.loc[table.obs[attrs["instance_key"]].to_numpy()[rows], ["x", "y"]].to_numpy()
+    table.obsm[SPATIAL_KEY] = coordinates

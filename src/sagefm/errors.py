@@ -1,0 +1,64 @@
+"""Errors raised for a user's input.
+
+Every message says what was found, what was expected, and the call that repairs it.
+All derive from :class:`SagefmError` and from the built-in error that a caller would expect.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ArgumentError",
+    "CheckpointError",
+    "CoordinatesError",
+    "CountsError",
+    "GenesError",
+    "MissingKeyError",
+    "ModelNotFoundError",
+    "NeighborsError",
+    "OutputExistsError",
+    "SagefmError",
+]
+
+
+class SagefmError(Exception):
+    """Base of all errors of this package."""
+
+    def __str__(self) -> str:
+        # KeyError would print the quoted representation of the message.
+        return str(self.args[0]) if self.args else ""
+
+
+class MissingKeyError(SagefmError, KeyError):
+    """A layer, key, column, modality or table that is not there."""
+
+
+class ArgumentError(SagefmError, ValueError):
+    """An argument outside its range."""
+
+
+class CountsError(SagefmError, ValueError):
+    """Values that are not raw counts."""
+
+
+class CoordinatesError(SagefmError, ValueError):
+    """Spatial coordinates or libraries that cannot be used."""
+
+
+class GenesError(SagefmError, ValueError):
+    """Gene names that do not match the vocabulary."""
+
+
+class NeighborsError(SagefmError, ValueError):
+    """A spatial graph that cannot be used."""
+
+
+class CheckpointError(SagefmError, ValueError):
+    """A checkpoint folder that cannot be read."""
+
+
+class ModelNotFoundError(CheckpointError, LookupError):
+    """A model name that is not known, or a folder that does not exist."""
+
+
+class OutputExistsError(SagefmError, FileExistsError):
+    """An output that is already there and would have been overwritten."""

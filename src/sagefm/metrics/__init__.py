@@ -1,0 +1,7 @@
+"""Measures, each beside its control."""
+
+from __future__ import annotations
+
+from sagefm.metrics._recovery import Recovery, recovery
+
+__all__ = ["Recovery", "recovery"]

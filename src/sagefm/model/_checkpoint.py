@@ -1,0 +1,171 @@
+"""A network with its vocabulary, stored as safetensors and JSON."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+import sagefm
+from sagefm.data._genes import Vocabulary
+from sagefm.errors import CheckpointError, ModelNotFoundError, OutputExistsError
+from sagefm.module._center import CenterNeighborhoodNetwork, make_network
+from sagefm.module._config import NetworkConfig
+from sagefm.module._pooled import PooledNetwork
+
+WEIGHTS_FILE = "model.safetensors"
+CONFIG_FILE = "config.json"
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained network and what is needed to use it.
+
+    Attributes
+    ----------
+    network
+        The network, in evaluation mode.
+    vocabulary
+        Genes of its columns.
+    name
+        Name or folder it came from.
+    sha256
+        Hash of the stored parameters; empty if they were never stored.
+    training
+        How it was trained: parameters, sections, versions.
+    setup
+        Arguments of ``setup_anndata`` it was trained with.
+    history
+        Losses by epoch, a list a metric.
+    """
+
+    network: PooledNetwork | CenterNeighborhoodNetwork
+    vocabulary: Vocabulary
+    name: str
+    sha256: str = ""
+    training: dict[str, Any] = field(default_factory=dict)
+    setup: dict[str, Any] = field(default_factory=dict)
+    history: dict[str, list[float]] = field(default_factory=dict)
+
+    @property
+    def config(self) -> NetworkConfig:
+        """Architecture of the network."""
+        return self.network.config
+
+    def provenance(self) -> dict[str, str]:
+        """Return what is written to ``uns`` beside a result."""
+        return {
+            "model": self.name,
+            "architecture": self.config.architecture,
+            "checkpoint_sha256": self.sha256,
+            "sagefm_version": sagefm.__version__,
+            "torch_version": str(torch.__version__),
+        }
+
+
+def save_checkpoint(checkpoint: Checkpoint, folder: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+    """Write a checkpoint as a folder of ``model.safetensors`` and ``config.json``; all of it or nothing.
+
+    Raises
+    ------
+    OutputExistsError
+        The folder exists and `overwrite` is false.
+    """
+    folder = Path(folder)
+    if folder.exists() and not overwrite:
+        raise OutputExistsError(f"{folder} exists. Choose another folder, or pass overwrite=True.")
+    if folder.exists() and not (folder / CONFIG_FILE).exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise OutputExistsError(f"{folder} exists and is no checkpoint: it is not overwritten. Choose another folder.")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    config = {
+        "format_version": FORMAT_VERSION,
+        "network": checkpoint.config.to_dict(),
+        "training": checkpoint.training,
+        "setup": checkpoint.setup,
+        "history": checkpoint.history,
+        "genes": list(checkpoint.vocabulary.symbols),
+    }
+    staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.network.state_dict().items()}
+        save_file(tensors, staging / WEIGHTS_FILE)
+        (staging / CONFIG_FILE).write_text(json.dumps(config, indent=1))
+        staging.chmod(0o755)
+        if folder.exists():
+            shutil.rmtree(folder)
+        staging.replace(folder)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return folder
+
+
+def load_checkpoint(folder: str | os.PathLike[str], *, name: str | None = None) -> Checkpoint:
+    """Read a checkpoint folder.
+
+    Parameters
+    ----------
+    folder
+        Folder with ``model.safetensors`` and ``config.json``.
+    name
+        Name recorded beside results; the folder where left out.
+
+    Raises
+    ------
+    ModelNotFoundError
+        The folder does not exist.
+    CheckpointError
+        The folder is no checkpoint, is of a newer format, or its files do not fit together.
+    """
+    folder = Path(folder)
+    if not folder.exists():
+        raise ModelNotFoundError(f"Found no folder {folder}; expected one written by SAGEFM.save(...).")
+    missing = [file for file in (CONFIG_FILE, WEIGHTS_FILE) if not (folder / file).is_file()]
+    if missing:
+        raise CheckpointError(f"{folder} is no checkpoint: it has no {' and no '.join(missing)}.")
+    try:
+        stored = json.loads((folder / CONFIG_FILE).read_text())
+        version = stored["format_version"]
+        if version > FORMAT_VERSION:
+            raise CheckpointError(
+                f"{folder} has format {version}; this sagefm reads up to {FORMAT_VERSION}. pip install --upgrade sagefm"
+            )
+        config = NetworkConfig.from_dict(stored["network"])
+        vocabulary = Vocabulary(tuple(stored["genes"]))
+    except (KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{folder / CONFIG_FILE} is not what SAGEFM.save(...) writes: {error}.") from error
+    if len(vocabulary) != config.n_genes:
+        raise CheckpointError(f"{folder} lists {len(vocabulary)} genes for a network of {config.n_genes}.")
+    try:
+        tensors = load_file(folder / WEIGHTS_FILE)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{folder / WEIGHTS_FILE} cannot be read as safetensors: {error}.") from error
+    with torch.device("meta"):
+        network = make_network(config)
+    try:
+        network.load_state_dict(tensors, assign=True)
+    except RuntimeError as error:
+        raise CheckpointError(f"{folder / WEIGHTS_FILE} does not fit {CONFIG_FILE}: {error}") from error
+    return Checkpoint(
+        network=network.eval(),
+        vocabulary=vocabulary,
+        name=name or str(folder),
+        sha256=_sha256(folder / WEIGHTS_FILE),
+        training=stored.get("training", {}),
+        setup=stored.get("setup", {}),
+        history=stored.get("history", {}),
+    )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,61 @@
+"""The spatial graph as an scvi-tools field."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from scvi.data.fields import BaseAnnDataField
+
+from sagefm._constants import NEIGHBORS_KEY
+from sagefm.data._graph import get_neighbors
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+class NeighborsField(BaseAnnDataField):
+    """Neighbors of each spot in ``obsp``; built where there is no graph yet.
+
+    Parameters
+    ----------
+    neighbors_key, spatial_key, library_key
+        As in :func:`sagefm.data._graph.get_neighbors`.
+    """
+
+    registry_key = "neighbors"
+    attr_name = "obsp"
+    is_empty = False
+
+    def __init__(self, neighbors_key: str | None, spatial_key: str, library_key: str | None) -> None:
+        self.arguments: dict[str, Any] = {
+            "neighbors_key": neighbors_key,
+            "spatial_key": spatial_key,
+            "library_key": library_key,
+        }
+
+    @property
+    def attr_key(self) -> str:
+        """Key of the graph in ``obsp``."""
+        return f"{self.arguments['neighbors_key'] or NEIGHBORS_KEY}_connectivities"
+
+    def validate_field(self, adata: AnnData) -> None:
+        """Raise if the graph cannot be used."""
+        get_neighbors(adata, **self.arguments)
+
+    def register_field(self, adata: AnnData) -> dict[str, Any]:
+        """Return the number of edges."""
+        super().register_field(adata)
+        return {"n_edges": int(get_neighbors(adata, **self.arguments).nnz)}
+
+    def transfer_field(self, state_registry: dict[str, Any], adata_target: AnnData, **kwargs: Any) -> dict[str, Any]:
+        """Register the field on another table, which has its own graph."""
+        super().transfer_field(state_registry, adata_target, **kwargs)
+        return self.register_field(adata_target)
+
+    def get_summary_stats(self, state_registry: dict[str, Any]) -> dict[str, int]:
+        """Return the number of edges."""
+        return {"n_edges": state_registry["n_edges"]}
+
+    def view_state_registry(self, state_registry: dict[str, Any]) -> None:
+        """Show nothing: the summary has the number of edges."""
+        return

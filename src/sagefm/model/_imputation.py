@@ -1,0 +1,188 @@
+"""Imputation: every gene predicted from a fold in which it was hidden."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+from sagefm._constants import BLOCK_ROWS
+from sagefm.metrics._recovery import Recovery
+from sagefm.model._embedding import average, project
+from sagefm.module._objective import Batch, read_center
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from sagefm.data._corpus import SectionInput
+    from sagefm.module._center import SpotNetwork
+
+
+@dataclass(frozen=True)
+class ImputedBlock:
+    """Predictions for some spots.
+
+    Attributes
+    ----------
+    rows
+        Rows of the table (n_spots,).
+    measured
+        Predicted values of the requested measured genes (n_spots, n_measured).
+    unmeasured
+        Predicted values of the requested genes that the section did not measure (n_spots, n_unmeasured).
+    """
+
+    rows: NDArray[np.int64]
+    measured: NDArray[np.float32]
+    unmeasured: NDArray[np.float32]
+
+
+def assign_folds(genes: NDArray[np.int64], n_vocabulary: int, n_folds: int, rng: int) -> NDArray[np.int64]:
+    """Return the fold of each gene; it depends on the gene and on `rng` alone, not on the other genes."""
+    folds = np.random.default_rng(rng).permutation(n_vocabulary) % n_folds
+    return np.asarray(folds[genes], dtype=np.int64)
+
+
+@torch.inference_mode()
+def impute_section(
+    network: SpotNetwork,
+    inputs: SectionInput,
+    requested: NDArray[np.int64],
+    *,
+    mask: str,
+    n_folds: int,
+    rng: int,
+    device: torch.device,
+    recovery: Recovery,
+    block_rows: int = BLOCK_ROWS,
+) -> Iterator[ImputedBlock]:
+    """Predict genes of a section, each from a fold of the genes in which it was hidden.
+
+    The first layer is linear, so that hiding a fold takes its own product off the whole: the folds'
+    products together cost one. (The default network's center is the exception: its size factor is that of
+    the visible genes, so that its center is multiplied once a fold.)
+
+    Parameters
+    ----------
+    network
+        The network.
+    inputs
+        What it reads of the section.
+    requested
+        Positions in the vocabulary of the genes to predict (n_requested,), increasing.
+    mask
+        ``"center"`` hides a fold at the center; ``"neighborhood"`` at all spots of the neighborhood.
+    n_folds
+        Number of folds; 1/n_folds of the genes are hidden at a time.
+    rng
+        Seed of the folds.
+    device
+        Device to compute on.
+    recovery
+        Receives measured counts and predictions; its genes are the requested measured ones, in order.
+    block_rows
+        Spots predicted at a time.
+
+    Yields
+    ------
+    Blocks of spots, in order.
+    """
+    section = inputs.section
+    folds = assign_folds(section.genes, network.config.n_genes, n_folds, rng)
+    # Genes are put in the order of their folds, so that a fold is a range of columns.
+    order = np.argsort(folds, kind="stable")
+    edges = np.searchsorted(folds[order], np.arange(n_folds + 1)).tolist()
+    values, counts = inputs.values[:, order], section.counts[:, order]
+    genes = torch.from_numpy(section.genes[order]).to(device)
+    w_center, w_neighborhood, bias = network.first_layer(genes)
+    mean = torch.from_numpy(inputs.mean[order])
+    gene_totals = torch.from_numpy(section.gene_totals[order]).to(device)
+
+    measured, unmeasured = np.intersect1d(requested, section.genes), np.setdiff1d(requested, section.genes)
+    output = np.searchsorted(measured, section.genes[order])
+    is_wanted = np.isin(section.genes[order], measured)
+    passes = []
+    parts = project(values, [w_neighborhood[:, a:b] for a, b in pairwise(edges)], block_rows=block_rows)
+    whole = torch.stack(parts).sum(dim=0)
+    for (a, b), part in zip(pairwise(edges), parts, strict=True):
+        columns = np.flatnonzero(is_wanted[a:b]) + a
+        if len(columns):
+            passes.append((slice(a, b), part, columns))
+    if len(unmeasured):
+        # What the section did not measure is hidden already.
+        passes.append((slice(0, 0), torch.zeros_like(whole), np.arange(0)))
+
+    hs = []
+    shift = torch.from_numpy(inputs.shift)[:, None]
+    for hidden, part, _ in passes:
+        visible_mean = mean.clone()
+        if mask == "neighborhood":
+            visible_mean[hidden] = 0
+        taken = part if mask == "neighborhood" else 0
+        h = (
+            average(inputs.operator, whole - taken)
+            - shift * (w_neighborhood @ visible_mean.to(device)).cpu()
+            + bias.cpu()
+        )
+        if network.tied:
+            h += torch.from_numpy(inputs.center_weight)[:, None] * (whole - part)
+        hs.append(h)
+
+    for start in range(0, section.n_spots, block_rows):
+        rows = slice(start, min(start + block_rows, section.n_spots))
+        batch = Batch(
+            genes=genes,
+            counts=torch.from_numpy(counts[rows].toarray()).to(device),
+            values=torch.from_numpy(values[rows].toarray()).to(device),
+            neighborhood=torch.empty(0),
+            center_weight=torch.from_numpy(inputs.center_weight[rows, None]).to(device),
+            mean=mean.to(device),
+            gene_totals=gene_totals,
+            n_section=section.n_spots,
+        )
+        block = ImputedBlock(
+            section.rows[rows],
+            np.empty((len(batch.counts), len(measured)), np.float32),
+            np.empty((len(batch.counts), len(unmeasured)), np.float32),
+        )
+        for (hidden, _, columns), h_all in zip(passes, hs, strict=True):
+            is_hidden = torch.zeros((1, len(genes)), dtype=torch.bool, device=device)
+            is_hidden[:, hidden] = True
+            center, rates = read_center(network, batch, is_hidden)
+            h = h_all[rows].to(device)
+            z = network.encode(h if network.tied else h + linear(center, w_center))
+            if len(columns) == 0:
+                absent = torch.from_numpy(unmeasured).to(device)
+                block.unmeasured[:] = _decode(network, z, absent, _absent_rates(network, batch, rates, absent)).cpu()
+                continue
+            at = torch.from_numpy(columns).to(device)
+            predicted = _decode(network, z, genes[at], rates[:, at])
+            block.measured[:, output[columns]] = predicted.cpu().numpy()
+            expected = torch.expm1(predicted) if network.config.input == "log1p" else predicted
+            recovery.update(
+                batch.counts[:, at].cpu().numpy(), expected.cpu().numpy(), rates[:, at].cpu().numpy(), output[columns]
+            )
+        recovery.add_spots(len(batch.counts))
+        yield block
+
+
+def _decode(network: SpotNetwork, z: Tensor, genes: Tensor, rates: Tensor) -> Tensor:
+    """Return predicted log1p counts (published) or expected counts (default) (n_spots, n_genes)."""
+    output = network.decode(z, genes)
+    return output if network.config.input == "log1p" else rates * output.exp()
+
+
+def _absent_rates(network: SpotNetwork, batch: Batch, rates: Tensor, genes: Tensor) -> Tensor:
+    """Return null rates of genes the section did not measure, from the profile of the training sections."""
+    if network.config.input == "log1p":
+        return torch.empty(0)
+    prior: Tensor = network.prior  # type: ignore[attr-defined]
+    share = prior[genes] / prior[batch.genes].sum()
+    return rates.sum(dim=1, keepdim=True) * share

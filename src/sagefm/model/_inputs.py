@@ -1,0 +1,117 @@
+"""A user's table and a checkpoint to the sections that the network reads."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from sagefm._constants import SPATIAL_KEY
+from sagefm.data._corpus import Section, SectionInput, make_input
+from sagefm.data._counts import get_counts
+from sagefm.data._genes import GeneMatch, Vocabulary, match_genes
+from sagefm.data._graph import get_neighbors
+from sagefm.data._table import get_coordinates, get_libraries
+from sagefm.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from scipy import sparse
+
+    from sagefm.module._config import NetworkConfig
+
+
+@dataclass(frozen=True)
+class TableReader:
+    """The checked counts and genes of a table; the graph follows when the sections are asked for.
+
+    Everything that can be wrong with a table or an argument is found before anything is written to it.
+    """
+
+    table: AnnData
+    counts: sparse.csr_matrix
+    match: GeneMatch
+    spatial_key: str
+    library_key: str | None
+    neighbors_key: str | None
+
+    def sections(self) -> list[Section]:
+        """Return one section a library; builds and stores the graph where the table has none."""
+        neighbors = get_neighbors(
+            self.table,
+            neighbors_key=self.neighbors_key,
+            spatial_key=self.spatial_key,
+            library_key=self.library_key,
+        )
+        coordinates = get_coordinates(self.table, self.spatial_key)
+        libraries, names = get_libraries(self.table, self.library_key)
+        counts = self.counts
+        if not np.array_equal(self.match.columns, np.arange(counts.shape[1])):
+            counts = counts[:, self.match.columns]
+            counts.sort_indices()
+        if len(names) == 1:
+            return [Section(counts, self.match.genes, neighbors, np.arange(len(libraries)), coordinates, names[0])]
+        sections = []
+        for code, name in enumerate(names):
+            rows = np.flatnonzero(libraries == code)
+            graph = neighbors[rows][:, rows]
+            sections.append(Section(counts[rows], self.match.genes, graph, rows, coordinates[rows], name))
+        return sections
+
+    def inputs(self, config: NetworkConfig) -> list[SectionInput]:
+        """Return what a network reads of each section."""
+        return [make_input(section, config.input, scale=config.scale) for section in self.sections()]
+
+
+def read_table(
+    table: AnnData,
+    vocabulary: Vocabulary,
+    *,
+    layer: str | None = None,
+    gene_key: str | None = None,
+    spatial_key: str = SPATIAL_KEY,
+    library_key: str | None = None,
+    neighbors_key: str | None = None,
+) -> TableReader:
+    """Check a table's counts, genes, coordinates and libraries; writes nothing to it.
+
+    Raises
+    ------
+    SagefmError
+        What :func:`~sagefm.data._counts.get_counts`, :func:`~sagefm.data._genes.match_genes`,
+        :func:`~sagefm.data._table.get_coordinates` and :func:`~sagefm.data._table.get_libraries` raise.
+    """
+    get_coordinates(table, spatial_key)
+    get_libraries(table, library_key)
+    match = match_genes(table, vocabulary, gene_key)
+    counts = get_counts(table, layer)
+    n_empty = int((counts.sum(axis=1) == 0).sum())
+    if n_empty:
+        warnings.warn(
+            f"{n_empty} of {table.n_obs} spots have no counts; they are described by their neighbors alone. "
+            f"To leave them out: scanpy.pp.filter_cells(adata, min_counts=1)",
+            UserWarning,
+            stacklevel=4,
+        )
+    return TableReader(table, counts, match, spatial_key, library_key, neighbors_key)
+
+
+def resolve_device(device: str | torch.device) -> torch.device:
+    """Return the device to compute on; ``"auto"`` is the first GPU, or the CPU where there is none.
+
+    Raises
+    ------
+    ArgumentError
+        The device is not there.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+        torch.empty(0, device=resolved)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise ArgumentError(f"device={device!r} cannot be used here; pass 'auto' or 'cpu'. ({error})") from error
+    return resolved

@@ -1,0 +1,153 @@
+"""How a network is trained: hidden genes, optimiser, schedule, and the best epoch kept."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning.pytorch import LightningModule
+
+from sagefm.module._objective import Batch, draw_mask, masked_loss
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sagefm.module._center import CenterNeighborhoodNetwork
+    from sagefm.module._config import NetworkConfig
+    from sagefm.module._pooled import PooledNetwork
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Hyperparameters of training.
+
+    Attributes
+    ----------
+    lr
+        Learning rate of Adam.
+    weight_decay
+        Weight decay: of Adam (published: L2 in the gradient), decoupled (default).
+    mask_fraction
+        Range of each spot's share of hidden genes.
+    lr_factor
+        Factor on the learning rate after `lr_patience` epochs without a better validation loss.
+    lr_patience
+        Epochs.
+    """
+
+    lr: float
+    weight_decay: float
+    mask_fraction: tuple[float, float]
+    lr_factor: float
+    lr_patience: int
+
+    @classmethod
+    def of(cls, config: NetworkConfig) -> TrainingConfig:
+        """Return the defaults of an architecture; those of the published one are the paper's."""
+        if config.architecture == "published":
+            return cls(lr=5e-5, weight_decay=1e-4, mask_fraction=(0.3, 0.3), lr_factor=0.9, lr_patience=5)
+        return cls(lr=1e-3, weight_decay=1e-2, mask_fraction=(0.3, 0.3), lr_factor=0.5, lr_patience=4)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON types."""
+        return {**asdict(self), "mask_fraction": list(self.mask_fraction)}
+
+
+class TrainingPlan(LightningModule):
+    """Masked-gene training of a network.
+
+    Parameters
+    ----------
+    network
+        Network to train, in place.
+    training
+        Hyperparameters.
+    seed
+        Seed of the masks. Those of validation are the same in every epoch.
+    """
+
+    def __init__(
+        self, network: PooledNetwork | CenterNeighborhoodNetwork, training: TrainingConfig, *, seed: int
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.training_config = training
+        self.seed = seed
+        self.logged: dict[str, list[float]] = {}
+        self.best: tuple[float, int, dict[str, Tensor]] | None = None
+        self._generator: torch.Generator | None = None
+        self._sums: dict[str, Tensor] = {}
+
+    def configure_optimizers(self) -> Any:
+        """Adam with the learning rate reduced on a plateau (paper, section "Training")."""
+        published = self.network.config.architecture == "published"
+        optimizer_class = torch.optim.Adam if published else torch.optim.AdamW
+        config = self.training_config
+        optimizer = optimizer_class(
+            self.network.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True
+        )
+        scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
+            optimizer, factor=config.lr_factor, patience=config.lr_patience
+        )
+        has_validation = bool(self.trainer.val_dataloaders)
+        monitor = "validation_loss" if has_validation else "train_loss"
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": monitor}}
+
+    def on_train_epoch_start(self) -> None:
+        """Start the epoch's sums; training masks are seeded once."""
+        if self._generator is None:
+            self._generator = torch.Generator(self.device).manual_seed(self.seed)
+        self._sums = {}
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the loss of a batch on freshly hidden genes."""
+        if self._generator is None:
+            raise RuntimeError("training_step was called outside of an epoch.")
+        mask = draw_mask(batch.counts.shape, self.training_config.mask_fraction, self._generator)
+        loss, model, null = masked_loss(self.network, batch, mask)
+        self._add("train", loss, model, null, mask.sum())
+        return loss
+
+    def on_train_epoch_end(self) -> None:
+        """Record the epoch; without validation, its end is its best."""
+        self._record("train")
+        self._append("learning_rate", float(self.trainer.optimizers[0].param_groups[0]["lr"]))
+
+    def on_validation_epoch_start(self) -> None:
+        """Start the sums, and draw the masks of every validation anew from the same seed."""
+        self._validation_generator = torch.Generator(self.device).manual_seed(self.seed + 1)
+        self._validation_sums, self._sums = self._sums, {}
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Add the loss of a held-out batch."""
+        mask = draw_mask(batch.counts.shape, self.training_config.mask_fraction, self._validation_generator)
+        loss, model, null = masked_loss(self.network, batch, mask)
+        self._add("validation", loss, model, null, mask.sum())
+
+    def on_validation_epoch_end(self) -> None:
+        """Record the epoch and keep the parameters if it is the best so far."""
+        if self.trainer.sanity_checking:
+            return
+        loss = self._record("validation")
+        self._sums = self._validation_sums
+        if self.best is None or loss < self.best[0]:
+            state = {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}
+            self.best = (loss, self.current_epoch, state)
+
+    def _add(self, stage: str, loss: Tensor, model: Tensor, null: Tensor, n_hidden: Tensor) -> None:
+        # Sums stay on the device: reading one out would wait for it in every step.
+        for name, value in (("loss", loss.detach() * n_hidden), ("hidden", n_hidden), ("model", model), ("null", null)):
+            key = f"{stage}_{name}"
+            self._sums[key] = self._sums.get(key, torch.zeros((), dtype=torch.float64, device=self.device)) + value
+
+    def _record(self, stage: str) -> float:
+        sums = {name.removeprefix(f"{stage}_"): float(value) for name, value in self._sums.items()}
+        loss = sums["loss"] / max(sums["hidden"], 1)
+        self._append(f"{stage}_loss", loss)
+        self._append(f"{stage}_d2", 1 - sums["model"] / sums["null"] if sums["null"] > 0 else float("nan"))
+        self.log(f"{stage}_loss", loss, prog_bar=True)
+        return loss
+
+    def _append(self, name: str, value: float) -> None:
+        self.logged.setdefault(name, []).append(value)

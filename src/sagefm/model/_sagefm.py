@@ -1,0 +1,450 @@
+"""The model class, in the manner of scvi-tools."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import numpy as np
+import pandas as pd
+import rich.pretty  # noqa: F401  scvi-tools 1.4 uses it in view_anndata_setup without importing it
+import torch
+from anndata import AnnData
+from scvi.data import AnnDataManager
+from scvi.data.fields import CategoricalObsField, LayerField, ObsmField
+from scvi.model.base import BaseModelClass
+
+import sagefm
+from sagefm._constants import SPATIAL_KEY
+from sagefm.data._counts import get_counts
+from sagefm.data._genes import Vocabulary, get_gene_names, published_vocabulary, to_symbols
+from sagefm.data._table import get_coordinates, get_libraries, get_table
+from sagefm.errors import ArgumentError, MissingKeyError
+from sagefm.model._checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from sagefm.model._fields import NeighborsField
+from sagefm.model._inference import check_pairs, embed_table, impute_table, perturb_table
+from sagefm.model._inputs import TableReader, read_table, resolve_device
+from sagefm.model._pretrained import resolve_model
+from sagefm.module._center import make_network
+from sagefm.module._config import PUBLISHED_HIDDEN, NetworkConfig
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+logger = logging.getLogger(__name__)
+
+
+class SAGEFM(BaseModelClass):
+    """Graph model of spatial transcriptomics, trained to predict hidden genes of a spot.
+
+    Parameters
+    ----------
+    adata
+        Table set up with :meth:`setup_anndata`; or the SpatialData or MuData object that holds it.
+    architecture
+        ``"default"``: the spot and its neighborhood apart, deviations from the section's profile, Poisson counts.
+        ``"published"``: the five graph convolutions of SAGE-FM (arXiv 2601.15504), log1p counts, mean squared error.
+    hidden
+        Widths of the layers, the last that of the embedding. (256, 64) or the published widths if left out.
+    likelihood
+        ``"poisson"`` or ``"negative_binomial"`` (default architecture).
+    dropout
+        Share of hidden units dropped in training (default architecture).
+    scale
+        Counts that spots are brought to before log1p (default architecture).
+    vocabulary
+        Genes of the model, in order; ``"published"`` for the 14,558 of the published network; those of `adata` if
+        left out.
+    seed
+        Seed of the parameters' initial values.
+    table_key
+        Table of a SpatialData object.
+    mod
+        Modality of a MuData object.
+
+    Examples
+    --------
+    >>> import sagefm
+    >>> adata = sagefm.datasets.dlpfc()
+    >>> sagefm.model.SAGEFM.setup_anndata(adata)
+    >>> model = sagefm.model.SAGEFM(adata)
+    >>> model.train(max_epochs=20)
+    >>> adata.obsm["X_sagefm"] = model.get_latent_representation()
+
+    Notes
+    -----
+    Parameters are saved as safetensors and JSON, never as pickle. See the method page of the documentation for the
+    equations, and :mod:`sagefm.module` for their code.
+    """
+
+    def __init__(
+        self,
+        adata: Any,
+        *,
+        architecture: Literal["default", "published"] = "default",
+        hidden: Sequence[int] | None = None,
+        likelihood: Literal["poisson", "negative_binomial"] = "poisson",
+        dropout: float = 0.1,
+        scale: float = 1e4,
+        vocabulary: Sequence[str] | Literal["published"] | None = None,
+        seed: int = 0,
+        table_key: str | None = None,
+        mod: str | None = None,
+    ) -> None:
+        table = get_table(adata, table_key=table_key, mod=mod)
+        if architecture not in ("default", "published"):
+            raise ArgumentError(f"architecture={architecture!r}; expected 'default' or 'published'.")
+        if likelihood not in ("poisson", "negative_binomial"):
+            raise ArgumentError(f"likelihood={likelihood!r}; expected 'poisson' or 'negative_binomial'.")
+        if "_scvi_uuid" not in table.uns:
+            raise MissingKeyError("The table has not been set up: call SAGEFM.setup_anndata(adata) first.")
+        super().__init__(table)
+        published = architecture == "published"
+        widths = tuple(int(width) for width in hidden or (PUBLISHED_HIDDEN if published else (256, 64)))
+        if min(widths) < 1 or len(widths) < 2:
+            raise ArgumentError(f"hidden={hidden!r}; expected at least two widths of at least 1.")
+        self._vocabulary = self._make_vocabulary(vocabulary)
+        config = NetworkConfig(
+            architecture=architecture,
+            n_genes=len(self._vocabulary),
+            hidden=widths,
+            likelihood="mse" if published else likelihood,
+            scale=float(scale),
+            dropout=0.0 if published else float(dropout),
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.module = make_network(config).eval()
+        self._name = "SAGEFM"
+        self._sha256 = ""
+        self._training: dict[str, Any] = {}
+        self._describe()
+
+    @classmethod
+    def setup_anndata(
+        cls,
+        adata: AnnData,
+        *,
+        layer: str | None = None,
+        spatial_key: str = SPATIAL_KEY,
+        library_key: str | None = None,
+        gene_key: str | None = None,
+        neighbors_key: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Register counts, coordinates, libraries and the spatial graph, which is built if there is none.
+
+        Parameters
+        ----------
+        adata
+            Table of raw counts.
+        layer
+            Layer with raw counts; ``X`` if left out.
+        spatial_key
+            Coordinates in ``obsm`` (n_spots, 2).
+        library_key
+            Column of ``obs`` that names the section of each spot.
+        gene_key
+            Column of ``var`` with gene symbols or Ensembl ids; ``var_names`` if left out.
+        neighbors_key
+            A spatial graph of yours; the 14 nearest spots if left out.
+        **kwargs
+            Passed on by scvi-tools when a setup is transferred.
+
+        Raises
+        ------
+        sagefm.errors.SagefmError
+            See :mod:`sagefm.errors`; `adata` is then as it was.
+        """
+        if not isinstance(adata, AnnData):
+            raise ArgumentError(f"Found {type(adata).__name__}: call setup_spatialdata or setup_mudata.")
+        setup_method_args = cls._get_setup_method_args(**locals())
+        get_table(adata)
+        get_gene_names(adata, gene_key)
+        get_coordinates(adata, spatial_key)
+        get_libraries(adata, library_key)
+        get_counts(adata, layer)
+        # Built before scvi-tools writes anything, so that an error leaves the table as it was.
+        neighbors = NeighborsField(neighbors_key, spatial_key, library_key)
+        neighbors.validate_field(adata)
+        fields = [
+            LayerField("X", layer, is_count_data=False, correct_data_format=False),
+            ObsmField("spatial", spatial_key, correct_data_format=False),
+            CategoricalObsField("library", library_key),
+            neighbors,
+        ]
+        manager = AnnDataManager(fields=fields, setup_method_args=setup_method_args)
+        manager.register_fields(adata, **kwargs)
+        cls.register_manager(manager)
+
+    @classmethod
+    def setup_spatialdata(cls, sdata: Any, *, table_key: str | None = None, **kwargs: Any) -> None:
+        """Set up the table of a SpatialData object; further arguments as in :meth:`setup_anndata`."""
+        cls.setup_anndata(get_table(sdata, table_key=table_key), **kwargs)
+
+    @classmethod
+    def setup_mudata(cls, mdata: Any, *, mod: str | None = None, **kwargs: Any) -> None:
+        """Set up a modality of a MuData object; further arguments as in :meth:`setup_anndata`."""
+        cls.setup_anndata(get_table(mdata, mod=mod), **kwargs)
+
+    def train(
+        self,
+        max_epochs: int = 100,
+        *,
+        accelerator: str = "auto",
+        devices: int | list[int] | str = "auto",
+        batch_size: int = 256,
+        validation_size: float = 0.1,
+        mask_fraction: float | tuple[float, float] | None = None,
+        lr: float | None = None,
+        weight_decay: float | None = None,
+        early_stopping: bool = True,
+        patience: int = 10,
+        seed: int = 0,
+        progress: bool = True,
+        **trainer_kwargs: Any,
+    ) -> None:
+        """Train on the table's sections.
+
+        Of several sections, whole ones are held out for validation, never spots: neighbors share counts. Of a
+        single section, square tiles are. The parameters of the best epoch are kept.
+
+        Parameters
+        ----------
+        max_epochs
+            Passes through the training spots.
+        accelerator, devices
+            As in Lightning.
+        batch_size
+            Spots of a step.
+        validation_size
+            Share of the spots to hold out; 0 for none.
+        mask_fraction
+            Share of each spot's genes that is hidden, or the range it is drawn from.
+        lr
+            Learning rate; that of the architecture if left out (published: 5e-5).
+        weight_decay
+            Weight decay; that of the architecture if left out (published: 1e-4).
+        early_stopping
+            Stop after `patience` epochs without a better validation loss.
+        patience
+            Epochs.
+        seed
+            Seed of split, order and masks: the same seed gives the same parameters on the same machine.
+        progress
+            Show a progress bar, on a terminal.
+        **trainer_kwargs
+            Arguments of :class:`lightning.pytorch.Trainer`.
+        """
+        from sagefm.model._train import fit
+
+        reader = self._reader(None)
+        history = fit(
+            self.module,
+            reader.inputs(self.module.config),
+            max_epochs=max_epochs,
+            accelerator=accelerator,
+            devices=devices,
+            batch_size=batch_size,
+            validation_size=validation_size,
+            mask_fraction=mask_fraction,
+            lr=lr,
+            weight_decay=weight_decay,
+            patience=patience if early_stopping else None,
+            seed=seed,
+            progress=progress and sys.stderr.isatty(),
+            **trainer_kwargs,
+        )
+        self.history_ = history.frames
+        self.train_indices_, self.validation_indices_ = history.train_indices, history.validation_indices
+        self._training = {**history.training, "n_spots": self.adata.n_obs}
+        self._sha256 = ""
+        self.is_trained_ = True
+        self._describe()
+
+    def get_latent_representation(
+        self, adata: Any = None, *, batch_size: int | None = None, device: str = "auto"
+    ) -> NDArray[np.float32]:
+        """Return the embedding of every spot, float32 (n_spots, n_latent); see :func:`sagefm.tl.embed`.
+
+        Parameters
+        ----------
+        adata
+            Another table, read as the one the model was set up with; its genes may differ.
+        batch_size
+            Spots made dense at a time.
+        device
+            ``"auto"``, ``"cpu"``, ``"cuda"``, ...
+        """
+        self._check_if_trained()
+        return embed_table(
+            self._reader(adata), self.to_checkpoint(), device=resolve_device(device), batch_size=batch_size
+        )
+
+    def impute(
+        self,
+        adata: Any = None,
+        *,
+        genes: Sequence[str] | None = None,
+        mask: Literal["center", "neighborhood"] = "center",
+        n_folds: int = 4,
+        rng: int = 0,
+        batch_size: int | None = None,
+        device: str = "auto",
+    ) -> pd.DataFrame:
+        """Return imputed values (n_spots, n_genes) of `genes`, or of all measured genes; see :func:`sagefm.tl.impute`."""
+        self._check_if_trained()
+        reader = self._reader(adata)
+        names = reader.match.report["gene"][reader.match.report["matched"]] if genes is None else genes
+        result = impute_table(
+            reader,
+            self.to_checkpoint(),
+            genes=list(names),
+            mask=mask,
+            n_folds=n_folds,
+            rng=rng,
+            device=resolve_device(device),
+            batch_size=batch_size,
+        )
+        imputed = result.recovery["imputed"].to_numpy()
+        columns = reader.match.report["gene"].to_numpy()[imputed]
+        layer = result.layer[:, np.flatnonzero(imputed)]
+        measured = pd.DataFrame(layer.toarray(), index=reader.table.obs_names, columns=columns)  # type: ignore[union-attr]
+        return pd.concat([measured, result.outside], axis=1)
+
+    def perturb(
+        self,
+        adata: Any = None,
+        *,
+        pairs: pd.DataFrame | None = None,
+        sources: Sequence[str] | None = None,
+        targets: Sequence[str] | None = None,
+        levels: int = 5,
+        n_null: int = 100,
+        rng: int = 0,
+        device: str = "auto",
+    ) -> pd.DataFrame:
+        """Return the scores of :func:`sagefm.tl.perturb`."""
+        self._check_if_trained()
+        reader, checkpoint = self._reader(adata), self.to_checkpoint()
+        checked = check_pairs(reader, checkpoint, pairs, sources, targets, levels, n_null)
+        return perturb_table(
+            reader, checkpoint, checked, levels=levels, n_null=n_null, rng=rng, device=resolve_device(device)
+        ).scores
+
+    def to_checkpoint(self) -> Checkpoint:
+        """Return network and vocabulary as a :class:`~sagefm.model.Checkpoint`; parameters are shared, not copied."""
+        history = {name: [float(v) for v in frame.iloc[:, 0]] for name, frame in (self.history_ or {}).items()}
+        return Checkpoint(
+            network=self.module.eval(),
+            vocabulary=self._vocabulary,
+            name=self._name,
+            sha256=self._sha256,
+            training={**self._training, "is_trained": self.is_trained_, "sagefm_version": sagefm.__version__},
+            setup=self._setup_arguments(),
+            history=history,
+        )
+
+    def save(self, dir_path: str | os.PathLike[str], overwrite: bool = False) -> None:
+        """Write ``model.safetensors`` and ``config.json`` to a folder.
+
+        Parameters
+        ----------
+        dir_path
+            Folder, which must not exist.
+        overwrite
+            Replace the checkpoint in an existing folder.
+
+        Raises
+        ------
+        OutputExistsError
+            The folder exists.
+        """
+        folder = save_checkpoint(self.to_checkpoint(), dir_path, overwrite=overwrite)
+        self._name, self._sha256 = str(folder), load_checkpoint(folder).sha256
+
+    @classmethod
+    def load(cls, dir_path: str | os.PathLike[str], adata: Any = None, **setup: Any) -> Self:
+        """Read a model from a folder written by :meth:`save`.
+
+        Parameters
+        ----------
+        dir_path
+            Folder.
+        adata
+            Table to attach, set up as the one of training if it has not been set up. Without it, the model
+            embeds, imputes and perturbs any table passed to these methods.
+        **setup
+            Arguments of :meth:`setup_anndata` that differ from those of training.
+
+        Raises
+        ------
+        CheckpointError
+            The folder is no checkpoint.
+        """
+        return cls._from_checkpoint(load_checkpoint(dir_path), adata, setup)
+
+    @classmethod
+    def from_pretrained(cls, name_or_dir: str | os.PathLike[str], adata: Any = None, **setup: Any) -> Self:
+        """Return a model by name of a bundled checkpoint, or from a folder; see :meth:`load`."""
+        return cls._from_checkpoint(resolve_model(name_or_dir), adata, setup)
+
+    @classmethod
+    def _from_checkpoint(cls, checkpoint: Checkpoint, adata: Any, setup: dict[str, Any]) -> Self:
+        arguments = {**checkpoint.setup, **setup}
+        if adata is None:
+            model = cls.__new__(cls)
+            BaseModelClass.__init__(
+                model, registry={"model_name": cls.__name__, "field_registries": {}, "setup_args": arguments}
+            )
+        else:
+            table = get_table(adata)
+            cls.setup_anndata(table, **arguments)
+            model = cls.__new__(cls)
+            BaseModelClass.__init__(model, table)
+        model.module = checkpoint.network
+        model._vocabulary = checkpoint.vocabulary
+        model._name, model._sha256 = checkpoint.name, checkpoint.sha256
+        model._training = checkpoint.training
+        model.is_trained_ = bool(checkpoint.training.get("is_trained", True))
+        model.history_ = {name: _frame(name, values) for name, values in checkpoint.history.items()}
+        model._describe()
+        return model
+
+    def _make_vocabulary(self, genes: Sequence[str] | str | None) -> Vocabulary:
+        if genes is None:
+            names = to_symbols(get_gene_names(self.adata, self._setup_arguments()["gene_key"]))
+            return Vocabulary(tuple(dict.fromkeys(str(name) for name in names)))
+        if isinstance(genes, str):
+            if genes != "published":
+                raise ArgumentError(f"vocabulary={genes!r}; expected 'published' or gene names.")
+            return published_vocabulary()
+        return Vocabulary(tuple(str(gene) for gene in genes))
+
+    def _setup_arguments(self) -> dict[str, Any]:
+        arguments = self.registry_["setup_args"]
+        names = ("layer", "spatial_key", "library_key", "gene_key", "neighbors_key")
+        return {name: arguments.get(name, SPATIAL_KEY if name == "spatial_key" else None) for name in names}
+
+    def _reader(self, adata: Any) -> TableReader:
+        if adata is None:
+            adata = self.adata
+        if adata is None:
+            raise ArgumentError("The model was loaded without a table: pass adata=...")
+        return read_table(get_table(adata), self._vocabulary, **self._setup_arguments())
+
+    def _describe(self) -> None:
+        config = self.module.config
+        self._model_summary_string = (
+            f"SAGEFM, architecture {config.architecture}: {config.n_genes} genes, hidden {config.hidden}, "
+            f"likelihood {config.likelihood}"
+        )
+        self.init_params_ = {"kwargs": {}, "non_kwargs": config.to_dict()}
+
+
+def _frame(name: str, values: list[float]) -> pd.DataFrame:
+    return pd.DataFrame({name: values}, index=pd.RangeIndex(len(values), name="epoch"))

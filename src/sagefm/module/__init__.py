@@ -1,0 +1,1 @@
+"""Networks, masks and losses on tensors. Knows no AnnData and imports no scverse package."""

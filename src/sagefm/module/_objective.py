@@ -1,0 +1,204 @@
+"""Gene masks, what a network reads under a mask, and losses on the hidden genes of the center."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+from sagefm.module._center import SpotNetwork
+
+#: Counts added to every gene's total in the section's profile: no rate is zero.
+PROFILE_PRIOR = 0.5
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Spots of one section, dense, as a network is trained on them.
+
+    Attributes
+    ----------
+    genes
+        Position in the vocabulary of each column (n_genes,); None where the section holds all of it, in order.
+    counts
+        Raw counts x (n_spots, n_genes).
+    values
+        Transformed counts u (n_spots, n_genes).
+    neighborhood
+        v (n_spots, n_genes).
+    center_weight
+        a (n_spots, 1).
+    mean
+        Section mean of u (n_genes,).
+    gene_totals
+        Counts of each gene in the section (n_genes,).
+    n_section
+        Spots of the section.
+    """
+
+    genes: Tensor | None
+    counts: Tensor
+    values: Tensor
+    neighborhood: Tensor
+    center_weight: Tensor
+    mean: Tensor
+    gene_totals: Tensor
+    n_section: int
+
+    def to(self, device: torch.device, **kwargs: Any) -> Batch:
+        """Return the batch on a device; `kwargs` as in :meth:`torch.Tensor.to`."""
+        moved: dict[str, Any] = {
+            name: value.to(device, **kwargs) for name, value in vars(self).items() if isinstance(value, Tensor)
+        }
+        return replace(self, **moved)
+
+
+def draw_mask(shape: torch.Size, fraction: tuple[float, float], generator: torch.Generator) -> Tensor:
+    """Hide genes of each spot at random (paper: 30 % of the center's genes).
+
+    Parameters
+    ----------
+    shape
+        (n_spots, n_genes).
+    fraction
+        Range from which each spot's share of hidden genes is drawn.
+    generator
+        Source of randomness, on the device of the mask.
+
+    Returns
+    -------
+    True where a gene is hidden (n_spots, n_genes).
+    """
+    low, high = fraction
+    device = generator.device
+    share = low + (high - low) * torch.rand((shape[0], 1), generator=generator, device=device)
+    return torch.rand(shape, generator=generator, device=device) < share
+
+
+def published_center(values: Tensor, center_weight: Tensor, mask: Tensor) -> Tensor:
+    """Return what the published network reads of the center: hidden genes are zero (n_spots, n_genes)."""
+    return (values * center_weight).masked_fill(mask, 0.0)
+
+
+def null_rates(counts: Tensor, gene_totals: Tensor, mask: Tensor) -> Tensor:
+    """Return expected counts of each gene if the spot were its section (n_spots, n_genes).
+
+    ``rate_ig = size_i p_g``: p_g are the gene's counts in the *other* spots of the section, and
+    size_i = (visible counts of the spot) / (sum of p over the visible genes). Neither reads a hidden count.
+
+    Parameters
+    ----------
+    counts
+        Raw counts (n_spots, n_genes).
+    gene_totals
+        Counts of each gene in the section, these spots included (n_genes,).
+    mask
+        True where a gene is hidden, (n_spots, n_genes) or (1, n_genes).
+    """
+    profile = gene_totals - counts + PROFILE_PRIOR
+    visible = counts.masked_fill(mask, 0.0).sum(dim=1, keepdim=True).clamp(min=1.0)
+    return profile * (visible / profile.masked_fill(mask, 0.0).sum(dim=1, keepdim=True).clamp(min=PROFILE_PRIOR))
+
+
+def relative_center(batch: Batch, rates: Tensor, mask: Tensor, scale: float) -> Tensor:
+    """Return what the default network reads of the center (n_spots, n_genes).
+
+    Visible genes: log1p(scale x / size) less the mean of u over the other spots of the section, with the
+    spot's size estimated from its visible genes. Hidden genes are zero: at their section's mean.
+    """
+    n = batch.n_section
+    values = torch.log1p(batch.counts * (scale / rates.sum(dim=1, keepdim=True)))
+    center = values - batch.mean * (n / (n - 1)) + batch.values / (n - 1)
+    return center.masked_fill(mask, 0.0)
+
+
+def read_center(network: SpotNetwork, batch: Batch, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what a network reads of the center under a mask, and the null rates, both (n_spots, n_genes)."""
+    rates = null_rates(batch.counts, batch.gene_totals, mask)
+    if network.config.input == "log1p":
+        return published_center(batch.values, batch.center_weight, mask), rates
+    return relative_center(batch, rates, mask, network.config.scale), rates
+
+
+def predict(network: SpotNetwork, batch: Batch, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Return a network's output and the null rates, with the center's genes hidden by `mask`.
+
+    Returns
+    -------
+    Predicted log1p counts or log rate ratios, and null rates, both (n_spots, n_genes).
+    """
+    center, rates = read_center(network, batch, mask)
+    w_center, w_neighborhood, bias = network.first_layer(batch.genes)
+    if network.tied:
+        h = linear(center + batch.neighborhood, w_center, bias)
+    else:
+        h = linear(center, w_center, bias) + linear(batch.neighborhood, w_neighborhood)
+    return network.decode(network.encode(h), batch.genes), rates
+
+
+def masked_loss(network: SpotNetwork, batch: Batch, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the loss on hidden entries, and the deviances of model and null (see :func:`explained_deviance`)."""
+    output, rates = predict(network, batch, mask)
+    likelihood = network.config.likelihood
+    if likelihood == "mse":
+        loss = masked_mse(output, batch.values, mask)
+        with torch.no_grad():
+            log_ratio = torch.log(torch.expm1(output).clamp(min=1e-3) / rates)
+    elif likelihood == "poisson":
+        log_ratio = output
+        loss = masked_poisson(output, rates, batch.counts, mask)
+    else:
+        log_ratio = output
+        dispersion: Tensor = network.log_dispersion  # type: ignore[attr-defined]
+        dispersion = dispersion if batch.genes is None else dispersion[batch.genes]
+        loss = masked_negative_binomial(output, rates, batch.counts, mask, dispersion)
+    with torch.no_grad():
+        model, null = explained_deviance(log_ratio, rates, batch.counts, mask)
+    return loss, model, null
+
+
+def masked_mse(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """Return the mean squared error on the hidden entries (paper, section "Training objective")."""
+    squared = (prediction - target).square()
+    return squared.masked_fill(~mask, 0.0).sum() / mask.sum().clamp(min=1)
+
+
+def masked_poisson(log_ratio: Tensor, rates: Tensor, counts: Tensor, mask: Tensor) -> Tensor:
+    """Return the mean Poisson negative log-likelihood on hidden entries, less terms in the counts alone.
+
+    ``mu - x log mu`` with ``mu = rates exp(log_ratio)``; the constant x log(rates) is left out, so that the
+    loss of the null model is its mean rate.
+    """
+    nll = rates * log_ratio.exp() - counts * log_ratio
+    return nll.masked_fill(~mask, 0.0).sum() / mask.sum().clamp(min=1)
+
+
+def masked_negative_binomial(
+    log_ratio: Tensor, rates: Tensor, counts: Tensor, mask: Tensor, log_dispersion: Tensor
+) -> Tensor:
+    """Return the mean negative-binomial negative log-likelihood on hidden entries.
+
+    Variance mu + mu^2 / theta with theta = exp(log_dispersion) (n_genes,). The gamma terms are taken at
+    non-zero counts only, elsewhere they cancel; log x! is left out.
+    """
+    theta = log_dispersion.exp()
+    rate = rates * log_ratio.exp()
+    log_total = torch.log(theta + rate)
+    nll = (theta + counts) * log_total - theta * log_dispersion - counts * (log_ratio + torch.log(rates))
+    nll = nll.masked_fill(~mask, 0.0).sum()
+    spots, genes = torch.nonzero(mask & (counts > 0), as_tuple=True)
+    theta, x = theta[genes], counts[spots, genes]
+    gamma = (torch.lgamma(theta) - torch.lgamma(theta + x)).sum()
+    return (nll + gamma) / mask.sum().clamp(min=1)
+
+
+def explained_deviance(log_ratio: Tensor, rates: Tensor, counts: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Return Poisson deviances of the model and of the null on hidden entries; D2 = 1 - model / null."""
+    saturated = torch.xlogy(counts, counts) - counts
+    null = 2 * (saturated - torch.xlogy(counts, rates) + rates)
+    ratio = rates * log_ratio.exp()
+    model = 2 * (saturated - torch.xlogy(counts, ratio) + ratio)
+    return model.masked_fill(~mask, 0.0).sum(), null.masked_fill(~mask, 0.0).sum()

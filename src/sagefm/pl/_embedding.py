@@ -1,0 +1,131 @@
+"""An embedding on tissue."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sagefm._constants import EMBEDDING_KEY, SPATIAL_KEY
+from sagefm.errors import ArgumentError, MissingKeyError
+from sagefm.pl._tissue import COLORBAR_WIDTH, add_colorbar, draw_spots, get_panels, get_section, robust_limits
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from anndata import AnnData
+    from matplotlib.axes import Axes
+    from numpy.typing import NDArray
+
+# OKLab (B. Ottosson, https://bottosson.github.io/posts/oklab): to cube roots of cone responses, and on to linear sRGB.
+_OKLAB_TO_CONES = np.array(
+    [
+        [1.0, 0.3963377774, 0.2158037573],
+        [1.0, -0.1055613458, -0.0638541728],
+        [1.0, -0.0894841775, -1.2914855480],
+    ]
+)
+_CONES_TO_RGB = np.array(
+    [
+        [4.0767416621, -3.3077115913, 0.2309699292],
+        [-1.2684380046, 2.6097574011, -0.3413193965],
+        [-0.0041960863, -0.7034186147, 1.7076147010],
+    ]
+)
+
+
+def embedding(
+    adata: AnnData,
+    *,
+    basis: str = EMBEDDING_KEY,
+    components: int | Sequence[int] | None = None,
+    spatial_key: str = SPATIAL_KEY,
+    library_key: str | None = None,
+    library: str | None = None,
+    ax: Axes | Sequence[Axes] | None = None,
+    size: float = 1.0,
+    cmap: str = "viridis",
+    colorbar: bool = True,
+    title: str | None = None,
+) -> Axes | NDArray[Any]:
+    """Draw an embedding on tissue.
+
+    By default the first three principal components of the embedding over the shown spots become one
+    color: the first its lightness, the second and third its hue and saturation. Spots of like color
+    have like embeddings; the colors themselves have no meaning, and differ from section to section.
+
+    Parameters
+    ----------
+    adata
+        A section with an embedding.
+    basis
+        Key in ``adata.obsm`` of the embedding (n_spots, n_latent).
+    components
+        Component of the embedding, counted from 0, or several: one panel each.
+        None draws the picture of three principal components.
+    spatial_key
+        Key in ``adata.obsm`` of the coordinates (n_spots, 2).
+    library_key
+        Column of ``adata.obs`` that names the library of each spot.
+    library
+        The library to show; needed where there are several.
+    ax
+        Axes to draw into, one for each panel.
+    size
+        Diameter of a spot, in units of the distance between neighboring spots.
+    cmap
+        Color map of single components; limits are their 1 % and 99 % quantiles.
+    colorbar
+        Draw a color bar beside single components.
+    title
+        Title; by default the basis, and the component.
+
+    Returns
+    -------
+    The Axes, or an array of them where `components` is a sequence.
+
+    Raises
+    ------
+    MissingKeyError
+        No such embedding, coordinates, column or library.
+    ArgumentError
+        No such component; several libraries and none chosen.
+    """
+    section = get_section(adata, spatial_key=spatial_key, library_key=library_key, library=library)
+    if basis not in adata.obsm:
+        call = "sagefm.tl.embed(adata)" if basis == EMBEDDING_KEY else f"sagefm.tl.embed(adata, key_added={basis!r})"
+        raise MissingKeyError(f"Found no {basis!r} in adata.obsm; run {call} first.")
+    latent = np.asarray(adata.obsm[basis])[section.rows]
+    if components is None:
+        (panel,) = get_panels(ax, 1, section.figsize())
+        draw_spots(panel, section, colors=_rgb(latent), size=size)
+        panel.set_title(basis if title is None else title)
+        return panel
+
+    shown: list[Any] = [components] if isinstance(components, int | np.integer) else list(components)
+    if not shown or not all(isinstance(c, int | np.integer) and 0 <= c < latent.shape[1] for c in shown):
+        raise ArgumentError(f"Found components={components!r}; expected whole numbers from 0 to {latent.shape[1] - 1}.")
+    panels = get_panels(ax, len(shown), section.figsize(beside=COLORBAR_WIDTH * colorbar))
+    for panel, component in zip(panels, shown, strict=True):
+        spots = draw_spots(panel, section, values=latent[:, component], cmap=cmap, size=size)
+        panel.set_title(f"{basis} {component}" if title is None else title)
+        if colorbar:
+            add_colorbar(panel, spots, "")
+    return panels[0] if isinstance(components, int | np.integer) else np.array(panels, dtype=object)
+
+
+def _rgb(latent: NDArray[Any]) -> NDArray[np.float64]:
+    """Return sRGB (n_spots, 3) of three principal components, robustly scaled in OKLab."""
+    centered = latent.astype(np.float64) - latent.mean(axis=0, dtype=np.float64)
+    _, vectors = np.linalg.eigh(centered.T @ centered)
+    vectors = vectors[:, ::-1][:, :3]
+    # The sign of a principal component is arbitrary: its largest loading is made positive.
+    vectors = vectors * np.sign(vectors[np.abs(vectors).argmax(axis=0), range(vectors.shape[1])])
+    scores = np.zeros((len(latent), 3))
+    for column, score in enumerate((centered @ vectors).T):
+        low, high = robust_limits(score)
+        scores[:, column] = np.clip(2 * (score - low) / (high - low) - 1, -1, 1)
+    lab = np.array([0.72, 0, 0]) + scores * np.array([0.18, 0.14, 0.14])
+    linear = np.clip((lab @ _OKLAB_TO_CONES.T) ** 3 @ _CONES_TO_RGB.T, 0, 1)
+    rgb: NDArray[np.float64] = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+    return rgb

@@ -1,0 +1,63 @@
+"""Losses by epoch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from matplotlib.ticker import MaxNLocator
+
+from sagefm.errors import MissingKeyError
+from sagefm.pl._tissue import get_panels
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+#: Grey for training, blue of the Okabe-Ito palette for validation.
+_CURVES = {"train_loss": ("training", "0.45"), "validation_loss": ("validation", "#0072B2")}
+
+
+def history(model_or_history: Any, *, ax: Axes | None = None) -> Axes:
+    """Draw training and validation loss by epoch; the best epoch is marked.
+
+    Parameters
+    ----------
+    model_or_history
+        A trained :class:`sagefm.model.SAGEFM`, or its ``history``: tables of one column, indexed by epoch.
+    ax
+        Axes to draw into.
+
+    Returns
+    -------
+    The Axes.
+
+    Raises
+    ------
+    MissingKeyError
+        There is no loss: the model was not trained.
+    """
+    tables = getattr(model_or_history, "history", model_or_history)
+    curves = {}
+    for key in _CURVES:
+        if tables is not None and key in tables and not (losses := tables[key].iloc[:, 0].astype(float).dropna()).empty:
+            curves[key] = losses
+    if not curves:
+        found = [] if tables is None else list(tables)
+        raise MissingKeyError(
+            f"Found no losses of {list(_CURVES)} in the history, but {found}; run model.train() first."
+        )
+
+    (panel,) = get_panels(ax, 1, (3.8, 2.8))
+    for key, losses in curves.items():
+        name, color = _CURVES[key]
+        # A line through few points would hide how few they are.
+        panel.plot(losses.index, losses, color=color, label=name, marker="o" if len(losses) < 10 else "", markersize=3)
+    key, losses = list(curves.items())[-1]
+    best = losses.idxmin()
+    panel.axvline(best, color="0.75", linestyle=":", linewidth=1, zorder=0)
+    mark: dict[str, Any] = {"marker": "o", "markersize": 6, "markerfacecolor": "white", "linestyle": ""}
+    panel.plot(best, losses[best], color=_CURVES[key][1], label=f"best: epoch {best}", **mark)
+    panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+    panel.set(xlabel="epoch", ylabel="loss")
+    panel.legend(frameon=False, handlelength=1.2)
+    panel.spines[["top", "right"]].set_visible(False)
+    return panel

@@ -1,0 +1,133 @@
+"""A gene as measured, beside the gene as imputed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from scipy.sparse import issparse
+
+from sagefm._constants import IMPUTED_KEY, SPATIAL_KEY, UNS_KEY
+from sagefm.errors import GenesError, MissingKeyError
+from sagefm.pl._tissue import COLORBAR_WIDTH, add_colorbar, draw_spots, get_panels, get_section
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from anndata import AnnData
+    from matplotlib.axes import Axes
+    from numpy.typing import NDArray
+
+
+def imputation(
+    adata: AnnData,
+    gene: str,
+    *,
+    key: str = IMPUTED_KEY,
+    layer: str | None = None,
+    spatial_key: str = SPATIAL_KEY,
+    library_key: str | None = None,
+    library: str | None = None,
+    axes: Sequence[Axes] | NDArray[Any] | Axes | None = None,
+    size: float = 1.0,
+    cmap: str = "magma",
+) -> NDArray[Any]:
+    """Draw a gene's measured counts beside its imputed ones, both as log1p.
+
+    The two panels have color limits of their own, their 1 % and 99 % quantiles: an expectation
+    varies less than counts do.
+
+    Parameters
+    ----------
+    adata
+        A section on which :func:`sagefm.tl.impute` was run.
+    gene
+        Name in ``adata.var_names``; or a column of ``adata.obsm[key]``, for a gene that was not
+        measured: it has an imputed panel alone.
+    key
+        The ``key_added`` of :func:`sagefm.tl.impute`.
+    layer
+        Layer of the measured counts; by default the one that was imputed, or else ``adata.X``.
+    spatial_key
+        Key in ``adata.obsm`` of the coordinates (n_spots, 2).
+    library_key
+        Column of ``adata.obs`` that names the library of each spot.
+    library
+        The library to show; needed where there are several.
+    axes
+        Two Axes to draw into; one for a gene that was not measured.
+    size
+        Diameter of a spot, in units of the distance between neighboring spots.
+    cmap
+        Color map of both panels.
+
+    Returns
+    -------
+    Array of the Axes: measured and imputed, or imputed alone.
+
+    Raises
+    ------
+    MissingKeyError
+        The gene was not imputed; no such layer, coordinates, column or library.
+    GenesError
+        The gene's name stands several times in ``adata.var_names``.
+    ArgumentError
+        Several libraries and none chosen, or a wrong number of axes.
+    """
+    section = get_section(adata, spatial_key=spatial_key, library_key=library_key, library=library)
+    params = adata.uns.get(UNS_KEY, {}).get(key)
+    if params is None:
+        raise MissingKeyError(f"Found no {key!r} in adata.uns[{UNS_KEY!r}]; run sagefm.tl.impute(adata) first.")
+    imputed = _imputed(adata, gene, key)[section.rows]
+    if params.get("scale", "counts") == "counts":
+        shown = [("imputed", np.log1p(imputed), "log1p of expected counts")]
+    else:
+        shown = [("imputed", imputed, "expected log1p of counts")]
+    if gene in adata.var_names:
+        r = adata.var[f"{key}_r"].get(gene, np.nan) if f"{key}_r" in adata.var else np.nan
+        if np.isfinite(r):
+            shown = [(f"imputed (r = {r:.2f})", *shown[0][1:])]
+        counts = _measured(adata, gene, params.get("layer") if layer is None else layer)
+        shown.insert(0, ("measured", np.log1p(counts[section.rows]), "log1p of counts"))
+
+    panels = get_panels(axes, len(shown), section.figsize(beside=COLORBAR_WIDTH), argument="axes")
+    for panel, (name, values, unit) in zip(panels, shown, strict=True):
+        add_colorbar(panel, draw_spots(panel, section, values=values, cmap=cmap, size=size), unit)
+        panel.set_title(f"{gene}, {name}")
+    return np.array(panels, dtype=object)
+
+
+def _imputed(adata: AnnData, gene: str, key: str) -> NDArray[np.float64]:
+    # A sparse layer holds the requested genes alone: zeros elsewhere are no predictions.
+    if gene in adata.var_names and key in adata.layers and key in adata.var:
+        column = _column(adata, gene)
+        if adata.var[key].iloc[column]:
+            return _dense(adata.layers[key][:, column])
+    table = adata.obsm.get(key)
+    if isinstance(table, pd.DataFrame) and gene in table:
+        return _dense(table[gene])
+    raise MissingKeyError(
+        f"Found no imputed values of {gene!r} under {key!r}; run sagefm.tl.impute(adata, genes=[{gene!r}]) first."
+    )
+
+
+def _measured(adata: AnnData, gene: str, layer: str | None) -> NDArray[np.float64]:
+    if layer is not None and layer not in adata.layers:
+        names = [name for name in adata.layers if name is not None]
+        raise MissingKeyError(f"layer={layer!r} is not in adata.layers; found {names}. Pass layer=... .")
+    counts = adata.X if layer is None else adata.layers[layer]
+    if counts is None:
+        raise MissingKeyError("adata.X is empty; pass layer=..., the layer of the measured counts.")
+    return _dense(counts[:, _column(adata, gene)])
+
+
+def _column(adata: AnnData, gene: str) -> int:
+    column = adata.var_names.get_loc(gene)
+    if not isinstance(column, int):
+        raise GenesError(f"{gene!r} stands several times in adata.var_names; run adata.var_names_make_unique() first.")
+    return column
+
+
+def _dense(column: Any) -> NDArray[np.float64]:
+    return np.asarray(column.toarray() if issparse(column) else column, dtype=np.float64).ravel()

@@ -1,0 +1,181 @@
+"""Response of a target to a source in the neighborhood: one pair, or all of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sagefm._constants import PERTURB_KEY
+from sagefm.errors import ArgumentError, MissingKeyError
+from sagefm.pl._tissue import add_colorbar, check_adata, get_panels
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from anndata import AnnData
+    from matplotlib.axes import Axes
+
+#: Blue of the Okabe-Ito palette.
+_BLUE = "#0072B2"
+#: Inches.
+_CELL = 0.26
+
+
+def perturbation(adata: AnnData, source: str, target: str, *, key: str = PERTURB_KEY, ax: Axes | None = None) -> Axes:
+    """Draw how the prediction of a target at the center follows a source in its neighbors.
+
+    The line is the mean over spots of the change against the lowest level, the band reaches from
+    their 10 % to their 90 % quantile.
+
+    Parameters
+    ----------
+    adata
+        A section on which :func:`sagefm.tl.perturb` was run.
+    source
+        Gene that was set in the neighbors.
+    target
+        Gene that was read at the center.
+    key
+        The ``key_added`` of :func:`sagefm.tl.perturb`.
+    ax
+        Axes to draw into.
+
+    Returns
+    -------
+    The Axes.
+
+    Raises
+    ------
+    MissingKeyError
+        No perturbation, or not of this pair.
+    """
+    result = _result(adata, key)
+    curve = _pair(result["curves"], source, target).sort_values("level")
+    score = _pair(result["scores"], source, target).iloc[0]
+    (panel,) = get_panels(ax, 1, (3.6, 3.0))
+    level = curve["level"].to_numpy(dtype=float)
+    panel.axhline(0, color="0.6", linewidth=0.8, zorder=0)
+    panel.fill_between(
+        level, curve["low"], curve["high"], color=_BLUE, alpha=0.2, linewidth=0, label="10-90 % of spots"
+    )
+    panel.plot(level, curve["mean"], color=_BLUE, marker="o", markersize=4, label="mean")
+
+    rises = curve["mean"].iloc[-1] >= 0
+    text = f"effect = {score['effect']:.3g}".replace("-", "\N{MINUS SIGN}")
+    if np.isfinite(score["qval"]):
+        text += f"\nq = {score['qval']:.2g}"
+    # The curve starts at zero: the corner that it leaves free.
+    panel.text(0.03, 0.97 if rises else 0.03, text, transform=panel.transAxes, va="top" if rises else "bottom")
+    panel.margins(y=0.12)
+    panel.set(
+        title=f"{source} → {target}",
+        xlabel=f"{source} in the neighbors\n({_unit(result, 'level')})",
+        ylabel=f"predicted change of\n{target} ({_unit(result, 'response')})",
+    )
+    panel.spines[["top", "right"]].set_visible(False)
+    return panel
+
+
+def perturbation_heatmap(
+    adata: AnnData,
+    *,
+    key: str = PERTURB_KEY,
+    value: str = "effect",
+    n_sources: int | None = 30,
+    n_targets: int | None = 30,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw the scores of perturbed pairs, sources in rows and targets in columns.
+
+    Stars mark pairs with ``qval`` below 0.05; pairs that were not scored are grey. Rows and columns
+    stand in the order of ``scores``. Colors end at the 98 % quantile of absolute values.
+
+    Parameters
+    ----------
+    adata
+        A section on which :func:`sagefm.tl.perturb` was run.
+    key
+        The ``key_added`` of :func:`sagefm.tl.perturb`.
+    value
+        Signed column of ``scores``: ``"effect"``, ``"slope"``, ``"rho"`` or ``"z"``.
+    n_sources
+        Show the sources with the largest absolute values, at most this many; None shows all.
+    n_targets
+        The same for targets, among the pairs of these sources.
+    ax
+        Axes to draw into.
+
+    Returns
+    -------
+    The Axes.
+
+    Raises
+    ------
+    MissingKeyError
+        No perturbation.
+    ArgumentError
+        `value` is no signed score, or a number is below 1.
+    """
+    result = _result(adata, key)
+    if value not in ("effect", "slope", "rho", "z"):
+        raise ArgumentError(f"Found value={value!r}; expected 'effect', 'slope', 'rho' or 'z'.")
+    scores = result["scores"].drop_duplicates(["source", "target"])
+    scores = _strongest(scores, "source", value, n_sources)
+    scores = _strongest(scores, "target", value, n_targets)
+    sources, targets = (list(scores[column].unique()) for column in ("source", "target"))
+    table = scores.pivot(index="source", columns="target", values=[value, "qval"])
+    values = table[value].reindex(index=sources, columns=targets).to_numpy(dtype=float)
+    qval = table["qval"].reindex(index=sources, columns=targets).to_numpy(dtype=float)
+
+    finite = np.abs(values[np.isfinite(values)])
+    limit = float(np.quantile(finite, 0.98)) if len(finite) else 0.0
+    limit = limit or float(finite.max(initial=0.0)) or 1.0
+    width, height = _CELL * max(len(targets), 6), _CELL * max(len(sources), 6)
+    # Names stand beside and below the cells, at about 0.1 inches a letter.
+    letters = [max(map(len, map(str, names)), default=0) for names in (sources, targets)]
+    (panel,) = get_panels(ax, 1, (width + 0.1 * letters[0] + 1.4, height + 0.1 * letters[1] + 0.3))
+    panel.set_facecolor("0.85")
+    mesh = panel.pcolormesh(
+        np.ma.masked_invalid(values), cmap="RdBu_r", vmin=-limit, vmax=limit, edgecolors="white", linewidth=0.5
+    )
+    row, column = np.nonzero(qval < 0.05)
+    pale = np.abs(values[row, column]) < 0.6 * limit
+    panel.scatter(column + 0.5, row + 0.5, s=28, marker="*", c=np.where(pale, "black", "white"), linewidths=0)
+    panel.set_xticks(np.arange(len(targets)) + 0.5, targets, rotation=90)
+    panel.set_yticks(np.arange(len(sources)) + 0.5, sources)
+    panel.tick_params(length=0)
+    panel.invert_yaxis()
+    panel.set(xlabel="target (center)", ylabel="source (neighbors)")
+    panel.spines[:].set_visible(False)
+    label = f"{value}\n({_unit(result, 'response')})" if value == "effect" else value
+    beyond = "both" if (finite > limit).any() else "neither"
+    add_colorbar(panel, mesh, label, width=min(0.12 / width, 0.06), extend=beyond)
+    return panel
+
+
+def _result(adata: AnnData, key: str) -> dict[str, Any]:
+    check_adata(adata)
+    if key not in adata.uns:
+        raise MissingKeyError(f"Found no {key!r} in adata.uns; run sagefm.tl.perturb(adata, pairs=...) first.")
+    return adata.uns[key]  # type: ignore[no-any-return]
+
+
+def _pair(table: pd.DataFrame, source: str, target: str) -> pd.DataFrame:
+    rows = table[(table["source"] == source) & (table["target"] == target)]
+    if rows.empty:
+        call = f"sagefm.tl.perturb(adata, sources=[{source!r}], targets=[{target!r}])"
+        raise MissingKeyError(f"Found no perturbation of {target!r} by {source!r}; run {call} first.")
+    return rows
+
+
+def _strongest(scores: pd.DataFrame, column: str, value: str, n: int | None) -> pd.DataFrame:
+    if n is None:
+        return scores
+    if n < 1:
+        raise ArgumentError(f"Found n_{column}s={n}; expected at least 1, or None for all.")
+    strength = scores[value].abs().groupby(scores[column].astype(str), sort=False).max()
+    return scores[scores[column].isin(strength.nlargest(n).index)]
+
+
+def _unit(result: dict[str, Any], what: str) -> str:
+    return str(result["params"].get(f"{what}_unit", "model units"))

@@ -1,0 +1,60 @@
+"""What the verbs share: reading the table and the model, and recording provenance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sagefm.data._table import copy_data, get_table
+from sagefm.model._inputs import TableReader, read_table, resolve_device
+from sagefm.model._pretrained import resolve_model
+
+if TYPE_CHECKING:
+    import torch
+    from anndata import AnnData
+
+    from sagefm.model._checkpoint import Checkpoint
+
+
+@dataclass(frozen=True)
+class Run:
+    """One call of a verb: the object that is returned, its table, the checked reader, model and device."""
+
+    data: Any
+    table: AnnData
+    reader: TableReader
+    checkpoint: Checkpoint
+    device: torch.device
+    params: dict[str, Any]
+
+
+def begin(
+    adata: Any, model: Any, *, table_key: str | None, mod: str | None, device: str, copy: bool, **arguments: Any
+) -> Run:
+    """Check model, device and table; nothing has been written to the user's object when this returns or raises."""
+    checkpoint = resolve_model(model)
+    resolved = resolve_device(device)
+    data = copy_data(adata) if copy else adata
+    table = get_table(data, table_key=table_key, mod=mod)
+    reader = read_table(table, checkpoint.vocabulary, **arguments)
+    params = {name: value for name, value in arguments.items() if value is not None}
+    return Run(data, table, reader, checkpoint, resolved, params)
+
+
+def provenance(run: Run, extra: dict[str, Any]) -> dict[str, Any]:
+    """Return parameters and provenance of a result, in types that h5ad and zarr store."""
+    match = run.reader.match
+    return {
+        **run.checkpoint.provenance(),
+        **run.params,
+        **extra,
+        "coverage": float(match.coverage),
+        "n_genes_matched": len(match.genes),
+        "n_genes_vocabulary": len(run.checkpoint.vocabulary),
+    }
+
+
+def record(run: Run, uns_key: str, key: str, extra: dict[str, Any]) -> None:
+    """Write parameters and provenance to ``uns[uns_key][key]``."""
+    # A new dictionary: that of a shallow copy of the user's object is left as it is.
+    run.table.uns[uns_key] = {**run.table.uns.get(uns_key, {}), key: provenance(run, extra)}
