@@ -35,11 +35,11 @@ autosummary_ignore_module_all = False
 autodoc_member_order = "bysource"
 napoleon_google_docstring = False
 napoleon_numpy_docstring = True
-napoleon_custom_sections = [("Sets", "params_style"), "Sets the following fields"]
-napoleon_use_rtype = True
-napoleon_use_param = True
+# As written: what a verb returns, and the fields it sets as a definition list.
+napoleon_custom_sections = ["Returns"]
 typehints_defaults = "braces"
-typehints_use_rtype = False
+typehints_document_rtype = False
+typehints_use_signature_return = True
 always_use_bars_union = True
 
 # Text

@@ -157,7 +157,8 @@ def _result(adata: AnnData, key: str) -> dict[str, Any]:
     check_adata(adata)
     if key not in adata.uns:
         raise MissingKeyError(f"Found no {key!r} in adata.uns; run sagefm.tl.perturb(adata, pairs=...) first.")
-    return adata.uns[key]  # type: ignore[no-any-return]
+    result: dict[str, Any] = adata.uns[key]
+    return result
 
 
 def _pair(table: pd.DataFrame, source: str, target: str) -> pd.DataFrame:
