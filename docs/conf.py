@@ -5,6 +5,10 @@ from __future__ import annotations
 import os
 import warnings
 from importlib.metadata import version as installed_version
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
 
 # sphinx-autodoc-typehints 3.6 with Sphinx 9, once for each parameter.
 warnings.filterwarnings("ignore", message=".*set_application.*")
@@ -72,3 +76,16 @@ html_theme = "sphinx_book_theme"
 html_title = "sagefm"
 html_static_path = ["_static"]
 html_theme_options = {"show_navbar_depth": 1}
+
+
+def returns_as_written(_app: Sphinx, _what: str, _name: str, _obj: object, _options: object, lines: list[str]) -> None:
+    """Take out the colon that sphinx-autodoc-typehints puts under "Returns" for napoleon's list of values."""
+    for i in range(2, len(lines)):
+        if lines[i] == ":" and lines[i - 2] == "Returns":
+            del lines[i]
+            return
+
+
+def setup(app: Sphinx) -> None:
+    """Run after sphinx-autodoc-typehints (499 too, but connected before) and before napoleon (500)."""
+    app.connect("autodoc-process-docstring", returns_as_written, priority=499)

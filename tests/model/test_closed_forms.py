@@ -104,7 +104,7 @@ def test_perturbation_equals_forward_passes(adata: AnnData, model: tuple[Checkpo
     reader = read_table(adata, vocabulary)
     (section,) = reader.sections()
     source, targets = vocabulary.symbols[7], [vocabulary.symbols[i] for i in (20, 400, 90)]
-    pairs = check_pairs(reader, checkpoint, None, [source], targets, 4, 10)
+    pairs = check_pairs(reader, checkpoint, None, [source], targets, 4, 10, 5)
     result = perturb_table(reader, checkpoint, pairs, levels=4, n_null=10, rng=5, per_spot=True, device=CPU)
 
     # Targets and null genes are hidden at the center, together.

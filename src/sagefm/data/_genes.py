@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from sagefm._constants import MIN_COVERAGE
-from sagefm.errors import GenesError, MissingKeyError
+from sagefm.errors import ArgumentError, GenesError, MissingKeyError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,6 +65,25 @@ class Vocabulary:
                 f"{unknown[:5]}.{hint} sagefm.pp.match_genes(adata, model=...) lists what there is."
             )
         return np.array([self.position[symbol] for symbol in resolved], dtype=np.int64)
+
+
+def make_vocabulary(names: pd.Index, genes: Sequence[str] | str | None = None) -> Vocabulary:
+    """Return the vocabulary of a new model.
+
+    Parameters
+    ----------
+    names
+        Gene names of its table.
+    genes
+        Genes in order, or ``"published"``; the symbols of `names`, each once, if left out.
+    """
+    if genes is None:
+        return Vocabulary(tuple(dict.fromkeys(str(symbol) for symbol in to_symbols(names))))
+    if isinstance(genes, str):
+        if genes != "published":
+            raise ArgumentError(f"vocabulary={genes!r}; expected 'published' or gene names.")
+        return published_vocabulary()
+    return Vocabulary(tuple(str(gene) for gene in genes))
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sagefm.metrics._controls import controls
 from sagefm.metrics._recovery import Recovery, recovery
 
-__all__ = ["Recovery", "recovery"]
+__all__ = ["Recovery", "controls", "recovery"]

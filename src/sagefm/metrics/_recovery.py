@@ -40,6 +40,7 @@ class Recovery:
         self,
         counts: NDArray[np.floating],
         predicted: NDArray[np.floating],
+        *,
         null: NDArray[np.floating],
         genes: NDArray[np.int64],
     ) -> None:
@@ -119,7 +120,7 @@ def recovery(
             raise ArgumentError(f"{name} has shape {array.shape}; expected that of counts, {measured.shape}.")
     sums = Recovery(measured.shape[1])
     floor = np.finfo(np.float32).tiny
-    sums.update(measured, np.maximum(predicted, 0), np.maximum(null, floor), np.arange(measured.shape[1]))
+    sums.update(measured, np.maximum(predicted, 0), null=np.maximum(null, floor), genes=np.arange(measured.shape[1]))
     sums.add_spots(len(measured))
     return sums.result()
 

@@ -141,7 +141,9 @@ def load_checkpoint(folder: str | os.PathLike[str], *, name: str | None = None) 
             )
         config = NetworkConfig.from_dict(stored["network"])
         vocabulary = Vocabulary(tuple(stored["genes"]))
-    except (KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except CheckpointError:
+        raise
+    except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{folder / CONFIG_FILE} is not what SAGEFM.save(...) writes: {error}.") from error
     if len(vocabulary) != config.n_genes:
         raise CheckpointError(f"{folder} lists {len(vocabulary)} genes for a network of {config.n_genes}.")

@@ -167,7 +167,10 @@ def impute_section(
             block.measured[:, output[columns]] = predicted.cpu().numpy()
             expected = torch.expm1(predicted) if network.config.input == "log1p" else predicted
             recovery.update(
-                batch.counts[:, at].cpu().numpy(), expected.cpu().numpy(), rates[:, at].cpu().numpy(), output[columns]
+                batch.counts[:, at].cpu().numpy(),
+                expected.cpu().numpy(),
+                null=rates[:, at].cpu().numpy(),
+                genes=output[columns],
             )
         recovery.add_spots(len(batch.counts))
         yield block

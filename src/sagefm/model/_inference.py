@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -79,19 +80,17 @@ def embed_table(
 
 
 def check_impute(
-    reader: TableReader, checkpoint: Checkpoint, genes: Sequence[str] | None, mask: str, n_folds: int
+    reader: TableReader, checkpoint: Checkpoint, genes: Sequence[str] | None, mask: str, n_folds: int, rng: int
 ) -> NDArray[np.int64]:
     """Return the vocabulary positions to impute, increasing; raise for arguments that cannot be used."""
     if mask not in ("center", "neighborhood"):
         raise ArgumentError(f"mask={mask!r}; expected 'center' or 'neighborhood'.")
     whole_number(n_folds, name="n_folds", minimum=2)
+    whole_number(rng, name="rng", minimum=0)
     if genes is None:
         return reader.match.genes
-    if isinstance(genes, str):
-        genes = [genes]
-    if len(genes) == 0:
-        raise ArgumentError("genes is empty; expected gene names, or None for all measured genes.")
-    return np.unique(checkpoint.vocabulary.positions(genes, argument="genes"))
+    listed = _listed(genes, argument="genes")
+    return np.unique(checkpoint.vocabulary.positions(listed, argument="genes"))
 
 
 def impute_table(
@@ -107,7 +106,7 @@ def impute_table(
     progress: bool = False,
 ) -> Imputation:
     """Impute genes of a table; see :func:`sagefm.tl.impute`."""
-    requested = check_impute(reader, checkpoint, genes, mask, n_folds)
+    requested = check_impute(reader, checkpoint, genes, mask, n_folds, rng)
     block_rows = _block_rows(batch_size)
     table, match = reader.table, reader.match
     network = checkpoint.network.to(device)
@@ -169,16 +168,22 @@ def check_pairs(
     targets: Sequence[str] | None,
     levels: int,
     n_null: int,
+    rng: int,
 ) -> pd.DataFrame:
     """Return pairs as symbols [source, target], each once; raise for pairs that cannot be scored."""
     whole_number(levels, name="levels", minimum=2)
     whole_number(n_null, name="n_null", minimum=0)
-    if (pairs is None) == (sources is None or targets is None):
+    whole_number(rng, name="rng", minimum=0)
+    as_lists = sources is not None or targets is not None
+    if (pairs is None) != as_lists or (as_lists and (sources is None or targets is None)):
         raise ArgumentError("Pass either pairs=DataFrame[source, target], or both sources= and targets=.")
     if pairs is None:
-        grid = pd.MultiIndex.from_product([_listed(sources), _listed(targets)], names=["source", "target"])
+        lists = [_listed(sources, argument="sources"), _listed(targets, argument="targets")]
+        grid = pd.MultiIndex.from_product(lists, names=["source", "target"])
         pairs = grid.to_frame(index=False)
         pairs = pairs[pairs["source"] != pairs["target"]]
+    elif not isinstance(pairs, pd.DataFrame):
+        raise ArgumentError(f"pairs is a {type(pairs).__name__}; expected a DataFrame with columns source and target.")
     else:
         missing = [name for name in ("source", "target") if name not in pairs]
         if missing:
@@ -224,8 +229,8 @@ def perturb_table(
     """Score checked pairs (:func:`check_pairs`) on a table; see :func:`sagefm.tl.perturb`."""
     vocabulary, config = checkpoint.vocabulary, checkpoint.config
     network = checkpoint.network.to(device)
-    inputs = reader.inputs(config)
     block_rows = _block_rows(batch_size)
+    inputs = reader.inputs(config)
     sections = [prepare_section(network, section, device) for section in inputs]
     gene_totals = np.zeros(len(vocabulary))
     gene_totals[reader.match.genes] = sum(section.section.gene_totals.astype(np.float64) for section in inputs)
@@ -306,5 +311,10 @@ def _block_rows(batch_size: int | None) -> int:
     return BLOCK_ROWS if batch_size is None else whole_number(batch_size, name="batch_size", minimum=1)
 
 
-def _listed(genes: Sequence[str] | None) -> list[str]:
-    return [genes] if isinstance(genes, str) else [str(gene) for gene in genes or ()]
+def _listed(genes: object, *, argument: str) -> list[str]:
+    """Return gene names as a list; one name stands for a list of one."""
+    if isinstance(genes, str):
+        return [genes]
+    if not isinstance(genes, Iterable) or not (names := [str(gene) for gene in genes]):
+        raise ArgumentError(f"{argument}={genes!r}; expected gene names.")
+    return names

@@ -111,7 +111,7 @@ def resolve_device(device: str | torch.device) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         resolved = torch.device(device)
-        torch.empty(0, device=resolved)
-    except (RuntimeError, AssertionError, ValueError) as error:
+        torch.empty(0, device=resolved).cpu()
+    except (RuntimeError, AssertionError, TypeError, ValueError, NotImplementedError) as error:
         raise ArgumentError(f"device={device!r} cannot be used here; pass 'auto' or 'cpu'. ({error})") from error
     return resolved

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -11,6 +10,7 @@ import pandas as pd
 import rich.pretty  # noqa: F401  scvi-tools 1.4 uses it in view_anndata_setup without importing it
 import torch
 from anndata import AnnData
+from scipy import sparse
 from scvi.data import AnnDataManager
 from scvi.data.fields import CategoricalObsField, LayerField, ObsmField
 from scvi.model.base import BaseModelClass
@@ -18,7 +18,7 @@ from scvi.model.base import BaseModelClass
 import sagefm
 from sagefm._constants import SPATIAL_KEY
 from sagefm.data._counts import get_counts
-from sagefm.data._genes import Vocabulary, get_gene_names, published_vocabulary, to_symbols
+from sagefm.data._genes import get_gene_names, make_vocabulary
 from sagefm.data._table import get_coordinates, get_libraries, get_table
 from sagefm.errors import ArgumentError, MissingKeyError
 from sagefm.model._checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -26,16 +26,15 @@ from sagefm.model._fields import NeighborsField
 from sagefm.model._inference import check_pairs, embed_table, impute_table, perturb_table
 from sagefm.model._inputs import TableReader, read_table, resolve_device
 from sagefm.model._pretrained import resolve_model
+from sagefm.model._train import as_frame, fit
 from sagefm.module._center import make_network
-from sagefm.module._config import PUBLISHED_HIDDEN, NetworkConfig
+from sagefm.module._config import NetworkConfig
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
-
-logger = logging.getLogger(__name__)
 
 
 class SAGEFM(BaseModelClass):
@@ -96,31 +95,23 @@ class SAGEFM(BaseModelClass):
         mod: str | None = None,
     ) -> None:
         table = get_table(adata, table_key=table_key, mod=mod)
-        if architecture not in ("default", "published"):
-            raise ArgumentError(f"architecture={architecture!r}; expected 'default' or 'published'.")
-        if likelihood not in ("poisson", "negative_binomial"):
-            raise ArgumentError(f"likelihood={likelihood!r}; expected 'poisson' or 'negative_binomial'.")
         if "_scvi_uuid" not in table.uns:
             raise MissingKeyError("The table has not been set up: call SAGEFM.setup_anndata(adata) first.")
         super().__init__(table)
-        published = architecture == "published"
-        widths = tuple(int(width) for width in hidden or (PUBLISHED_HIDDEN if published else (256, 64)))
-        if min(widths) < 1 or len(widths) < 2:
-            raise ArgumentError(f"hidden={hidden!r}; expected at least two widths of at least 1.")
-        self._vocabulary = self._make_vocabulary(vocabulary)
-        config = NetworkConfig(
-            architecture=architecture,
+        names = get_gene_names(table, self._setup_arguments()["gene_key"])
+        self._vocabulary = make_vocabulary(names, vocabulary)
+        config = NetworkConfig.of(
+            architecture,
             n_genes=len(self._vocabulary),
-            hidden=widths,
-            likelihood="mse" if published else likelihood,
-            scale=float(scale),
-            dropout=0.0 if published else float(dropout),
+            hidden=hidden,
+            likelihood=likelihood,
+            scale=scale,
+            dropout=dropout,
         )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.module = make_network(config).eval()
-        self._name = "SAGEFM"
-        self._sha256 = ""
+        self._name, self._sha256 = "SAGEFM", ""
         self._training: dict[str, Any] = {}
         self._describe()
 
@@ -240,8 +231,6 @@ class SAGEFM(BaseModelClass):
         **trainer_kwargs
             Arguments of :class:`lightning.pytorch.Trainer`.
         """
-        from sagefm.model._train import fit
-
         reader = self._reader(None)
         history = fit(
             self.module,
@@ -281,9 +270,8 @@ class SAGEFM(BaseModelClass):
             ``"auto"``, ``"cpu"``, ``"cuda"``, ...
         """
         self._check_if_trained()
-        return embed_table(
-            self._reader(adata), self.to_checkpoint(), device=resolve_device(device), batch_size=batch_size
-        )
+        reader, on = self._reader(adata), resolve_device(device)
+        return embed_table(reader, self.to_checkpoint(), device=on, batch_size=batch_size)
 
     def impute(
         self,
@@ -293,27 +281,18 @@ class SAGEFM(BaseModelClass):
         mask: Literal["center", "neighborhood"] = "center",
         n_folds: int = 4,
         rng: int = 0,
-        batch_size: int | None = None,
         device: str = "auto",
     ) -> pd.DataFrame:
         """Return imputed values (n_spots, n_genes) of `genes`, or of all measured genes; see :func:`sagefm.tl.impute`."""
         self._check_if_trained()
-        reader = self._reader(adata)
-        names = reader.match.report["gene"][reader.match.report["matched"]] if genes is None else genes
-        result = impute_table(
-            reader,
-            self.to_checkpoint(),
-            genes=list(names),
-            mask=mask,
-            n_folds=n_folds,
-            rng=rng,
-            device=resolve_device(device),
-            batch_size=batch_size,
-        )
+        reader, checkpoint = self._reader(adata), self.to_checkpoint()
+        report = reader.match.report
+        names = list(report["gene"][report["matched"]] if genes is None else genes)
+        on = resolve_device(device)
+        result = impute_table(reader, checkpoint, genes=names, mask=mask, n_folds=n_folds, rng=rng, device=on)
         imputed = result.recovery["imputed"].to_numpy()
-        columns = reader.match.report["gene"].to_numpy()[imputed]
-        layer = result.layer[:, np.flatnonzero(imputed)]
-        measured = pd.DataFrame(layer.toarray(), index=reader.table.obs_names, columns=columns)  # type: ignore[union-attr]
+        values = sparse.csr_matrix(result.layer)[:, np.flatnonzero(imputed)].toarray()
+        measured = pd.DataFrame(values, index=reader.table.obs_names, columns=report["gene"].to_numpy()[imputed])
         return pd.concat([measured, result.outside], axis=1)
 
     def perturb(
@@ -331,10 +310,9 @@ class SAGEFM(BaseModelClass):
         """Return the scores of :func:`sagefm.tl.perturb`."""
         self._check_if_trained()
         reader, checkpoint = self._reader(adata), self.to_checkpoint()
-        checked = check_pairs(reader, checkpoint, pairs, sources, targets, levels, n_null)
-        return perturb_table(
-            reader, checkpoint, checked, levels=levels, n_null=n_null, rng=rng, device=resolve_device(device)
-        ).scores
+        checked = check_pairs(reader, checkpoint, pairs, sources, targets, levels, n_null, rng)
+        on = resolve_device(device)
+        return perturb_table(reader, checkpoint, checked, levels=levels, n_null=n_null, rng=rng, device=on).scores
 
     def to_checkpoint(self) -> Checkpoint:
         """Return network and vocabulary as a :class:`~sagefm.model.Checkpoint`; parameters are shared, not copied."""
@@ -349,7 +327,7 @@ class SAGEFM(BaseModelClass):
             history=history,
         )
 
-    def save(self, dir_path: str | os.PathLike[str], overwrite: bool = False) -> None:
+    def save(self, dir_path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write ``model.safetensors`` and ``config.json`` to a folder.
 
         Parameters
@@ -357,73 +335,50 @@ class SAGEFM(BaseModelClass):
         dir_path
             Folder, which must not exist.
         overwrite
-            Replace the checkpoint in an existing folder.
-
-        Raises
-        ------
-        OutputExistsError
-            The folder exists.
+            Replace the checkpoint in an existing folder, which is an error otherwise.
         """
         folder = save_checkpoint(self.to_checkpoint(), dir_path, overwrite=overwrite)
         self._name, self._sha256 = str(folder), load_checkpoint(folder).sha256
 
     @classmethod
     def load(cls, dir_path: str | os.PathLike[str], adata: Any = None, **setup: Any) -> Self:
-        """Read a model from a folder written by :meth:`save`.
+        """Read a model from a folder written by :meth:`save`; see :meth:`from_pretrained`."""
+        return cls.from_pretrained(load_checkpoint(dir_path), adata, **setup)
+
+    @classmethod
+    def from_pretrained(cls, model: str | os.PathLike[str] | Checkpoint, adata: Any = None, **setup: Any) -> Self:
+        """Return a model from a folder, or by the name of a bundled one.
 
         Parameters
         ----------
-        dir_path
-            Folder.
+        model
+            Folder or name.
         adata
-            Table to attach, set up as the one of training if it has not been set up. Without it, the model
-            embeds, imputes and perturbs any table passed to these methods.
+            Table to attach; it is set up as the one of training. Without it, the model embeds, imputes and perturbs
+            any table passed to these methods.
         **setup
             Arguments of :meth:`setup_anndata` that differ from those of training.
 
         Raises
         ------
         CheckpointError
-            The folder is no checkpoint.
+            The folder is no checkpoint, or there is none of this name.
         """
-        return cls._from_checkpoint(load_checkpoint(dir_path), adata, setup)
-
-    @classmethod
-    def from_pretrained(cls, name_or_dir: str | os.PathLike[str], adata: Any = None, **setup: Any) -> Self:
-        """Return a model by name of a bundled checkpoint, or from a folder; see :meth:`load`."""
-        return cls._from_checkpoint(resolve_model(name_or_dir), adata, setup)
-
-    @classmethod
-    def _from_checkpoint(cls, checkpoint: Checkpoint, adata: Any, setup: dict[str, Any]) -> Self:
-        arguments = {**checkpoint.setup, **setup}
+        checkpoint = resolve_model(model)
+        self, arguments = cls.__new__(cls), {**checkpoint.setup, **setup}
         if adata is None:
-            model = cls.__new__(cls)
-            BaseModelClass.__init__(
-                model, registry={"model_name": cls.__name__, "field_registries": {}, "setup_args": arguments}
-            )
+            registry = {"model_name": cls.__name__, "field_registries": {}, "setup_args": arguments}
+            BaseModelClass.__init__(self, registry=registry)
         else:
             table = get_table(adata)
             cls.setup_anndata(table, **arguments)
-            model = cls.__new__(cls)
-            BaseModelClass.__init__(model, table)
-        model.module = checkpoint.network
-        model._vocabulary = checkpoint.vocabulary
-        model._name, model._sha256 = checkpoint.name, checkpoint.sha256
-        model._training = checkpoint.training
-        model.is_trained_ = bool(checkpoint.training.get("is_trained", True))
-        model.history_ = {name: _frame(name, values) for name, values in checkpoint.history.items()}
-        model._describe()
-        return model
-
-    def _make_vocabulary(self, genes: Sequence[str] | str | None) -> Vocabulary:
-        if genes is None:
-            names = to_symbols(get_gene_names(self.adata, self._setup_arguments()["gene_key"]))
-            return Vocabulary(tuple(dict.fromkeys(str(name) for name in names)))
-        if isinstance(genes, str):
-            if genes != "published":
-                raise ArgumentError(f"vocabulary={genes!r}; expected 'published' or gene names.")
-            return published_vocabulary()
-        return Vocabulary(tuple(str(gene) for gene in genes))
+            BaseModelClass.__init__(self, table)
+        self.module, self._vocabulary = checkpoint.network, checkpoint.vocabulary
+        self._name, self._sha256, self._training = checkpoint.name, checkpoint.sha256, checkpoint.training
+        self.is_trained_ = bool(checkpoint.training.get("is_trained", True))
+        self.history_ = {name: as_frame(name, values) for name, values in checkpoint.history.items()}
+        self._describe()
+        return self
 
     def _setup_arguments(self) -> dict[str, Any]:
         arguments = self.registry_["setup_args"]
@@ -431,20 +386,12 @@ class SAGEFM(BaseModelClass):
         return {name: arguments.get(name, SPATIAL_KEY if name == "spatial_key" else None) for name in names}
 
     def _reader(self, adata: Any) -> TableReader:
-        if adata is None:
-            adata = self.adata
+        adata = self.adata if adata is None else adata
         if adata is None:
             raise ArgumentError("The model was loaded without a table: pass adata=...")
         return read_table(get_table(adata), self._vocabulary, **self._setup_arguments())
 
     def _describe(self) -> None:
-        config = self.module.config
-        self._model_summary_string = (
-            f"SAGEFM, architecture {config.architecture}: {config.n_genes} genes, hidden {config.hidden}, "
-            f"likelihood {config.likelihood}"
-        )
-        self.init_params_ = {"kwargs": {}, "non_kwargs": config.to_dict()}
-
-
-def _frame(name: str, values: list[float]) -> pd.DataFrame:
-    return pd.DataFrame({name: values}, index=pd.RangeIndex(len(values), name="epoch"))
+        fields = self.module.config.to_dict()
+        self._model_summary_string = "SAGEFM: " + ", ".join(f"{name} {value}" for name, value in fields.items())
+        self.init_params_ = {"kwargs": {}, "non_kwargs": fields}

@@ -72,7 +72,7 @@ def fit(
     validation = SpotBatches(inputs, validation_spots, seed=None, **common) if has_validation else None
     _set_prior(network, inputs)
 
-    plan = TrainingPlan(network, training, seed=seed)
+    plan = TrainingPlan(network.train(), training, seed=seed)
     callbacks = list(trainer_kwargs.pop("callbacks", []))
     if patience is not None and validation is not None:
         callbacks.append(EarlyStopping("validation_loss", patience=patience))
@@ -98,12 +98,8 @@ def fit(
     network.cpu().eval()
 
     rows = [section.rows for section in sections]
-    frames = {
-        name: pd.DataFrame({name: values}, index=pd.RangeIndex(len(values), name="epoch"))
-        for name, values in plan.logged.items()
-    }
     return Fit(
-        frames,
+        {name: as_frame(name, values) for name, values in plan.logged.items()},
         np.concatenate([r[spots] for r, spots in zip(rows, train_spots, strict=True)]),
         np.concatenate([r[spots] for r, spots in zip(rows, validation_spots, strict=True)]),
         {
@@ -118,6 +114,11 @@ def fit(
             "n_sections": len(sections),
         },
     )
+
+
+def as_frame(name: str, values: list[float]) -> pd.DataFrame:
+    """Return a metric by epoch as scvi-tools keeps it in ``history``."""
+    return pd.DataFrame({name: values}, index=pd.RangeIndex(len(values), name="epoch"))
 
 
 def _as_range(fraction: float | tuple[float, float] | None) -> tuple[float, float] | None:

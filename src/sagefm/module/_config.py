@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+from sagefm.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 #: Widths of the five graph convolutions of the published network; the last is the embedding's.
 PUBLISHED_HIDDEN: Final = (1024, 512, 512, 512, 1024)
+DEFAULT_HIDDEN: Final = (256, 64)
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,44 @@ class NetworkConfig:
     scale: float = 1e4
     dropout: float = 0.0
 
+    def __post_init__(self) -> None:
+        if self.architecture not in ("default", "published"):
+            raise ArgumentError(f"architecture={self.architecture!r}; expected 'default' or 'published'.")
+        known = ("mse",) if self.architecture == "published" else ("poisson", "negative_binomial")
+        if self.likelihood not in known:
+            raise ArgumentError(f"likelihood={self.likelihood!r}; expected one of {known}.")
+        if self.n_genes < 1 or len(self.hidden) < 2 or min(self.hidden) < 1:
+            raise ArgumentError(
+                f"hidden={self.hidden}, n_genes={self.n_genes}; expected two or more widths of at least 1."
+            )
+        if not 0 <= self.dropout < 1 or not self.scale > 0:
+            raise ArgumentError(f"dropout={self.dropout}, scale={self.scale}; expected a share below 1, and above 0.")
+
+    @classmethod
+    def of(
+        cls,
+        architecture: str,
+        *,
+        n_genes: int,
+        hidden: Sequence[int] | None = None,
+        likelihood: str = "poisson",
+        scale: float = 1e4,
+        dropout: float = 0.0,
+    ) -> NetworkConfig:
+        """Return the configuration of an architecture, with its widths where none are given.
+
+        Raises
+        ------
+        ArgumentError
+            A value out of its range.
+        """
+        published = architecture == "published"
+        widths = tuple(int(width) for width in hidden or (PUBLISHED_HIDDEN if published else DEFAULT_HIDDEN))
+        if published:
+            # The published network has one loss; `likelihood`, `scale` and `dropout` are the default's.
+            return cls(architecture, n_genes, widths, "mse")
+        return cls(architecture, n_genes, widths, likelihood, float(scale), float(dropout))
+
     @property
     def input(self) -> str:
         """Kind of input, see :mod:`sagefm.data._corpus`."""
@@ -48,4 +92,4 @@ class NetworkConfig:
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> NetworkConfig:
         """Inverse of :meth:`to_dict`."""
-        return cls(**{**fields, "hidden": tuple(fields["hidden"])})
+        return cls(**{**fields, "hidden": tuple(int(width) for width in fields["hidden"])})

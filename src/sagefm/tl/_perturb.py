@@ -116,7 +116,7 @@ def perturb(
 
     if isinstance(pairs, str):
         pairs = consensus_pairs(pairs, run.checkpoint.vocabulary, run.reader.match.genes)
-    checked = check_pairs(run.reader, run.checkpoint, pairs, sources, targets, levels, n_null)
+    checked = check_pairs(run.reader, run.checkpoint, pairs, sources, targets, levels, n_null, rng)
     result = perturb_table(
         run.reader,
         run.checkpoint,

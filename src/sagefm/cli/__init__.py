@@ -1,0 +1,43 @@
+"""The command line: what the functions do to objects, done to files.
+
+Only click is imported here; torch, scanpy and the rest follow when a command runs.
+"""
+
+from __future__ import annotations
+
+import click
+
+import sagefm
+from sagefm.cli._demo import demo
+from sagefm.cli._info import info
+from sagefm.cli._run import SagefmGroup
+from sagefm.cli._train import train
+from sagefm.cli._verbs import embed, impute, perturb
+
+__all__ = ["main"]
+
+
+@click.group(
+    cls=SagefmGroup,
+    commands=[demo, train, embed, impute, perturb, info],
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(sagefm.__version__, prog_name="sagefm")
+def main() -> None:
+    """Embed, impute and perturb Visium sections with a graph model of spatial transcriptomics.
+
+    A section is a file of raw counts with spot coordinates in obsm["spatial"]: AnnData as .h5ad or .zarr, or a
+    SpatialData .zarr. No command changes its input. Results are added to a copy, which is written to -o.
+
+    \b
+    A first look, on a section that ships with the package:
+      sagefm demo
+    \b
+    Your own section: a model is trained once, then used.
+      sagefm info section.h5ad
+      sagefm train section.h5ad -o model
+      sagefm embed section.h5ad -m model -o embedded.h5ad
+
+    Exit status: 0 success, 1 an input that cannot be used (the message says what to do), 2 wrong usage, 130
+    interrupted.
+    """

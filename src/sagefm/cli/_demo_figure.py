@@ -1,0 +1,72 @@
+"""The picture of ``sagefm demo``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from sagefm import pl
+from sagefm.pl._tissue import draw_spots, get_section
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from anndata import AnnData
+    from matplotlib.axes import Axes
+
+#: A marker of layer 5, neither among the highest genes nor smooth by itself.
+_GENE = "PCP4"
+#: Qualitative colors of like lightness, told apart side by side.
+_PALETTE = (
+    "#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951", "#ff8ab7", "#a463f2", "#97bbf5", "#9c6b4e", "#9498a0",
+    "#1f5f5b", "#c9a2e8", "#7a8f2a", "#b3364a", "#2f3e6e", "#e3c29b", "#5fd3f3", "#d45fbf", "#8a5a00", "#c7d84b",
+)  # fmt: skip
+_STYLE = {
+    "font.size": 10,
+    "axes.titlesize": 12,
+    "axes.labelsize": 10,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+    "legend.fontsize": 9,
+}
+
+
+def draw(adata: AnnData, path: Path, *, source: str, target: str) -> None:
+    """Draw embedding, clusters, an imputed gene, and perturbations of a section, and save the figure.
+
+    Parameters
+    ----------
+    adata
+        Section on which all verbs were run.
+    path
+        File to write.
+    source, target
+        Pair whose dose curve is shown.
+    """
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(15, 9), layout="constrained")
+        figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12, wspace=0.02, hspace=0.03)
+        axes = figure.subplots(2, 3)
+        pl.embedding(adata, ax=axes[0, 0], title="Embedding: like colors, like spots")
+        _draw_clusters(adata, axes[0, 1])
+        pl.perturbation(adata, source, target, ax=axes[0, 2])
+        pl.imputation(adata, _GENE, axes=axes[1, :2])
+        pl.perturbation_heatmap(adata, value="z", ax=axes[1, 2])
+        figure.savefig(path, dpi=150)
+
+
+def _draw_clusters(adata: AnnData, ax: Axes) -> None:
+    section = get_section(adata, spatial_key="spatial")
+    clusters = adata.obs["leiden"].cat
+    colors = [_PALETTE[i % len(_PALETTE)] for i in range(len(clusters.categories))]
+    draw_spots(ax, section, colors=[colors[code] for code in clusters.codes[section.rows]])
+    ax.set_title("Leiden clusters of the embedding")
+    handles = [
+        Line2D([], [], linestyle="", marker="o", markersize=7, color=color, label=name)
+        for color, name in zip(colors, clusters.categories, strict=True)
+    ]
+    ax.legend(handles=handles, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, handletextpad=0.1)
+    adata.uns["leiden_colors"] = colors

@@ -1,0 +1,194 @@
+"""Sections and results as files: read whole, written whole or not at all."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sagefm.errors import ArgumentError, OutputExistsError, SagefmError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from anndata import AnnData
+
+#: Files that mark a zarr store, of formats 3 and 2.
+_ZARR_MARKS = ("zarr.json", ".zgroup")
+_COMPRESSIONS = ("gzip", "lzf")
+
+
+class SectionPath(click.Path):
+    """An existing ``.h5ad`` file or zarr store."""
+
+    name = "file"
+
+    def __init__(self) -> None:
+        super().__init__(exists=True, readable=True, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path, or end with a usage error."""
+        path = super().convert(value, param, ctx)
+        if not is_section(path):
+            self.fail(f"{str(path)!r} is neither a .h5ad file nor a .zarr store.", param, ctx)
+        return path
+
+
+class OutputPath(click.Path):
+    """A path to write to, with one of some suffixes.
+
+    Parameters
+    ----------
+    suffixes
+        Suffixes that are accepted, in lower case.
+    """
+
+    name = "path"
+
+    def __init__(self, *suffixes: str) -> None:
+        super().__init__(path_type=Path)
+        self.suffixes = suffixes
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path, or end with a usage error."""
+        path = super().convert(value, param, ctx)
+        if path.suffix.lower() not in self.suffixes:
+            self.fail(f"{str(path)!r} does not end with {' or '.join(self.suffixes)}.", param, ctx)
+        return path
+
+
+def is_section(path: Path) -> bool:
+    """Return whether a path looks like a file that :func:`read_section` reads."""
+    return (path.is_file() and path.suffix.lower() == ".h5ad") or is_zarr(path)
+
+
+def is_zarr(path: Path) -> bool:
+    """Return whether a path is a zarr store."""
+    return path.is_dir() and any((path / mark).is_file() for mark in _ZARR_MARKS)
+
+
+def read_section(path: Path) -> Any:
+    """Return AnnData, or SpatialData if the store is one.
+
+    Raises
+    ------
+    ArgumentError
+        The file cannot be read, or holds something else.
+    """
+    import anndata
+
+    try:
+        if path.is_file():
+            return anndata.read_h5ad(path)
+        import zarr
+
+        attributes = dict(zarr.open_group(path, mode="r").attrs)
+        if attributes.get("encoding-type") == "anndata":
+            return anndata.read_zarr(path)
+        if "spatialdata_attrs" in attributes:
+            import spatialdata
+
+            return spatialdata.read_zarr(path)
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise ArgumentError(f"{path} cannot be read: {error}") from error
+    kind = attributes.get("encoding-type", "no AnnData and no SpatialData")
+    raise ArgumentError(f"{path} is a zarr store of {kind}; expected AnnData or SpatialData.")
+
+
+def check_output(path: Path | None, *, overwrite: bool) -> None:
+    """Raise unless a file or store may be written; nothing is computed before.
+
+    Raises
+    ------
+    OutputExistsError
+        The path exists and may not be overwritten, or is of another kind.
+    """
+    if path is None or not path.exists():
+        return
+    if not overwrite:
+        raise OutputExistsError(f"{path} exists. Choose another path, or pass --overwrite.")
+    replaceable = is_zarr(path) if path.suffix.lower() == ".zarr" else path.is_file()
+    if not replaceable:
+        kind = "zarr store" if path.suffix.lower() == ".zarr" else "file"
+        raise OutputExistsError(f"{path} exists and is no {kind}: it is not overwritten. Choose another path.")
+
+
+def check_folder(path: Path, *, contents: tuple[str, ...], overwrite: bool) -> None:
+    """Raise unless a folder may be written.
+
+    Parameters
+    ----------
+    path
+        The folder.
+    contents
+        What such a folder holds; one that holds anything else is somebody's, and never overwritten.
+    overwrite
+        Whether an existing folder may be replaced.
+
+    Raises
+    ------
+    OutputExistsError
+        The folder exists and may not be overwritten.
+    """
+    if not path.exists():
+        return
+    if not overwrite:
+        raise OutputExistsError(f"{path} exists. Choose another folder, or pass --overwrite.")
+    others = [] if not path.is_dir() else sorted(p.name for p in path.iterdir() if p.name not in contents)
+    if others or not path.is_dir():
+        found = f"holds {', '.join(others[:3])}" if others else "is a file"
+        raise OutputExistsError(f"{path} {found}: it is not overwritten. Choose another folder.")
+
+
+def write_section(data: Any, path: Path, *, table: AnnData, compression: str | None = None) -> None:
+    """Write AnnData or SpatialData; of SpatialData, an ``.h5ad`` path takes the table alone.
+
+    Parameters
+    ----------
+    data
+        The object.
+    path
+        Path with suffix ``.h5ad`` or ``.zarr``; what is there is replaced.
+    table
+        The table of `data`.
+    compression
+        Compression of ``.h5ad``.
+    """
+    with replacing(path) as staged:
+        if path.suffix.lower() == ".h5ad":
+            table.write_h5ad(staged, compression=compression)
+        elif data is table:
+            table.write_zarr(staged)
+        else:
+            data.write(staged)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a path beside `path` to write to; it takes the place of `path` when all is written.
+
+    Raises
+    ------
+    SagefmError
+        The path cannot be written.
+    """
+    path = path.resolve()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    except OSError as error:
+        raise SagefmError(f"{path} cannot be written: {error}") from error
+    try:
+        staged = scratch / path.name
+        yield staged
+        if path.is_dir():
+            path.rename(scratch / "replaced")
+        staged.replace(path)
+    except OSError as error:
+        raise SagefmError(f"{path} cannot be written: {error}") from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)

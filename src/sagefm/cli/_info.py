@@ -1,0 +1,172 @@
+"""``sagefm info``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sagefm._constants import UNS_KEY
+from sagefm.cli._files import is_section, read_section
+from sagefm.cli._run import debug_option, report
+from sagefm.errors import SagefmError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from anndata import AnnData
+
+#: Names that are listed before "...".
+_LISTED = 8
+
+
+@click.command(short_help="What a model folder or a section holds.")
+@click.argument("target", metavar="MODEL_OR_FILE")
+@click.option("--table-key", help="Table of a SpatialData store; may be left out where there is one.")
+@click.option("--spatial-key", default="spatial", show_default=True, help="Coordinates in obsm.")
+@click.option("--library-key", help="Column of obs that names the section of each spot.")
+@click.option("--gene-key", help="Column of var with gene symbols or Ensembl ids; var_names if left out.")
+@debug_option
+def info(target: str, **options: Any) -> None:
+    """Print what a model folder or a section holds. Nothing is written.
+
+    Of a model: architecture, genes, training, what validation gave, and the hash by which results name it. Of a
+    section: spots and genes, whether X and layers are raw counts, coordinates, libraries, how many genes the published
+    vocabulary knows, and what sagefm has already added. What other commands would refuse is marked with "!".
+
+    \b
+    Examples:
+      sagefm info model
+      sagefm info section.h5ad
+    """
+    path = Path(target)
+    if is_section(path):
+        data = read_section(path)
+        click.echo(f"{target}: {type(data).__name__}")
+        _describe_data(data, options)
+    else:
+        _describe_model(target)
+
+
+def _describe_model(target: str) -> None:
+    from sagefm.model._pretrained import resolve_model
+
+    checkpoint = resolve_model(target)
+    config, training, history = checkpoint.config, checkpoint.training, checkpoint.history
+    genes = checkpoint.vocabulary.symbols
+    n_parameters = sum(parameter.numel() for parameter in checkpoint.network.parameters())
+    click.echo(f"{target}: model")
+    report("architecture", f"{config.architecture}, widths {', '.join(map(str, config.hidden))}, {config.likelihood}")
+    report("parameters", f"{n_parameters:,}")
+    report("embedding", f"{config.hidden[-1]} dimensions")
+    report("genes", f"{len(genes):,}: {_list(genes)}")
+    if "n_spots" in training:
+        report("trained on", f"{training['n_spots']:,} spots of {training.get('n_sections', 1)} section(s)")
+    if "epochs" in training:
+        settings = [f"{name} {training[name]}" for name in ("lr", "batch_size", "seed") if name in training]
+        report("training", f"{training['epochs']} epochs, best {training['best_epoch']}; {', '.join(settings)}")
+    best = training.get("best_epoch")
+    for name in ("validation_loss", "validation_d2"):
+        if best is not None and name in history:
+            report(name.replace("_d2", "_D2").replace("_", " "), f"{history[name][best]:.4f}")
+    report("sagefm", str(training.get("sagefm_version", "unknown")))
+    report("sha256", checkpoint.sha256)
+
+
+def _describe_data(data: Any, options: dict[str, Any]) -> None:
+    from sagefm.data._table import get_table
+
+    if hasattr(data, "tables"):
+        elements = [f"{name} ({kind})" for kind, name, _ in data.gen_elements()]
+        report("elements", _list(elements))
+        if options["table_key"] is None and len(data.tables) > 1:
+            report("tables", f"{_list(list(data.tables))}; pass --table-key to look into one")
+            return
+    table = get_table(data, table_key=options["table_key"])
+    report("table", f"{table.n_obs:,} spots x {table.n_vars:,} genes")
+    report("X", _try(lambda: _counts(table, None)))
+    for layer in [name for name in table.layers if name is not None]:
+        report(f'layers["{layer}"]', _try(lambda layer=layer: _counts(table, layer)))
+    report("coordinates", _try(lambda: _coordinates(table, options["spatial_key"])))
+    report("libraries", _try(lambda: _libraries(table, options["library_key"])))
+    report("genes", _try(lambda: _genes(table, options["gene_key"])))
+    for line in _results(table) or ["nothing yet"]:
+        report("written by sagefm", line)
+
+
+def _try(describe: Callable[[], str]) -> str:
+    """Return a description, or what is wrong."""
+    try:
+        return describe()
+    except SagefmError as error:
+        return f"! {error}"
+
+
+def _counts(table: AnnData, layer: str | None) -> str:
+    import numpy as np
+
+    from sagefm.data._counts import get_counts
+
+    totals = np.asarray(get_counts(table, layer).sum(axis=1, dtype=np.float64)).ravel()
+    text = f"raw counts, median {np.median(totals):,.0f} a spot"
+    n_empty = int((totals == 0).sum())
+    return f"{text}; ! {n_empty} spots have none" if n_empty else text
+
+
+def _coordinates(table: AnnData, spatial_key: str) -> str:
+    import numpy as np
+    from scipy.spatial import cKDTree
+
+    from sagefm.data._table import get_coordinates
+
+    coordinates = get_coordinates(table, spatial_key)
+    if len(coordinates) < 2:
+        return f'obsm["{spatial_key}"], 1 spot'
+    distances = cKDTree(coordinates).query(coordinates, k=2)[0][:, 1]
+    text = f'obsm["{spatial_key}"], nearest spot at {np.median(distances):.4g} (median)'
+    n_shared = int((distances == 0).sum())
+    return f"{text}; {n_shared} spots share a place: several sections? --library-key" if n_shared else text
+
+
+def _libraries(table: AnnData, library_key: str | None) -> str:
+    import numpy as np
+
+    from sagefm.data._table import get_libraries
+
+    if library_key is None:
+        columns = _list([str(name) for name in table.obs.columns]) if table.obs.shape[1] else "none"
+        return f"one; of several, name the column of obs with --library-key (columns: {columns})"
+    codes, names = get_libraries(table, library_key)
+    sizes = np.bincount(codes)
+    return f"{len(names)}: {_list([f'{name} ({size:,} spots)' for name, size in zip(names, sizes, strict=True)])}"
+
+
+def _genes(table: AnnData, gene_key: str | None) -> str:
+    from sagefm.data._genes import get_gene_names, published_vocabulary, to_symbols
+
+    names = get_gene_names(table, gene_key)
+    vocabulary = published_vocabulary().position
+    known = len(set(to_symbols(names)) & set(vocabulary))
+    return f"{_list([str(name) for name in names], 3)}; {known:,} of the published vocabulary's {len(vocabulary):,}"
+
+
+def _results(table: AnnData) -> list[str]:
+    """Return a line for each result that the verbs have left."""
+    lines = []
+    for key, params in table.uns.get(UNS_KEY, {}).items():
+        if not isinstance(params, dict) or "checkpoint_sha256" not in params:
+            continue
+        where = [name for name in ("obsm", "layers", "var") if key in getattr(table, name)]
+        places = ", ".join(f'{name}["{key}"]' for name in where) or f'uns["{UNS_KEY}"]["{key}"]'
+        lines.append(f"{places}, model {params['model']}, sha256 {params['checkpoint_sha256'][:12]}")
+    for key, entry in table.uns.items():
+        if isinstance(entry, dict) and {"scores", "curves", "params"} <= set(entry):
+            params = entry["params"]
+            sha256 = str(params.get("checkpoint_sha256", ""))[:12]
+            lines.append(f'uns["{key}"], {len(entry["scores"]):,} pairs, model {params.get("model")}, sha256 {sha256}')
+    return lines
+
+
+def _list(names: Any, n: int = _LISTED) -> str:
+    return ", ".join(names[:n]) + (", ..." if len(names) > n else "")

@@ -1,0 +1,130 @@
+"""Controls: what a section's mean profile, its neighborhoods, and a linear model recover without a network."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from sagefm.metrics._recovery import Recovery
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+#: Counts added to every gene's total in a profile, as in the networks' null model.
+_PRIOR = 0.5
+
+
+def controls(
+    counts: sparse.csr_matrix,
+    neighbors: sparse.csr_matrix,
+    *,
+    train: NDArray[np.int64],
+    test: NDArray[np.int64],
+    n_folds: int = 4,
+    n_components: int = 20,
+    ridge: float = 1.0,
+    prior: float = 1.0,
+    scale: float = 1e4,
+    rng: int = 0,
+    block_rows: int = 1024,
+) -> dict[str, pd.DataFrame]:
+    """Return the recovery of hidden genes by two predictors that know no network.
+
+    Genes are hidden fold by fold at the spots `test`, as in :func:`sagefm.tl.impute`. Both predictors multiply the
+    null model (the section's profile times the size factor of the spot's visible genes) by a ratio:
+
+    - ``"neighborhood"``: the profile of the spot's neighbors, with `prior` spots of the section's profile added, over
+      the section's profile;
+    - ``"pca"``: principal components of ``u = log1p(scale x / total)`` less the section's mean, fitted on `train`; the
+      scores of a spot are a ridge regression on its visible genes; ``expm1(u_mean + reconstruction) / expm1(u_mean)``.
+
+    Parameters
+    ----------
+    counts
+        Raw counts of a section (n_spots, n_genes).
+    neighbors
+        Ones where a spot is a neighbor (n_spots, n_spots), without the diagonal.
+    train, test
+        Spots that the components are fitted on, and spots that are predicted.
+    n_folds
+        Number of folds.
+    n_components
+        Principal components.
+    ridge
+        Penalty on the scores, in units of the noise of u.
+    prior
+        Spots of the section's profile added to a neighborhood.
+    scale
+        Counts that spots are brought to.
+    rng
+        Seed of the folds.
+    block_rows
+        Spots made dense at a time.
+
+    Returns
+    -------
+    For each predictor, a table as of :func:`sagefm.metrics.recovery`, a row a gene.
+    """
+    n_genes = counts.shape[1]
+    totals = np.maximum(np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel(), 1)
+    gene_totals = np.asarray(counts.sum(axis=0, dtype=np.float64)).ravel()
+    folds = np.random.default_rng(rng).permutation(n_genes) % n_folds
+    loadings, mean = _components(counts, totals, train, n_components, scale)
+
+    around = sparse.csr_matrix(neighbors[test] @ counts)
+    around_totals = neighbors[test] @ totals
+    profile_of_section = (gene_totals + _PRIOR) / (gene_totals + _PRIOR).sum()
+
+    def neighborhood_ratio(rows: slice, hidden: NDArray[np.bool_], x: NDArray[np.float64]) -> NDArray[np.float64]:
+        # `prior` spots of the section's mean depth.
+        weight = prior * totals.mean()
+        mixed = around[rows].toarray()[:, hidden] + weight * profile_of_section[hidden]
+        ratio: NDArray[np.float64] = mixed / (around_totals[rows, None] + weight) / profile_of_section[hidden]
+        return ratio
+
+    def pca_ratio(rows: slice, hidden: NDArray[np.bool_], x: NDArray[np.float64]) -> NDArray[np.float64]:
+        visible = ~hidden
+        share = profile_of_section[visible].sum()
+        sizes = np.maximum(x[:, visible].sum(axis=1, keepdims=True), 1) / share
+        deviation = np.log1p(scale * x[:, visible] / sizes) - mean[visible]
+        gram = loadings[:, visible] @ loadings[:, visible].T + ridge * np.eye(len(loadings))
+        scores = np.linalg.solve(gram, loadings[:, visible] @ deviation.T).T
+        reconstructed = np.maximum(mean[hidden] + scores @ loadings[:, hidden], 0)
+        ratio: NDArray[np.float64] = np.expm1(reconstructed) / np.maximum(np.expm1(mean[hidden]), 1e-6)
+        return ratio
+
+    predictors: dict[str, Callable[..., NDArray[np.float64]]] = {"neighborhood": neighborhood_ratio, "pca": pca_ratio}
+    sums = {name: Recovery(n_genes) for name in predictors}
+    for start in range(0, len(test), block_rows):
+        rows = slice(start, start + block_rows)
+        x = counts[test[rows]].toarray().astype(np.float64)
+        profile = gene_totals - x + _PRIOR
+        for fold in range(n_folds):
+            hidden = folds == fold
+            size = np.maximum(x[:, ~hidden].sum(axis=1, keepdims=True), 1) / profile[:, ~hidden].sum(
+                axis=1, keepdims=True
+            )
+            null = profile[:, hidden] * size
+            for name, predict in predictors.items():
+                predicted = null * predict(rows, hidden, x)
+                sums[name].update(x[:, hidden], predicted, null=null, genes=np.flatnonzero(hidden))
+        for recovery in sums.values():
+            recovery.add_spots(len(x))
+    return {name: recovery.result() for name, recovery in sums.items()}
+
+
+def _components(
+    counts: sparse.csr_matrix, totals: NDArray[np.float64], train: NDArray[np.int64], n_components: int, scale: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return loadings (n_components, n_genes), scaled so that scores have unit variance, and the mean of u."""
+    from sklearn.decomposition import PCA
+
+    normalized = sparse.diags_array(scale / totals[train]) @ counts[train]
+    normalized.data = np.log1p(normalized.data)
+    pca = PCA(n_components, svd_solver="arpack", random_state=0).fit(sparse.csr_matrix(normalized))
+    return pca.components_ * np.sqrt(pca.explained_variance_)[:, None], np.asarray(pca.mean_, dtype=np.float64)

@@ -1,0 +1,109 @@
+"""Models that are not there, folders that are no checkpoint, and paths that are taken."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+import sagefm
+from sagefm.errors import CheckpointError, ModelNotFoundError, OutputExistsError
+from sagefm.model import SAGEFM, load_checkpoint
+
+VERBS = {
+    "embed": sagefm.tl.embed,
+    "impute": sagefm.tl.impute,
+    "perturb": lambda adata, model: sagefm.tl.perturb(adata, model, sources=["DBI"], targets=["MVP"]),
+    "match_genes": lambda adata, model: sagefm.pp.match_genes(adata, model=model),
+}
+
+
+@pytest.mark.parametrize("verb", VERBS.values(), ids=VERBS)
+def test_unknown_model(verb, section, rejects):
+    rejects(ModelNotFoundError, section, lambda: verb(section, "no-such-model"), "'no-such-model'", "SAGEFM", "save")
+
+
+def _remove(file):
+    return lambda folder: (folder / file).unlink()
+
+
+def _configure(**changes):
+    def damage(folder):
+        config = json.loads((folder / "config.json").read_text())
+        network = {**config["network"], **changes.pop("network", {})}
+        (folder / "config.json").write_text(json.dumps({**config, "network": network, **changes}))
+
+    return damage
+
+
+def _truncate(file, share):
+    def damage(folder):
+        content = (folder / file).read_bytes()
+        (folder / file).write_bytes(content[: int(share * len(content))])
+
+    return damage
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        pytest.param(_remove("config.json"), ["no checkpoint", "config.json"], id="no config"),
+        pytest.param(_remove("model.safetensors"), ["no checkpoint", "model.safetensors"], id="no weights"),
+        pytest.param(_truncate("model.safetensors", 0.5), ["model.safetensors", "cannot be read"], id="half the weights"),
+        pytest.param(_truncate("model.safetensors", 0), ["model.safetensors", "cannot be read"], id="empty weights"),
+        pytest.param(_truncate("config.json", 0.5), ["config.json", "SAGEFM.save"], id="half the config"),
+        pytest.param(_truncate("config.json", 0), ["config.json"], id="empty config"),
+        pytest.param(lambda f: (f / "config.json").write_bytes(b"\xff\xfe"), ["config.json"], id="binary config"),
+        pytest.param(lambda f: (f / "config.json").write_text("[]"), ["config.json"], id="list"),
+        pytest.param(lambda f: (f / "config.json").write_text("{}"), ["config.json"], id="empty object"),
+        pytest.param(_configure(format_version=99), ["format 99", "pip install --upgrade sagefm"], id="newer"),
+        pytest.param(_configure(format_version="new"), ["config.json"], id="version no number"),
+        pytest.param(_configure(genes=["A", "B"]), ["2 genes", "300"], id="other genes"),
+        pytest.param(_configure(genes=["A"] * 300), ["twice"], id="a gene twice"),
+        pytest.param(_configure(genes=None), ["config.json"], id="null genes"),
+        pytest.param(_configure(network={"hidden": [64, 16]}), ["does not fit"], id="other widths"),
+        pytest.param(_configure(network={"hidden": []}), ["config.json"], id="no widths"),
+        pytest.param(_configure(network={"hidden": ["a", "b"]}), ["config.json"], id="widths no numbers"),
+        pytest.param(_configure(network={"hidden": [-3, 4]}), ["config.json"], id="negative widths"),
+        pytest.param(_configure(network={"architecture": "other"}), ["config.json"], id="other architecture"),
+        pytest.param(_configure(network={"likelihood": "other"}), ["config.json"], id="other likelihood"),
+        pytest.param(_configure(network={"depth": 3}), ["config.json"], id="unknown field"),
+    ],
+)
+def test_folder_that_cannot_be_read(damage, words, section, folders, tmp_path, rejects):
+    folder = shutil.copytree(folders["default"], tmp_path / "model")
+    damage(folder)
+    rejects(CheckpointError, section, lambda: sagefm.tl.embed(section, folder), str(folder), *words)
+    with pytest.raises(CheckpointError):
+        SAGEFM.load(folder, section)
+
+
+def test_folder_that_is_no_checkpoint(section, tmp_path, rejects):
+    rejects(CheckpointError, section, lambda: sagefm.tl.embed(section, tmp_path), "no checkpoint", "config.json")
+    (tmp_path / "file").write_text("")
+    rejects(CheckpointError, section, lambda: sagefm.tl.embed(section, tmp_path / "file"), "no checkpoint")
+    with pytest.raises(ModelNotFoundError, match="nowhere"):
+        load_checkpoint(tmp_path / "nowhere")
+
+
+def test_save_where_something_is(trained, folders, tmp_path):
+    model = SAGEFM.load(folders["default"])
+    kept = tmp_path / "kept"
+    model.save(kept)
+    before = {path.name: path.read_bytes() for path in kept.iterdir()}
+    with pytest.raises(OutputExistsError, match="overwrite=True"):
+        model.save(kept)
+    assert {path.name: path.read_bytes() for path in kept.iterdir()} == before
+    model.save(kept, overwrite=True)
+    assert {path.name: path.read_bytes() for path in kept.iterdir()} == before
+
+    # Someone's folder or file that is no checkpoint is not deleted, whatever is passed.
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter1").write_text("text")
+    (tmp_path / "notes").write_text("text")
+    for path in (tmp_path / "thesis", tmp_path / "notes"):
+        with pytest.raises(OutputExistsError, match="no checkpoint"):
+            model.save(path, overwrite=True)
+    assert (tmp_path / "thesis" / "chapter1").read_text() == (tmp_path / "notes").read_text() == "text"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["kept", "notes", "thesis"]
