@@ -5,7 +5,12 @@ from __future__ import annotations
 import os
 import warnings
 from importlib.metadata import version as installed_version
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+import click
+
+from sagefm.cli import main
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
@@ -26,7 +31,6 @@ extensions = [
     "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
     "sphinx_autodoc_typehints",
-    "sphinx_click",
     "sphinx_copybutton",
     "sphinxcontrib.bibtex",
 ]
@@ -86,6 +90,22 @@ def returns_as_written(_app: Sphinx, _what: str, _name: str, _obj: object, _opti
             return
 
 
+def write_cli_help(app: Sphinx) -> None:
+    """Write the help of every command where cli.md includes it."""
+    parts = []
+    root = click.Context(main, info_name="sagefm", max_content_width=100)
+    for name in main.list_commands(root):
+        command = main.get_command(root, name)
+        if command is not None and not command.hidden:
+            text = command.get_help(click.Context(command, info_name=name, parent=root, max_content_width=100))
+            parts.append(f"## `sagefm {name}`\n\n```text\n{text}\n```\n")
+    path = Path(app.srcdir) / "generated" / "cli_help.inc"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("\n".join(parts), encoding="utf-8")
+
+
 def setup(app: Sphinx) -> None:
-    """Run after sphinx-autodoc-typehints (499 too, but connected before) and before napoleon (500)."""
+    """Connect what stands above."""
+    app.connect("builder-inited", write_cli_help)
+    # After sphinx-autodoc-typehints (499 too, but connected before) and before napoleon (500).
     app.connect("autodoc-process-docstring", returns_as_written, priority=499)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
-import numpy as np
 
 from sagefm._constants import EMBEDDING_KEY, IMPUTED_KEY, NEIGHBORS_KEY, PERTURB_KEY
 from sagefm.cli._files import check_folder, replacing
@@ -115,15 +114,17 @@ def _cluster(adata: AnnData, seed: int) -> None:
 
 def _report_imputation(adata: AnnData, model: SAGEFM) -> None:
     """Print the recovery of hidden genes beside that of the controls, on the same spots and genes."""
+    import numpy as np
+
     import sagefm
 
     neighbors = adata.obsp[f"{NEIGHBORS_KEY}_connectivities"]
-    controls = sagefm.metrics.controls(
-        adata.X, neighbors, train=model.train_indices, test=np.arange(adata.n_obs)
-    )
+    controls = sagefm.metrics.controls(adata.X, neighbors, train=model.train_indices, test=np.arange(adata.n_obs))
     detected = np.asarray((adata.X > 0).mean(axis=0)).ravel() >= _DETECTED
     r, q = adata.var[f"{IMPUTED_KEY}_r"][detected], adata.var[f"{IMPUTED_KEY}_q"][detected]
-    click.echo(f"Imputed every gene while it was hidden; median r over {len(r):,} genes seen in {_DETECTED:.0%} of spots")
+    click.echo(
+        f"Imputed every gene while it was hidden; median r over {len(r):,} genes seen in {_DETECTED:.0%} of spots"
+    )
     report("this model", f"{r.median():.3f}; q < 0.05 for {int((q < 0.05).sum()):,} of {len(r):,} genes")
     report("section's average", "0 (by construction: r is over depth and the section's average)")
     report("mean of 14 neighbors", f"{controls['neighborhood']['r'][detected].median():.3f}")

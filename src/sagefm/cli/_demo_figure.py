@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 
 from sagefm import pl
 from sagefm.pl._tissue import draw_spots, get_section
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 #: A marker of layer 5, neither among the highest genes nor smooth by itself.
 _GENE = "PCP4"
+#: Diameter at which touching circles of a hexagonal array leave no gaps: 2 / sqrt(3).
+_SPOT = 1.155
 #: Qualitative colors of like lightness, told apart side by side.
 _PALETTE = (
     "#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951", "#ff8ab7", "#a463f2", "#97bbf5", "#9c6b4e", "#9498a0",
@@ -48,13 +51,15 @@ def draw(adata: AnnData, path: Path, *, source: str, target: str) -> None:
     """
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(15, 9), layout="constrained")
-        figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12, wspace=0.02, hspace=0.03)
-        axes = figure.subplots(2, 3)
-        pl.embedding(adata, ax=axes[0, 0], title="Embedding: like colors, like spots")
+        figure.get_layout_engine().set(w_pad=0.1, h_pad=0.08, wspace=0.02, hspace=0.02)
+        axes = figure.subplots(2, 3, width_ratios=(1.1, 1.1, 1))
+        pl.embedding(adata, ax=axes[0, 0], title="Embedding: like colors, like spots", size=_SPOT)
         _draw_clusters(adata, axes[0, 1])
         pl.perturbation(adata, source, target, ax=axes[0, 2])
-        pl.imputation(adata, _GENE, axes=axes[1, :2])
+        pl.imputation(adata, _GENE, axes=axes[1, :2], size=_SPOT)
         pl.perturbation_heatmap(adata, value="z", ax=axes[1, 2])
+        axes[1, 2].set_title("Ten genes on ten genes; framed: named pairs")
+        _frame_diagonal(axes[1, 2])
         figure.savefig(path, dpi=150)
 
 
@@ -62,7 +67,7 @@ def _draw_clusters(adata: AnnData, ax: Axes) -> None:
     section = get_section(adata, spatial_key="spatial")
     clusters = adata.obs["leiden"].cat
     colors = [_PALETTE[i % len(_PALETTE)] for i in range(len(clusters.categories))]
-    draw_spots(ax, section, colors=[colors[code] for code in clusters.codes[section.rows]])
+    draw_spots(ax, section, colors=[colors[code] for code in clusters.codes[section.rows]], size=_SPOT)
     ax.set_title("Leiden clusters of the embedding")
     handles = [
         Line2D([], [], linestyle="", marker="o", markersize=7, color=color, label=name)
@@ -70,3 +75,8 @@ def _draw_clusters(adata: AnnData, ax: Axes) -> None:
     ]
     ax.legend(handles=handles, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, handletextpad=0.1)
     adata.uns["leiden_colors"] = colors
+
+
+def _frame_diagonal(ax: Axes) -> None:
+    for i in range(len(ax.get_xticks())):
+        ax.add_patch(Rectangle((i, i), 1, 1, fill=False, edgecolor="black", linewidth=1.4, clip_on=False))

@@ -21,6 +21,10 @@ _DEBUG = "sagefm.debug"
 class SagefmGroup(click.Group):
     """A group whose commands end with 1 and a message where they raise a :class:`~sagefm.errors.SagefmError`."""
 
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the commands in the order of work, not of the alphabet."""
+        return list(self.commands)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; see the class."""
         try:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from sagefm.errors import ArgumentError
 from sagefm.metrics._recovery import Recovery
 
 if TYPE_CHECKING:
@@ -25,10 +26,11 @@ def controls(
     *,
     train: NDArray[np.int64],
     test: NDArray[np.int64],
+    predicted: NDArray[np.float32] | None = None,
     n_folds: int = 4,
     n_components: int = 20,
-    ridge: float = 1.0,
-    prior: float = 1.0,
+    ridge: float = 100.0,
+    prior: float = 10.0,
     scale: float = 1e4,
     rng: int = 0,
     block_rows: int = 1024,
@@ -51,6 +53,9 @@ def controls(
         Ones where a spot is a neighbor (n_spots, n_spots), without the diagonal.
     train, test
         Spots that the components are fitted on, and spots that are predicted.
+    predicted
+        Expected counts of a model (n_spots, n_genes), to be held against the controls on the same spots, folds and
+        null: ``adata.layers["sagefm_imputed"]``. Its genes must have been hidden in folds too.
     n_folds
         Number of folds.
     n_components
@@ -68,8 +73,15 @@ def controls(
 
     Returns
     -------
-    For each predictor, a table as of :func:`sagefm.metrics.recovery`, a row a gene.
+    For each predictor, and for ``"predicted"`` where given, a table as of :func:`sagefm.metrics.recovery`, a row a gene.
+
+    Raises
+    ------
+    ArgumentError
+        `predicted` has another shape than `counts`.
     """
+    if predicted is not None and predicted.shape != counts.shape:
+        raise ArgumentError(f"predicted has shape {predicted.shape}; expected that of counts, {counts.shape}.")
     n_genes = counts.shape[1]
     totals = np.maximum(np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel(), 1)
     gene_totals = np.asarray(counts.sum(axis=0, dtype=np.float64)).ravel()
@@ -99,7 +111,8 @@ def controls(
         return ratio
 
     predictors: dict[str, Callable[..., NDArray[np.float64]]] = {"neighborhood": neighborhood_ratio, "pca": pca_ratio}
-    sums = {name: Recovery(n_genes) for name in predictors}
+    names = [*predictors, *(["predicted"] if predicted is not None else [])]
+    sums = {name: Recovery(n_genes) for name in names}
     for start in range(0, len(test), block_rows):
         rows = slice(start, start + block_rows)
         x = counts[test[rows]].toarray().astype(np.float64)
@@ -110,9 +123,11 @@ def controls(
                 axis=1, keepdims=True
             )
             null = profile[:, hidden] * size
-            for name, predict in predictors.items():
-                predicted = null * predict(rows, hidden, x)
-                sums[name].update(x[:, hidden], predicted, null=null, genes=np.flatnonzero(hidden))
+            rates = {name: null * predict(rows, hidden, x) for name, predict in predictors.items()}
+            if predicted is not None:
+                rates["predicted"] = predicted[test[rows]][:, hidden]
+            for name, rate in rates.items():
+                sums[name].update(x[:, hidden], rate, null=null, genes=np.flatnonzero(hidden))
         for recovery in sums.values():
             recovery.add_spots(len(x))
     return {name: recovery.result() for name, recovery in sums.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import pandas as pd
@@ -12,6 +12,11 @@ from sagefm.errors import ArgumentError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+
+#: A gene must be detected in this many spots: below, the residuals of spots without a count, which are a function of
+#: depth alone, make the correlation.
+MIN_DETECTED: Final = 5
 
 
 class Recovery:
@@ -33,8 +38,8 @@ class Recovery:
 
     def __init__(self, n_genes: int) -> None:
         self.n_spots = 0
-        # Sums of a, b, a^2, b^2, ab of the residuals, and the deviances of prediction and null.
-        self._sums = np.zeros((7, n_genes))
+        # Sums of a, b, a^2, b^2, ab of the residuals, the deviances of prediction and null, and detections.
+        self._sums = np.zeros((8, n_genes))
 
     def update(
         self,
@@ -55,7 +60,7 @@ class Recovery:
         """
         root = np.sqrt(null)
         a, b = (counts - null) / root, (predicted - null) / root
-        sums = [a, b, a * a, b * b, a * b, _deviance(counts, predicted), _deviance(counts, null)]
+        sums = [a, b, a * a, b * b, a * b, _deviance(counts, predicted), _deviance(counts, null), counts > 0]
         for row, values in zip(self._sums, sums, strict=True):
             row[genes] += values.sum(axis=0, dtype=np.float64)
 
@@ -64,18 +69,18 @@ class Recovery:
         self.n_spots += n_spots
 
     def result(self) -> pd.DataFrame:
-        """Return ``r``, ``pval``, ``qval`` and ``d2`` for each gene.
+        """Return ``r``, ``pval``, ``qval`` and ``d2`` for each gene; all but d2 are NaN for genes detected in few spots.
 
         The p-value is one-sided, from Student's t with n_spots - 2 degrees of freedom; neighboring spots are
         not independent, so that it is a lower bound. ``qval`` is its Benjamini-Hochberg false discovery rate.
         """
         n = self.n_spots
-        a, b, aa, bb, ab, model, null = self._sums
+        a, b, aa, bb, ab, model, null, detected = self._sums
         with np.errstate(divide="ignore", invalid="ignore"):
             variance = (n * aa - a**2) * (n * bb - b**2)
             r = np.where(variance > 0, (n * ab - a * b) / np.sqrt(np.maximum(variance, 0)), np.nan)
-            r = np.clip(r, -1, 1)
-            t = r * np.sqrt((n - 2) / np.maximum(1 - r**2, np.finfo(float).tiny)) if n > 2 else np.full_like(r, np.nan)
+            r = np.where(detected >= MIN_DETECTED, np.clip(r, -1, 1), np.nan)
+            t = r * np.sqrt((n - 2) / np.maximum(1 - r**2, np.finfo(float).eps)) if n > 2 else np.full_like(r, np.nan)
             d2 = np.where(null > 0, 1 - model / null, np.nan)
         pval = stats.t.sf(t, max(n - 2, 1))
         qval = np.full_like(pval, np.nan)

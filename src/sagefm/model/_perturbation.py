@@ -171,7 +171,9 @@ def _values(section: PreparedSection, genes: NDArray[np.int64]) -> NDArray[np.fl
 def _rank_correlation(change: NDArray[np.float32]) -> NDArray[np.float64]:
     """Return the mean over spots of Spearman's correlation of level and prediction (n_targets,)."""
     n_levels = change.shape[1]
-    ranks = stats.rankdata(change, axis=1)
+    # Rounded: a nearly flat response would be ranked by its last bits.
+    largest = np.abs(change).max(axis=1, keepdims=True)
+    ranks = stats.rankdata(np.round(change / np.where(largest > 0, largest, 1), 4), axis=1)
     ranks -= ranks.mean(axis=1, keepdims=True)
     level = np.arange(n_levels) - (n_levels - 1) / 2
     spread = np.sqrt((ranks**2).sum(axis=1) * (level**2).sum())

@@ -150,6 +150,7 @@ def _quiet() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+            warnings.filterwarnings("ignore", message=".*have no `val_dataloader`.*")
             warnings.filterwarnings("ignore", message=".*fewer than the logging interval.*|.*log_every_n_steps.*")
             warnings.filterwarnings("ignore", message=".*`IterableDataset` has `__len__` defined.*")
             yield

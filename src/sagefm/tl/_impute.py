@@ -38,7 +38,9 @@ def impute(
 
     The genes are cut into folds; a fold is hidden and predicted from the others, so that no gene is
     shown to itself. `r` and `q` say, gene by gene, what that recovers of the measured counts *beyond*
-    sequencing depth and the section's mean profile.
+    sequencing depth and the section's mean profile. On spots that the model was trained on they are too high, for
+    every count was a target of training: judge by another section, or by ``model.validation_indices`` with
+    :func:`sagefm.metrics.controls`.
 
     Parameters
     ----------

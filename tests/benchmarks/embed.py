@@ -1,0 +1,100 @@
+"""Embedding a section against the one dense product X W1^T that it contains: time and peak memory.
+
+python tests/benchmarks/embed.py [--spots 3500] [--repeats 5] [--threads 2]
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import torch
+from anndata import AnnData
+from scipy import sparse
+
+import sagefm
+from sagefm.data._genes import published_vocabulary
+from sagefm.model import Checkpoint, load_checkpoint
+from sagefm.model._checkpoint import save_checkpoint
+from sagefm.model._embedding import embed_section
+from sagefm.model._inputs import read_table
+from sagefm.module._center import make_network
+from sagefm.module._config import NetworkConfig
+
+N_GENES = 14_558
+
+
+def section(n_spots: int, density: float = 0.21) -> AnnData:
+    """A section of the published vocabulary at the density of a Visium section."""
+    rng = np.random.default_rng(0)
+    row_nnz = int(N_GENES * density)
+    indices = np.concatenate([np.sort(rng.choice(N_GENES, row_nnz, replace=False)) for _ in range(n_spots)])
+    data = (1 + rng.poisson(0.5, indices.size)).astype(np.float32)
+    counts = sparse.csr_matrix((data, indices, np.arange(n_spots + 1) * row_nnz), shape=(n_spots, N_GENES))
+    side = int(np.ceil(np.sqrt(n_spots)))
+    row, column = np.divmod(np.arange(n_spots), side)
+    adata = AnnData(counts)
+    adata.var_names = list(published_vocabulary().symbols)
+    adata.obsm["spatial"] = np.column_stack([column * 100.0 + 50.0 * (row % 2), row * 86.6])
+    return adata
+
+
+def checkpoint(architecture: str) -> Checkpoint:
+    """A checkpoint with random parameters, through a file as a user has it."""
+    with tempfile.TemporaryDirectory() as folder:
+        torch.manual_seed(0)
+        network = make_network(NetworkConfig.of(architecture, n_genes=N_GENES))
+        save_checkpoint(Checkpoint(network, published_vocabulary(), architecture), f"{folder}/model")
+        return load_checkpoint(f"{folder}/model")
+
+
+def seconds(function: Callable[[], object]) -> float:
+    """Wall time of one call."""
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    """Print one table; times are medians, in turn, of as many repeats."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--spots", type=int, default=3500)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    adata = section(arguments.spots)
+    sagefm.pp.spatial_neighbors(adata)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"{arguments.spots} spots x {N_GENES} genes, {adata.X.nnz / np.prod(adata.shape):.0%} non-zero, float32")
+    print("| architecture | product alone, s | embedding, s | ratio | tl.embed with checks, s | ratio |")
+    print("|---|---|---|---|---|---|")
+    for architecture in ("published", "default"):
+        model = checkpoint(architecture)
+        (inputs,) = read_table(adata, model.vocabulary).inputs(model.config)
+        calls = {
+            "embed": partial(embed_section, model.network, inputs, torch.device("cpu")),
+            "verb": partial(sagefm.tl.embed, adata, model),
+        }
+        times = {name: [seconds(call) for _ in range(arguments.repeats + 1)] for name, call in calls.items()}
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        # The floor is measured last: dense X would raise the peak.
+        weights = model.network.first_layer()
+        weight = (weights[0] if model.network.tied else torch.cat(weights[:2])).detach()
+        product = partial(torch.mm, torch.from_numpy(inputs.values.toarray()), weight.T)
+        times["floor"] = [seconds(product) for _ in range(arguments.repeats + 1)]
+        floor, embed, verb = (statistics.median(times[name][1:]) for name in ("floor", "embed", "verb"))
+        print(f"| {architecture} | {floor:.3f} | {embed:.3f} | {embed / floor:.2f} | {verb:.3f} | {verb / floor:.2f} |")
+        if architecture == "published":
+            memory = f"peak memory {peak:.0f} MB, of which {before:.0f} MB before the model (libraries and the section)"
+    print(memory)
+
+
+if __name__ == "__main__":
+    main()
