@@ -100,7 +100,7 @@ def synovium_model(_synovium: AnnData) -> Checkpoint:
     adata = _synovium.copy()
     SAGEFM.setup_anndata(adata)
     model = SAGEFM(adata, hidden=(16, 8))
-    model.train(max_epochs=1, accelerator="cpu", validation_size=0, lr=3e-3)
+    model.train(max_epochs=1, accelerator="cpu", lr=3e-3)
     return model.to_checkpoint()
 
 

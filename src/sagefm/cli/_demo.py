@@ -141,7 +141,7 @@ def _perturb(adata: AnnData, checkpoint: Checkpoint, device: str, seed: int) -> 
     named = {**dict.fromkeys(_STRUCTURES, "same structure"), **dict.fromkeys(_LIGANDS, "ligand-receptor")}
     sources, targets = zip(*named, strict=True)
     combinations = pd.MultiIndex.from_product([sources, targets], names=["source", "target"]).to_frame(index=False)
-    sagefm.tl.perturb(adata, checkpoint, pairs=combinations, n_null=200, rng=seed, device=device)
+    sagefm.tl.perturb(adata, checkpoint, pairs=combinations, n_null=400, rng=seed, device=device)
     scores = adata.uns[PERTURB_KEY]["scores"]
     kinds = [named.get(pair, "unmatched") for pair in zip(scores["source"], scores["target"], strict=True)]
     scores.insert(2, "kind", kinds)
@@ -156,8 +156,8 @@ def _report_perturbation(pairs: pd.DataFrame) -> None:
 
 
 def _report_files(output: Path, seconds: float) -> None:
-    click.echo(f"Wrote, in {seconds:.0f} s")
-    report(str(output / "dlpfc.h5ad"), 'the section: obsm["X_sagefm"], obs["leiden"], layers["sagefm_imputed"], ...')
-    report(str(output / "model"), f"the model: sagefm embed SECTION -m {output / 'model'} -o OUTPUT")
-    report(str(output / "perturbation.csv"), "effects of 100 pairs, against random genes")
-    report(str(output / "demo.png"), "the picture")
+    click.echo(f"Wrote {output} in {seconds:.0f} s")
+    report("dlpfc.h5ad", f'obsm["{EMBEDDING_KEY}"], obs["leiden"], layers["{IMPUTED_KEY}"], uns["{PERTURB_KEY}"]')
+    report("model", f"use it: sagefm embed SECTION -m {output / 'model'} -o OUTPUT")
+    report("perturbation.csv", "effects of 100 pairs beside those on random genes")
+    report("demo.png", "embedding, clusters, a gene measured and imputed, perturbations")

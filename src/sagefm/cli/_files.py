@@ -32,7 +32,7 @@ class SectionPath(click.Path):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the path, or end with a usage error."""
-        path = super().convert(value, param, ctx)
+        path = Path(str(super().convert(value, param, ctx)))
         if not is_section(path):
             self.fail(f"{str(path)!r} is neither a .h5ad file nor a .zarr store.", param, ctx)
         return path
@@ -55,7 +55,7 @@ class OutputPath(click.Path):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the path, or end with a usage error."""
-        path = super().convert(value, param, ctx)
+        path = Path(str(super().convert(value, param, ctx)))
         if path.suffix.lower() not in self.suffixes:
             self.fail(f"{str(path)!r} does not end with {' or '.join(self.suffixes)}.", param, ctx)
         return path

@@ -10,7 +10,7 @@ import click
 from sagefm._constants import UNS_KEY
 from sagefm.cli._files import is_section, read_section
 from sagefm.cli._run import debug_option, report
-from sagefm.errors import SagefmError
+from sagefm.errors import CountsError, SagefmError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,6 +45,9 @@ def info(target: str, **options: Any) -> None:
         data = read_section(path)
         click.echo(f"{target}: {type(data).__name__}")
         _describe_data(data, options)
+    elif path.suffix.lower() in (".h5ad", ".zarr"):
+        reason = "is neither a .h5ad file nor a zarr store" if path.exists() else "does not exist"
+        raise click.BadParameter(f"{target!r} {reason}.", param_hint="MODEL_OR_FILE")
     else:
         _describe_model(target)
 
@@ -87,7 +90,7 @@ def _describe_data(data: Any, options: dict[str, Any]) -> None:
     report("table", f"{table.n_obs:,} spots x {table.n_vars:,} genes")
     report("X", _try(lambda: _counts(table, None)))
     for layer in [name for name in table.layers if name is not None]:
-        report(f'layers["{layer}"]', _try(lambda layer=layer: _counts(table, layer)))
+        report(f'layers["{layer}"]', _layer(table, layer))
     report("coordinates", _try(lambda: _coordinates(table, options["spatial_key"])))
     report("libraries", _try(lambda: _libraries(table, options["library_key"])))
     report("genes", _try(lambda: _genes(table, options["gene_key"])))
@@ -112,6 +115,16 @@ def _counts(table: AnnData, layer: str | None) -> str:
     text = f"raw counts, median {np.median(totals):,.0f} a spot"
     n_empty = int((totals == 0).sum())
     return f"{text}; ! {n_empty} spots have none" if n_empty else text
+
+
+def _layer(table: AnnData, layer: str) -> str:
+    # Layers hold many things: that one is no counts is no fault.
+    if layer in table.uns.get(UNS_KEY, {}):
+        return "predictions of sagefm"
+    try:
+        return _counts(table, layer)
+    except CountsError:
+        return "no raw counts"
 
 
 def _coordinates(table: AnnData, spatial_key: str) -> str:

@@ -59,7 +59,7 @@ def debug_option(command: Any) -> Any:
 
 def report(label: str, text: str = "") -> None:
     """Print a line of a summary: a label of fixed width, then text."""
-    click.echo(f"  {label:<22}{text}".rstrip())
+    click.echo(f"  {label:<24} {text}".rstrip())
 
 
 @contextmanager

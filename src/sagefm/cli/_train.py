@@ -165,10 +165,11 @@ def report_training(model: SAGEFM) -> None:
     if best is None:
         report("training loss", f"{history['train_loss'][-1]:.4f}; nothing was held out for validation")
         return
-    held = [name for name in training["validation_sections"] if name]
+    names = [name for name in training["validation_sections"] if name]
+    where = f"held-out {', '.join(names)}" if names else "held-out tiles of the section"
     report("best epoch", f"{best}, counted from 0; its parameters are kept")
     report("training loss", f"{history['train_loss'][best]:.4f}")
-    report("validation loss", f"{history['validation_loss'][best]:.4f}, on {', '.join(held) or 'tiles of the section'}")
+    report("validation loss", f"{history['validation_loss'][best]:.4f}, on {where}")
     report(
         "validation D2",
         f"{history['validation_d2'][best]:.4f} (deviance explained over the section's average; 0 = learned nothing)",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -75,7 +75,7 @@ def impute(
     key_added: str | None,
     genes: list[str] | None,
     genes_file: Path | None,
-    mask: str,
+    mask: Literal["center", "neighborhood"],
     n_folds: int,
     seed: int,
     **options: Any,

@@ -2,3 +2,5 @@
 
 Knows no network; :mod:`sagefm.module` knows no AnnData; :mod:`sagefm.model` joins them.
 """
+
+from __future__ import annotations

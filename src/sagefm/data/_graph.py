@@ -202,7 +202,13 @@ def _squidpy_neighbors(coordinates: NDArray[np.float64], n_neighbors: int) -> ND
     from anndata import AnnData
 
     table = AnnData(obs={}, shape=(len(coordinates), 0), obsm={SPATIAL_KEY: coordinates})
-    found = sq.gr.spatial_neighbors_knn(table, spatial_key=SPATIAL_KEY, n_neighs=n_neighbors, copy=True)
+    # squidpy prints a line a call: hundreds for a corpus.
+    before = logging.root.manager.disable
+    logging.disable(logging.INFO)
+    try:
+        found = sq.gr.spatial_neighbors_knn(table, spatial_key=SPATIAL_KEY, n_neighs=n_neighbors, copy=True)
+    finally:
+        logging.disable(before)
     graph = _edges(found.connectivities)
     counts = np.diff(graph.indptr)
     if not (counts == n_neighbors).all():

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from anndata import AnnData
 
 from sagefm._constants import SPATIAL_KEY
 from sagefm.errors import ArgumentError, CoordinatesError, MissingKeyError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
+    from anndata import AnnData
     from numpy.typing import NDArray
 
 
@@ -41,10 +42,9 @@ def get_table(data: Any, *, table_key: str | None = None, mod: str | None = None
     kind = _kind(data)
     if kind == "SpatialData":
         table = _pick(data.tables, table_key, what="table", argument="table_key")
-        _add_centroids(data, table)
     elif kind == "MuData":
         table = _pick(data.mod, mod, what="modality", argument="mod")
-    elif isinstance(data, AnnData):
+    elif kind == "AnnData":
         table = data
     else:
         raise ArgumentError(f"Found an object of type {type(data).__name__}; expected AnnData, SpatialData or MuData.")
@@ -110,6 +110,28 @@ def get_coordinates(table: AnnData, spatial_key: str = SPATIAL_KEY) -> NDArray[n
     return coordinates
 
 
+def find_coordinates(data: Any, table: AnnData, spatial_key: str = SPATIAL_KEY) -> NDArray[np.float64]:
+    """Return spot coordinates (n_spots, 2): those of the table, or the centroids of a SpatialData's spots."""
+    absent = spatial_key == SPATIAL_KEY and spatial_key not in table.obsm
+    if absent and _kind(data) == "SpatialData" and "spatialdata_attrs" in table.uns:
+        return _centroids(data, table)
+    return get_coordinates(table, spatial_key)
+
+
+@contextmanager
+def coordinates_in_table(data: Any, table: AnnData, spatial_key: str = SPATIAL_KEY) -> Iterator[None]:
+    """Write coordinates found by :func:`find_coordinates` to the table; take them back if the block raises."""
+    found, absent = find_coordinates(data, table, spatial_key), spatial_key not in table.obsm
+    if absent:
+        table.obsm[spatial_key] = found
+    try:
+        yield
+    except Exception:
+        if absent:
+            del table.obsm[spatial_key]
+        raise
+
+
 def get_libraries(table: AnnData, library_key: str | None) -> tuple[NDArray[np.int64], list[str]]:
     """Return the library of each spot as a code (n_spots,), and the libraries' names.
 
@@ -152,10 +174,8 @@ def _pick(tables: Any, name: str | None, *, what: str, argument: str) -> AnnData
     return tables[name]
 
 
-def _add_centroids(sdata: Any, table: AnnData) -> None:
-    """Set ``obsm["spatial"]`` to the centroids of the shapes that the table annotates, where it has none."""
-    if SPATIAL_KEY in table.obsm or "spatialdata_attrs" not in table.uns:
-        return
+def _centroids(sdata: Any, table: AnnData) -> NDArray[np.float64]:
+    """Return the centroids of the shapes that a table annotates (n_spots, 2)."""
     from spatialdata import get_centroids
 
     attrs = table.uns["spatialdata_attrs"]
@@ -163,8 +183,18 @@ def _add_centroids(sdata: Any, table: AnnData) -> None:
     coordinates = np.full((table.n_obs, 2), np.nan)
     for region in regions:
         if region not in sdata.shapes:
-            return
+            raise CoordinatesError(
+                f"The table has no adata.obsm[{SPATIAL_KEY!r}], and annotates {region!r}, which is not among the "
+                f"shapes {_names(sdata.shapes.keys())}. Set adata.obsm[{SPATIAL_KEY!r}] to coordinates (n_spots, 2)."
+            )
         rows = np.flatnonzero((table.obs[attrs["region_key"]] == region).to_numpy())
-        centroids = get_centroids(sdata.shapes[region]).compute()
-        coordinates[rows] = centroids.loc[table.obs[attrs["instance_key"]].to_numpy()[rows], ["x", "y"]].to_numpy()
-    table.obsm[SPATIAL_KEY] = coordinates
+        centroids = get_centroids(sdata.shapes[region].sort_index()).compute()
+        found = centroids.reindex(table.obs[attrs["instance_key"]].to_numpy()[rows])
+        missing = int(found["x"].isna().sum())
+        if missing:
+            raise CoordinatesError(
+                f"{missing} of {table.n_obs} spots of the table have no shape in sdata.shapes[{region!r}]. "
+                f"Leave these spots out, or set adata.obsm[{SPATIAL_KEY!r}]."
+            )
+        coordinates[rows] = found[["x", "y"]].to_numpy()
+    return coordinates

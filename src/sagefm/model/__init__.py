@@ -7,10 +7,16 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sagefm.model._checkpoint import Checkpoint, load_checkpoint
+    from sagefm.model._published import load_published
     from sagefm.model._sagefm import SAGEFM
 
-_MODULES = {"SAGEFM": "_sagefm", "Checkpoint": "_checkpoint", "load_checkpoint": "_checkpoint"}
-__all__ = ["SAGEFM", "Checkpoint", "load_checkpoint"]
+_MODULES = {
+    "SAGEFM": "_sagefm",
+    "Checkpoint": "_checkpoint",
+    "load_checkpoint": "_checkpoint",
+    "load_published": "_published",
+}
+__all__ = ["SAGEFM", "Checkpoint", "load_checkpoint", "load_published"]
 
 
 def __getattr__(name: str) -> object:

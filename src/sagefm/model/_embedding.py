@@ -89,7 +89,9 @@ def first_layer(
     With P = U W^T one product a section (DESIGN, "What the mathematics says"): averaging and product commute,
     so that a spot is multiplied once and not once for each neighborhood it is in.
     """
-    genes = torch.from_numpy(inputs.section.genes).to(device)
+    section = inputs.section
+    # A whole vocabulary needs no copy of the weights.
+    genes = None if section.n_genes == network.config.n_genes else torch.from_numpy(section.genes).to(device)
     w_center, w_neighborhood, bias = network.first_layer(genes)
     width = w_center.shape[0]
     if network.tied:

@@ -19,6 +19,7 @@ from sagefm.errors import ArgumentError
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from numpy.typing import NDArray
     from scipy import sparse
 
     from sagefm.module._config import NetworkConfig
@@ -34,19 +35,22 @@ class TableReader:
     table: AnnData
     counts: sparse.csr_matrix
     match: GeneMatch
+    coordinates: NDArray[np.float64]
     spatial_key: str
     library_key: str | None
     neighbors_key: str | None
 
     def sections(self) -> list[Section]:
         """Return one section a library; builds and stores the graph where the table has none."""
+        if self.spatial_key not in self.table.obsm:
+            self.table.obsm[self.spatial_key] = self.coordinates
         neighbors = get_neighbors(
             self.table,
             neighbors_key=self.neighbors_key,
             spatial_key=self.spatial_key,
             library_key=self.library_key,
         )
-        coordinates = get_coordinates(self.table, self.spatial_key)
+        coordinates = self.coordinates
         libraries, names = get_libraries(self.table, self.library_key)
         counts = self.counts
         if not np.array_equal(self.match.columns, np.arange(counts.shape[1])):
@@ -75,8 +79,11 @@ def read_table(
     spatial_key: str = SPATIAL_KEY,
     library_key: str | None = None,
     neighbors_key: str | None = None,
+    coordinates: NDArray[np.float64] | None = None,
 ) -> TableReader:
     """Check a table's counts, genes, coordinates and libraries; writes nothing to it.
+
+    `coordinates` are those of :func:`~sagefm.data._table.find_coordinates`; the table's if left out.
 
     Raises
     ------
@@ -84,7 +91,8 @@ def read_table(
         What :func:`~sagefm.data._counts.get_counts`, :func:`~sagefm.data._genes.match_genes`,
         :func:`~sagefm.data._table.get_coordinates` and :func:`~sagefm.data._table.get_libraries` raise.
     """
-    get_coordinates(table, spatial_key)
+    if coordinates is None:
+        coordinates = get_coordinates(table, spatial_key)
     get_libraries(table, library_key)
     match = match_genes(table, vocabulary, gene_key)
     counts = get_counts(table, layer)
@@ -96,7 +104,7 @@ def read_table(
             UserWarning,
             stacklevel=4,
         )
-    return TableReader(table, counts, match, spatial_key, library_key, neighbors_key)
+    return TableReader(table, counts, match, coordinates, spatial_key, library_key, neighbors_key)
 
 
 def resolve_device(device: str | torch.device) -> torch.device:

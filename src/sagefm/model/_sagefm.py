@@ -19,7 +19,7 @@ import sagefm
 from sagefm._constants import SPATIAL_KEY
 from sagefm.data._counts import get_counts
 from sagefm.data._genes import get_gene_names, make_vocabulary
-from sagefm.data._table import get_coordinates, get_libraries, get_table
+from sagefm.data._table import coordinates_in_table, get_coordinates, get_libraries, get_table
 from sagefm.errors import ArgumentError, MissingKeyError
 from sagefm.model._checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from sagefm.model._fields import NeighborsField
@@ -87,7 +87,7 @@ class SAGEFM(BaseModelClass):
         architecture: Literal["default", "published"] = "default",
         hidden: Sequence[int] | None = None,
         likelihood: Literal["poisson", "negative_binomial"] = "poisson",
-        dropout: float = 0.1,
+        dropout: float = 0.5,
         scale: float = 1e4,
         vocabulary: Sequence[str] | Literal["published"] | None = None,
         seed: int = 0,
@@ -175,7 +175,9 @@ class SAGEFM(BaseModelClass):
     @classmethod
     def setup_spatialdata(cls, sdata: Any, *, table_key: str | None = None, **kwargs: Any) -> None:
         """Set up the table of a SpatialData object; further arguments as in :meth:`setup_anndata`."""
-        cls.setup_anndata(get_table(sdata, table_key=table_key), **kwargs)
+        table = get_table(sdata, table_key=table_key)
+        with coordinates_in_table(sdata, table, kwargs.get("spatial_key", SPATIAL_KEY)):
+            cls.setup_anndata(table, **kwargs)
 
     @classmethod
     def setup_mudata(cls, mdata: Any, *, mod: str | None = None, **kwargs: Any) -> None:

@@ -60,9 +60,10 @@ def spatial_neighbors(
         Coordinates are not finite, libraries are missing, or a library has fewer than `n_spots` spots.
     """
     from sagefm.data._graph import build_neighbors
-    from sagefm.data._table import copy_data, get_table
+    from sagefm.data._table import coordinates_in_table, copy_data, get_table
 
     data = copy_data(adata) if copy else adata
     table = get_table(data, table_key=table_key, mod=mod)
-    build_neighbors(table, n_spots=n_spots, spatial_key=spatial_key, library_key=library_key, key_added=key_added)
+    with coordinates_in_table(data, table, spatial_key):
+        build_neighbors(table, n_spots=n_spots, spatial_key=spatial_key, library_key=library_key, key_added=key_added)
     return data if copy else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sagefm.data._table import copy_data, get_table
+from sagefm.data._table import copy_data, find_coordinates, get_table
 from sagefm.model._inputs import TableReader, read_table, resolve_device
 from sagefm.model._pretrained import resolve_model
 
@@ -36,7 +36,8 @@ def begin(
     resolved = resolve_device(device)
     data = copy_data(adata) if copy else adata
     table = get_table(data, table_key=table_key, mod=mod)
-    reader = read_table(table, checkpoint.vocabulary, **arguments)
+    coordinates = find_coordinates(data, table, arguments["spatial_key"])
+    reader = read_table(table, checkpoint.vocabulary, coordinates=coordinates, **arguments)
     params = {name: value for name, value in arguments.items() if value is not None}
     return Run(data, table, reader, checkpoint, resolved, params)
 

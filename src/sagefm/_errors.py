@@ -1,1 +1,0 @@
-from sagefm.errors import *  # noqa
