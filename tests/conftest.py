@@ -8,8 +8,10 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
-# Before torch is imported: the models are small, and test processes may run side by side.
+# Before torch and numba are imported: the models are small, and test processes may run side by side.
+# numba, when scanpy first uses it, sets the number of OpenMP threads of torch as well.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("NUMBA_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 import numpy as np

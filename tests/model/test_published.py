@@ -108,7 +108,7 @@ class Server(ThreadingHTTPServer):
     """Serves `content`; counts requests and bytes.
 
     Attributes: `ranges` understands Range; `drop` pieces of 64 KiB after which the next connections are cut, one number
-    a connection; `pause` seconds between pieces; `length` tells the length; `status` answered instead of the file.
+    a connection; `shift` bytes by which ranges begin late; `pause` seconds between pieces; `length` tells the length; `status` answered instead of the file.
     """
 
     daemon_threads = True
@@ -117,6 +117,7 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.content = content
         self.ranges, self.length, self.status, self.pause = True, True, 200, 0.0
+        self.shift = 0
         self.drop: list[int] = []
         self.requests: list[str | None] = []
         self.sent = 0
@@ -136,6 +137,7 @@ class Handler(BaseHTTPRequestHandler):
         if start >= size:
             self.send_error(416)
             return
+        start += server.shift if start else 0
         self.send_response(206 if start else 200)
         if start:
             self.send_header("Content-Range", f"bytes {start}-{size - 1}/{size}")
@@ -191,7 +193,7 @@ def test_record_is_the_reference() -> None:
     assert record.sha256 == "7b2e7ec1e4609f047afb3dc7cd308a2f839fcaea2215e5a3e7da10898bfe4288"
     assert record.size_bytes == 376_893_782
     assert record.url.startswith("https://")
-    assert "not to be redistributed" in record.licence
+    assert "not to be redistributed" in record.license
     with pytest.raises(AttributeError):
         record.url = ""
 
@@ -217,7 +219,7 @@ def test_own_copy(file, network, genes, cache, caplog):
     source = checkpoint.training["source"]
     assert source["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
     assert source["repository"] == "https://github.com/dayenai/SAGE-FM"
-    assert "not to be redistributed" in source["licence"]
+    assert "not to be redistributed" in source["license"]
     assert not caplog.records
     assert kept(cache) == [published.PUBLISHED.sha256]
     # From here on neither the file nor a network is needed.
@@ -329,7 +331,7 @@ def test_download(server, network, cache, caplog):
     assert server.requests == [None]
     assert server.sent == size
     assert [record.levelno for record in caplog.records if record.name.startswith("sagefm")] == [logging.WARNING]
-    assert "no licence" in caplog.text
+    assert "no license" in caplog.text
     assert "not to be redistributed" in caplog.text
     assert kept(cache) == [published.PUBLISHED.sha256]
     caplog.clear()
@@ -370,9 +372,14 @@ def test_server_without_ranges(server, network, cache):
 
 def test_server_without_lengths(server, network, cache):
     """A cut connection looks like the end of the file; its size tells."""
-    server.length, server.drop = False, [2]
+    server.length, server.drop = False, [2, 0]
+    with pytest.raises(CheckpointError, match=r"131,072 of [\d,]+ bytes are kept"):
+        load_published()
+    assert kept(cache) == [part_of(cache).name]
+    server.drop = [2]
     assert same_bits(load_published(), network)
-    assert server.requests == [None, f"bytes={2 * CHUNK}-"]
+    assert server.requests == [None, *(f"bytes={n * CHUNK}-" for n in (2, 2, 4))]
+    assert server.sent == len(server.content)
 
 
 @pytest.mark.parametrize("extra", [0, 7])
@@ -389,6 +396,15 @@ def test_partial_file_of_something_else(server, network, cache):
     with pytest.raises(CheckpointError, match=published.PUBLISHED.sha256):
         load_published()
     assert kept(cache) == []
+    assert same_bits(load_published(), network)
+
+
+def test_server_that_sends_another_range(server, network, cache):
+    server.drop, server.shift = [2], 5
+    with pytest.raises(CheckpointError, match="are kept"):
+        load_published()
+    assert part_of(cache).read_bytes() == server.content[: 2 * CHUNK]
+    server.shift = 0
     assert same_bits(load_published(), network)
 
 

@@ -1,6 +1,6 @@
 """The authors' checkpoint, from the user's own copy or downloaded at request, as a checkpoint of this package.
 
-The authors state no licence for the file. Nothing of it is part of this package: a user who asks for it gets it from
+The authors state no license for the file. Nothing of it is part of this package: a user who asks for it gets it from
 the authors' repository, and it is converted on the user's machine.
 """
 
@@ -58,7 +58,7 @@ class PublishedFile:
         Repository it belongs to.
     commit
         Commit of the repository.
-    licence
+    license
         Terms its authors give.
     """
 
@@ -67,7 +67,7 @@ class PublishedFile:
     size_bytes: int
     repository: str
     commit: str
-    licence: str
+    license: str
 
 
 PUBLISHED: Final = PublishedFile(
@@ -79,7 +79,7 @@ PUBLISHED: Final = PublishedFile(
     size_bytes=376_893_782,
     repository="https://github.com/dayenai/SAGE-FM",
     commit="15fe51faf13d05678b00834d0577a2245210007e",
-    licence="none stated; not to be redistributed",
+    license="none stated; not to be redistributed",
 )
 
 
@@ -90,7 +90,7 @@ def load_published(path: str | os.PathLike[str] | None = None, *, progress: bool
     variable ``SAGEFM_CACHE_DIR`` names, or the one of the operating system. Later calls, and
     ``sagefm.tl.embed(adata, model="published")``, read the cache and need neither the file nor a network.
 
-    The authors state no licence for the file. It is not part of sagefm, and neither the file nor what it is converted
+    The authors state no license for the file. It is not part of sagefm, and neither the file nor what it is converted
     to is to be redistributed.
 
     Parameters
@@ -241,9 +241,9 @@ def _store(checkpoint: Checkpoint, folder: Path) -> None:
 def _download(record: PublishedFile, file: Path, *, progress: bool) -> None:
     if not file.exists():
         logger.warning(
-            "Downloading the authors' checkpoint (%d MB) from %s. Its authors state no licence: it is not part of "
+            "Downloading the authors' checkpoint (%d MB) from %s. Its authors state no license: it is not part of "
             "sagefm, is kept in your cache (%s) alone, and is not to be redistributed.",
-            record.size_bytes // 10**6,
+            round(record.size_bytes / 1e6),
             record.repository,
             file.parent,
         )
@@ -272,7 +272,7 @@ def _existing(path: str | os.PathLike[str]) -> Path:
     except FileNotFoundError as error:
         raise ModelNotFoundError(
             f"Found no file {path}; expected the authors' .pt file. "
-            f"sagefm.model.load_published() downloads it ({PUBLISHED.size_bytes // 10**6} MB)."
+            f"sagefm.model.load_published() downloads it ({PUBLISHED.size_bytes / 1e6:.0f} MB)."
         ) from error
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}.") from error

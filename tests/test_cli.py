@@ -1,0 +1,356 @@
+"""The command line, run as a user runs it: on real files, by exit code, output and what is written."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import anndata as ad
+import click
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner, Result
+
+import sagefm
+from sagefm.cli import main
+from sagefm.model import load_checkpoint
+
+SMALL = ["--epochs", "2", "--hidden", "16,8", "--batch-size", "64", "--lr", "0.003"]
+
+
+def run(*arguments: Any) -> Result:
+    """Return the result of a command."""
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def succeeds(*arguments: Any) -> str:
+    """Run a command that must succeed; return what it prints."""
+    result = run(*arguments)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def fails(code: int, *arguments: Any) -> str:
+    """Run a command that must end with `code`, a message and no traceback; return the message."""
+    result = run(*arguments)
+    assert result.exit_code == code, result.output
+    assert "Traceback" not in result.output
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    return result.stderr
+
+
+@pytest.fixture
+def model(folders: dict[str, Path]) -> Path:
+    """The folder of a model of the genes of `section`."""
+    return folders["default"]
+
+
+@pytest.fixture
+def file(section: ad.AnnData, tmp_path: Path) -> Path:
+    """`section` as a file."""
+    path = tmp_path / "section.h5ad"
+    section.write_h5ad(path)
+    return path
+
+
+@pytest.fixture
+def spatialdata_file(section: ad.AnnData, tmp_path: Path) -> Path:
+    """`section` as a SpatialData store whose table has no coordinates of its own: it annotates circles."""
+    import geopandas as gpd
+    import shapely
+    import spatialdata as sd
+
+    circles = gpd.GeoDataFrame(geometry=[shapely.Point(x, y) for x, y in section.obsm["spatial"]])
+    circles["radius"] = 27.5
+    del section.obsm["spatial"]
+    section.obs["region"] = pd.Categorical(["spots"] * section.n_obs)
+    section.obs["spot"] = np.arange(section.n_obs)
+    table = sd.models.TableModel.parse(section, region="spots", region_key="region", instance_key="spot")
+    shapes = sd.models.ShapesModel.parse(circles)
+    path = tmp_path / "section.zarr"
+    sd.SpatialData(shapes={"spots": shapes}, tables={"counts": table, "other": table.copy()}).write(path)
+    return path
+
+
+def test_help_names_every_command_and_version_is_printed() -> None:
+    text = succeeds("--help")
+    for name in ("demo", "train", "embed", "impute", "perturb", "info"):
+        assert f"\n  {name} " in text
+    assert succeeds("--version") == f"sagefm, version {sagefm.__version__}\n"
+
+
+@pytest.mark.parametrize("name", list(main.commands))
+def test_help_teaches(name: str) -> None:
+    text = succeeds(name, "--help")
+    assert f"Examples:\n    sagefm {name}" in text
+    assert "Writes" in text or "Nothing is written" in text
+    for option in main.commands[name].params:
+        assert isinstance(option, click.Argument) or option.help, option
+
+
+def test_help_and_version_import_nothing_slow() -> None:
+    code = (
+        "import sys; from sagefm.cli import main; main(['{}'], standalone_mode=False); "
+        "print([m for m in ('numpy', 'torch', 'anndata', 'scanpy', 'matplotlib') if m in sys.modules])"
+    )
+    for option in ("--help", "--version"):
+        out = subprocess.run([sys.executable, "-c", code.format(option)], capture_output=True, text=True, check=True)
+        assert out.stdout.splitlines()[-1] == "[]"
+
+
+def test_train_embed_impute_perturb_info(file: Path, pairs: pd.DataFrame, tmp_path: Path) -> None:
+    model, out = tmp_path / "new" / "model", tmp_path / "out.h5ad"
+    text = succeeds("train", file, "-o", model, *SMALL, "--seed", 3)
+    assert "validation D2" in text
+    assert "best epoch" in text
+    checkpoint = load_checkpoint(model)
+    assert checkpoint.config.hidden == (16, 8)
+    assert checkpoint.training["epochs"] == 2
+    assert checkpoint.training["seed"] == 3
+    assert checkpoint.training["lr"] == 0.003
+    text = succeeds("info", model)
+    assert checkpoint.sha256 in text
+    assert "widths 16, 8" in text
+    assert f"{checkpoint.history['validation_d2'][checkpoint.training['best_epoch']]:.4f}" in text
+
+    assert 'obsm["X_sagefm"], 400 spots x 8 dimensions' in succeeds("embed", file, "-m", model, "-o", out)
+    assert "300 genes" in succeeds("impute", out, "-m", model, "-o", out, "--overwrite", "--seed", 5)
+    pairs.to_csv(tmp_path / "pairs.tsv", sep="\t", index=False)
+    scores = tmp_path / "scores.csv"
+    text = succeeds(
+        "perturb", out, "-m", model, "-o", tmp_path / "last.h5ad", "--pairs", tmp_path / "pairs.tsv", "--table", scores,
+        "--n-null", 20, "--per-spot",
+    )  # fmt: skip
+    assert all(source in text for source in pairs["source"])
+
+    before, after = ad.read_h5ad(file), ad.read_h5ad(tmp_path / "last.h5ad")
+    assert (before.X != after.X).nnz == 0
+    expected = before.copy()
+    sagefm.tl.embed(expected, model)
+    sagefm.tl.impute(expected, model, rng=5, progress=False)
+    sagefm.tl.perturb(expected, model, pairs=pairs, n_null=20, progress=False)
+    np.testing.assert_array_equal(after.obsm["X_sagefm"], expected.obsm["X_sagefm"])
+    np.testing.assert_array_equal(after.layers["sagefm_imputed"], expected.layers["sagefm_imputed"])
+    np.testing.assert_array_equal(after.var["sagefm_imputed_r"], expected.var["sagefm_imputed_r"])
+    assert after.obsm["sagefm_perturb"].shape == (400, len(pairs))
+    assert after.uns["sagefm"]["X_sagefm"]["checkpoint_sha256"] == checkpoint.sha256
+    pd.testing.assert_frame_equal(pd.read_csv(scores), expected.uns["sagefm_perturb"]["scores"])
+    text = succeeds("info", tmp_path / "last.h5ad")
+    for key in ('obsm["X_sagefm"]', 'layers["sagefm_imputed"]', 'uns["sagefm_perturb"]', checkpoint.sha256[:12]):
+        assert key in text
+
+
+def test_zarr_in_and_out_equals_h5ad(section: ad.AnnData, file: Path, model: Path, tmp_path: Path) -> None:
+    section.write_zarr(tmp_path / "section.zarr")
+    succeeds("embed", file, "-m", model, "-o", tmp_path / "out.h5ad", "--compression", "gzip")
+    succeeds("embed", tmp_path / "section.zarr", "-m", model, "-o", tmp_path / "out.zarr")
+    embeddings = [ad.read_h5ad(tmp_path / "out.h5ad"), ad.read_zarr(tmp_path / "out.zarr")]
+    np.testing.assert_array_equal(*[adata.obsm["X_sagefm"] for adata in embeddings])
+    succeeds("impute", tmp_path / "out.zarr", "-m", model, "-o", tmp_path / "out.zarr", "--overwrite")
+    assert {"X_sagefm"} <= set(ad.read_zarr(tmp_path / "out.zarr").obsm)
+    assert "AnnData" in succeeds("info", tmp_path / "out.zarr")
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_spatialdata_in_and_out(spatialdata_file: Path, model: Path, tmp_path: Path) -> None:
+    import spatialdata as sd
+
+    assert "--table-key" in succeeds("info", spatialdata_file)
+    assert "table_key" in fails(1, "embed", spatialdata_file, "-m", model, "-o", tmp_path / "out.zarr")
+    arguments = ["embed", spatialdata_file, "-m", model, "--table-key", "counts", "-o"]
+    succeeds(*arguments, tmp_path / "out.zarr")
+    written = sd.read_zarr(tmp_path / "out.zarr")
+    assert set(written.shapes) == {"spots"}
+    assert written.tables["counts"].obsm["X_sagefm"].shape[0] == 400
+    assert "X_sagefm" not in written.tables["other"].obsm
+    assert "X_sagefm" not in sd.read_zarr(spatialdata_file).tables["counts"].obsm
+    succeeds(*arguments, tmp_path / "out.h5ad")
+    np.testing.assert_array_equal(
+        ad.read_h5ad(tmp_path / "out.h5ad").obsm["X_sagefm"], written.tables["counts"].obsm["X_sagefm"]
+    )
+
+
+def test_several_sections_are_joined(sections: ad.AnnData, tmp_path: Path) -> None:
+    first, second = (sections[sections.obs["library"] == name].copy() for name in ("section1", "section2"))
+    first.layers["counts"], first.X = first.X.copy(), first.X.copy()
+    first.X.data = np.log1p(first.X.data)
+    second = second[:, 40:].copy()
+    second.layers["counts"] = second.X.copy()
+    paths = [tmp_path / "one.h5ad", tmp_path / "two.h5ad"]
+    for adata, path in zip((first, second), paths, strict=True):
+        adata.write_h5ad(path)
+    text = succeeds("train", *paths, "-o", tmp_path / "model", "--layer", "counts", *SMALL)
+    assert "260 in all 2 files" in text
+    checkpoint = load_checkpoint(tmp_path / "model")
+    assert checkpoint.vocabulary.symbols == tuple(second.var_names)
+    assert checkpoint.training["n_sections"] == 2
+    assert checkpoint.training["validation_sections"][0] in ("one", "two")
+    assert "one.h5ad: adata.X holds fractional" in fails(1, "train", *paths, "-o", tmp_path / "other", *SMALL)
+    assert "given twice" in fails(1, "train", paths[0], paths[0], "-o", tmp_path / "other", *SMALL)
+
+    arguments = ["--layer", "counts", "--library-key", "library", *SMALL]
+    succeeds("train", *paths, "-o", tmp_path / "named", *arguments)
+    held = load_checkpoint(tmp_path / "named").training["validation_sections"]
+    assert held[0] in ("one/section1", "two/section2")
+
+
+def test_genes_of_a_file(section: ad.AnnData, file: Path, model: Path, tmp_path: Path) -> None:
+    genes, out = list(section.var_names[:3]), tmp_path / "out.h5ad"
+    section[:, 1:].write_h5ad(file)
+    (tmp_path / "genes.txt").write_text(f"# markers\n{genes[0]}\n\n{genes[1]}\n{genes[2]}\n")
+    text = succeeds("impute", file, "-m", model, "-o", out, "--genes-file", tmp_path / "genes.txt")
+    assert "2 genes of the input, 1 that are not in it" in text
+    adata = ad.read_h5ad(out)
+    assert list(adata.var_names[adata.var["sagefm_imputed"]]) == genes[1:]
+    assert list(adata.obsm["sagefm_imputed"].columns) == genes[:1]
+    again = tmp_path / "again.h5ad"
+    succeeds("impute", file, "-m", model, "-o", again, "--genes", ",".join(genes))
+    assert (ad.read_h5ad(again).layers["sagefm_imputed"] != adata.layers["sagefm_imputed"]).nnz == 0
+
+
+def test_outputs_that_exist_are_refused(file: Path, model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.h5ad"
+    out.write_text("precious")
+    assert "--overwrite" in fails(1, "embed", file, "-m", model, "-o", out)
+    assert out.read_text() == "precious"
+    scores = tmp_path / "scores.csv"
+    scores.write_text("precious")
+    fails(
+        1,
+        "perturb",
+        file,
+        "-m",
+        model,
+        "-o",
+        tmp_path / "new.h5ad",
+        "--sources",
+        "A",
+        "--targets",
+        "B",
+        "--table",
+        scores,
+    )
+    assert "--overwrite" in fails(1, "train", file, "-o", model, *SMALL)
+    assert not (tmp_path / "new.h5ad").exists()
+
+    # With --overwrite, only what is of the same kind.
+    folder = tmp_path / "mine.zarr"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    (folder / "thesis.txt").write_text("precious")
+    assert "no zarr store" in fails(1, "embed", file, "-m", model, "-o", folder, "--overwrite")
+    assert "thesis.txt" in fails(1, "train", file, "-o", folder, "--overwrite", *SMALL)
+    assert "thesis.txt" in fails(1, "demo", "-o", folder, "--overwrite")
+    assert (folder / "thesis.txt").read_text() == "precious"
+    succeeds("embed", file, "-m", model, "-o", out, "--overwrite")
+    assert "X_sagefm" in ad.read_h5ad(out).obsm
+
+
+def test_a_failed_write_leaves_nothing(
+    file: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out" / "out.h5ad"
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(ad.AnnData, "write_h5ad", fail)
+    assert "No space left on device" in fails(1, "embed", file, "-m", model, "-o", out)
+    assert list(out.parent.iterdir()) == []
+
+
+def test_bad_input_is_a_message(section: ad.AnnData, file: Path, model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.h5ad"
+    section.X = section.X.copy()
+    section.X.data[:] = 0.5
+    section.write_h5ad(tmp_path / "bad.h5ad")
+    assert "fractional" in fails(1, "embed", tmp_path / "bad.h5ad", "-m", model, "-o", out)
+    assert "fractional" in fails(1, "train", tmp_path / "bad.h5ad", "-o", tmp_path / "m", *SMALL)
+    text = succeeds("info", tmp_path / "bad.h5ad")
+    assert "! adata.X holds fractional" in text
+    assert "sagefm train" in fails(1, "embed", file, "-m", "nothing", "-o", out)
+    (tmp_path / "empty").mkdir()
+    assert "no checkpoint" in fails(1, "embed", file, "-m", tmp_path / "empty", "-o", out)
+    assert "no checkpoint" in fails(1, "info", tmp_path / "empty")
+    assert "'NOGENE'" in fails(1, "impute", file, "-m", model, "-o", out, "--genes", "NOGENE")
+    assert "'nolayer'" in fails(1, "embed", file, "-m", model, "-o", out, "--layer", "nolayer")
+    (tmp_path / "text.h5ad").write_text("no HDF5")
+    assert "cannot be read" in fails(1, "embed", tmp_path / "text.h5ad", "-m", model, "-o", out)
+    (tmp_path / "pairs.csv").write_text("ligand,receptor\nA,B\n")
+    assert "'source'" in fails(1, "perturb", file, "-m", model, "-o", out, "--pairs", tmp_path / "pairs.csv")
+    assert not out.exists()
+    assert not (tmp_path / "m").exists()
+
+
+def test_debug_shows_the_error(file: Path, tmp_path: Path) -> None:
+    result = run("embed", file, "-m", "nothing", "-o", tmp_path / "out.h5ad", "--debug")
+    assert isinstance(result.exception, sagefm.errors.ModelNotFoundError)
+
+
+def test_wrong_usage(file: Path, model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.h5ad"
+    assert "does not exist" in fails(2, "embed", tmp_path / "no.h5ad", "-m", model, "-o", out)
+    assert "does not exist" in fails(2, "info", tmp_path / "no.h5ad")
+    assert "neither a .h5ad" in fails(2, "embed", __file__, "-m", model, "-o", out)
+    assert "does not end with" in fails(2, "embed", file, "-m", model, "-o", tmp_path / "out.csv")
+    assert "--pairs" in fails(2, "perturb", file, "-m", model, "-o", out)
+    assert "--pairs" in fails(2, "perturb", file, "-m", model, "-o", out, "--sources", "A")
+    assert "does not exist" in fails(2, "perturb", file, "-m", model, "-o", out, "--pairs", tmp_path / "no.csv")
+    genes = tmp_path / "genes.txt"
+    genes.write_text("\n")
+    assert "no gene" in fails(2, "impute", file, "-m", model, "-o", out, "--genes-file", genes)
+    assert "not both" in fails(2, "impute", file, "-m", model, "-o", out, "--genes-file", genes, "--genes", "A")
+    assert "whole numbers" in fails(2, "train", file, "-o", tmp_path / "m", "--hidden", "wide")
+    assert "--neighbors-key" in fails(2, "train", file, file, "-o", tmp_path / "m", "--neighbors-key", "spatial")
+    fails(2, "train", "-o", tmp_path / "m")
+    fails(2, "nothing")
+
+
+def _interrupt(*_: Any, **__: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def _interrupt_as_lightning(*_: Any, **__: Any) -> None:
+    try:
+        raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        sys.exit(1)
+
+
+@pytest.mark.parametrize("interrupt", [_interrupt, _interrupt_as_lightning])
+def test_interrupt(file: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interrupt: Any) -> None:
+    monkeypatch.setattr(sagefm.tl, "embed", interrupt)
+    assert "Interrupted" in fails(130, "embed", file, "-m", model, "-o", tmp_path / "out.h5ad")
+    assert not (tmp_path / "out.h5ad").exists()
+
+
+def test_warnings_are_lines(section: ad.AnnData, model: Path, tmp_path: Path) -> None:
+    section.obsm["spatial"][1] = section.obsm["spatial"][0]
+    section.write_h5ad(tmp_path / "twice.h5ad")
+    result = run("embed", tmp_path / "twice.h5ad", "-m", model, "-o", tmp_path / "out.h5ad")
+    assert result.exit_code == 0
+    assert result.stderr.startswith("Warning: 1 spots have the coordinates of another spot")
+    assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_demo(tmp_path: Path) -> None:
+    out = tmp_path / "demo"
+    text = succeeds("demo", "-o", out, "--epochs", 1)
+    assert sorted(path.name for path in out.iterdir()) == ["demo.png", "dlpfc.h5ad", "model", "perturbation.csv"]
+    for word in ("validation D2", "mean of 14 neighbors", "ligand-receptor", f"-m {out / 'model'}"):
+        assert word in text
+    adata = ad.read_h5ad(out / "dlpfc.h5ad")
+    assert {"X_sagefm", "spatial"} <= set(adata.obsm)
+    assert "leiden" in adata.obs
+    assert "sagefm_imputed" in adata.layers
+    assert adata.uns["sagefm"]["X_sagefm"]["model"] == str(out / "model")
+    assert not [key for key in (*adata.uns, *adata.obs) if key.startswith("_scvi")]
+    scores = pd.read_csv(out / "perturbation.csv")
+    assert len(scores) == 100
+    assert scores["kind"].value_counts().to_dict() == {"unmatched": 90, "same structure": 5, "ligand-receptor": 5}
+    assert (out / "demo.png").stat().st_size < 1_000_000
+    assert load_checkpoint(out / "model").sha256 == adata.uns["sagefm"]["X_sagefm"]["checkpoint_sha256"]
