@@ -8,10 +8,10 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
-# Before torch and numba are imported: the models are small, and test processes may run side by side.
-# numba, when scanpy first uses it, sets the number of OpenMP threads of torch as well.
+# Before torch is imported: the models are small, and test processes may run side by side. numba raises the number of
+# OpenMP threads again when squidpy uses it; those that wait must not spin.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("NUMBA_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 import numpy as np

@@ -27,6 +27,8 @@ _CONTENTS = ("demo.png", "dlpfc.h5ad", "model", "perturbation.csv")
 _STRUCTURES = [("PLP1", "MOBP"), ("GFAP", "AQP4"), ("MGP", "MYL9"), ("NEFL", "NEFM"), ("HPCAL1", "CUX2")]
 #: Ligands and their receptors.
 _LIGANDS = [("PTN", "PTPRZ1"), ("APOE", "LRP1"), ("SST", "SSTR2"), ("CX3CL1", "CX3CR1"), ("FGF1", "FGFR3")]
+#: Twice the default: few epochs are enough.
+_LR = 2e-3
 #: Share of spots in which a gene must be seen to count in the summary.
 _DETECTED = 0.1
 
@@ -36,7 +38,7 @@ _DETECTED = 0.1
     "-o", "--output", default="sagefm_demo", show_default=True, metavar="DIR", type=click.Path(path_type=Path),
     help="Folder to write.",
 )  # fmt: skip
-@click.option("--epochs", type=click.IntRange(min=1), default=15, show_default=True, help="At most this many.")
+@click.option("--epochs", type=click.IntRange(min=1), default=10, show_default=True, help="At most this many.")
 @seed_option
 @device_option
 @overwrite_option
@@ -45,8 +47,8 @@ def demo(output: Path, epochs: int, seed: int, device: str, overwrite: bool) -> 
     """Train on a bundled section of human cortex, embed, cluster, impute and perturb it, and draw the results.
 
     The section is 10x Visium of dorsolateral prefrontal cortex, 3,529 spots and 5,000 genes. It takes one to three
-    minutes on two cores and no network. The summary holds every figure against what needs no model: the section's
-    average, the mean of the neighbors, and principal components.
+    minutes on two cores and no network. The summary holds every figure against what needs no such model: the
+    section's average, the mean of the neighbors, principal components, random genes.
 
     \b
     Writes DIR with
@@ -67,7 +69,7 @@ def demo(output: Path, epochs: int, seed: int, device: str, overwrite: bool) -> 
     click.echo(f"Human DLPFC, 10x Visium, bundled: {adata.n_obs:,} spots x {adata.n_vars:,} genes")
     with replacing(output) as folder:
         folder.mkdir()
-        model = fit(adata, {}, network={"seed": seed}, device=device, max_epochs=epochs, patience=3, seed=seed)
+        model = fit(adata, {}, network={"seed": seed}, device=device, max_epochs=epochs, lr=_LR, patience=3, seed=seed)
         click.echo("Trained, with square tiles of the section held out")
         report_training(model)
         checkpoint = _save(model, folder / "model", name=str(output / "model"))
@@ -113,23 +115,30 @@ def _cluster(adata: AnnData, seed: int) -> None:
 
 
 def _report_imputation(adata: AnnData, model: SAGEFM) -> None:
-    """Print the recovery of hidden genes beside that of the controls, on the same spots and genes."""
+    """Print how hidden genes are recovered on held-out spots, beside what controls recover on the same."""
     import numpy as np
 
-    import sagefm
+    from sagefm.metrics import controls
 
+    test = model.validation_indices
+    arguments = {"train": model.train_indices, "test": test}
     neighbors = adata.obsp[f"{NEIGHBORS_KEY}_connectivities"]
-    controls = sagefm.metrics.controls(adata.X, neighbors, train=model.train_indices, test=np.arange(adata.n_obs))
+    weak = controls(adata.X, neighbors, ridge=1.0, **arguments)
+    found = controls(adata.X, neighbors, predicted=adata.layers[IMPUTED_KEY], **arguments)
     detected = np.asarray((adata.X > 0).mean(axis=0)).ravel() >= _DETECTED
-    r, q = adata.var[f"{IMPUTED_KEY}_r"][detected], adata.var[f"{IMPUTED_KEY}_q"][detected]
+    median = {name: table["r"][detected].median() for name, table in found.items()}
+    qval = found["predicted"]["qval"][detected]
     click.echo(
-        f"Imputed every gene while it was hidden; median r over {len(r):,} genes seen in {_DETECTED:.0%} of spots"
+        f"Imputed every gene while it was hidden: median r on {len(test)} held-out spots, "
+        f"{detected.sum():,} genes seen in {_DETECTED:.0%} of spots"
     )
-    report("this model", f"{r.median():.3f}; q < 0.05 for {int((q < 0.05).sum()):,} of {len(r):,} genes")
+    report("this model", f"{median['predicted']:.3f}; q < 0.05 for {int((qval < 0.05).sum()):,} of {len(qval):,} genes")
     report("section's average", "0 (by construction: r is over depth and the section's average)")
-    report("mean of 14 neighbors", f"{controls['neighborhood']['r'][detected].median():.3f}")
-    report("20 PCs, linear", f"{controls['pca']['r'][detected].median():.3f}")
-    report("", "all spots; model and PCs were fitted on nine tenths of them")
+    report("mean of 14 neighbors", f"{median['neighborhood']:.3f}")
+    report(
+        "20 PCs, linear", f"{max(median['pca'], weak['pca']['r'][detected].median()):.3f} (the better of two settings)"
+    )
+    report("", f'var["{IMPUTED_KEY}_r"] is larger: it is of all spots, most of which were trained on')
 
 
 def _perturb(adata: AnnData, checkpoint: Checkpoint, device: str, seed: int) -> pd.DataFrame:

@@ -102,9 +102,8 @@ def fetch(url: str, target: Path, *, sha256: str, size: int, progress: bool = Tr
             downloader=ResumableDownloader(part, size=size, progress=progress),
         )
     except requests.RequestException as error:
-        reason = type(error).__name__
-        if isinstance(error, requests.HTTPError):
-            reason = f"it answered {error.response.status_code} {error.response.reason}"
+        answer = error.response if isinstance(error, requests.HTTPError) else None
+        reason = type(error).__name__ if answer is None else f"it answered {answer.status_code} {answer.reason}"
         kept = f" {part.stat().st_size:,} of {size:,} bytes are kept; call again to continue." if part.exists() else ""
         raise CheckpointError(f"Could not download {url}: {reason}.{kept}") from error
     except CheckpointError:
@@ -149,7 +148,9 @@ class ResumableDownloader:
             except requests.RequestException as error:
                 if isinstance(error, requests.HTTPError) or self._held() <= before:
                     raise
-            if before < self._held() < self.size:
+            if self._held() <= before:
+                break
+            if self._held() < self.size:
                 logger.info("Connection lost after %s of %s bytes; continuing.", self._held(), self.size)
         if self._held() != self.size:
             raise requests.ConnectionError("The answers end too early.")
