@@ -172,7 +172,13 @@ def test_unknown_genes_to_impute(genes, words, section, default, rejects):
 
 @pytest.mark.parametrize("genes", [[], (), pd.Index([])])
 def test_no_genes_to_impute(genes, section, default, rejects):
-    rejects(ArgumentError, section, lambda: sagefm.tl.impute(section, default, genes=genes), f"genes={genes!r}", "gene names")
+    rejects(
+        ArgumentError,
+        section,
+        lambda: sagefm.tl.impute(section, default, genes=genes),
+        f"genes={genes!r}",
+        "gene names",
+    )
 
 
 @pytest.mark.parametrize("genes", [3, 2.5, True])

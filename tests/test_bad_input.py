@@ -51,7 +51,12 @@ def test_no_coordinates(verb, section, default, rejects):
     section.obsm["X_pca"] = np.zeros((section.n_obs, 2))
     del section.obsm["spatial"]
     rejects(
-        MissingKeyError, section, lambda: verb(section, default), "spatial_key='spatial'", "X_pca", "squidpy.read.visium"
+        MissingKeyError,
+        section,
+        lambda: verb(section, default),
+        "spatial_key='spatial'",
+        "X_pca",
+        "squidpy.read.visium",
     )
 
 
@@ -284,7 +289,9 @@ def test_all_zero_gene(section, checkpoint, pairs):
     scores = section.uns["sagefm_perturb"]["scores"].set_index(["source", "target"])
     # A source that is zero everywhere has one level.
     assert scores.loc[(source, target), "effect"] == 0
-    assert np.isfinite(scores.loc[[tuple(pair) for pair in pairs.to_numpy()[1:]], ["effect", "z", "pval"]]).all(axis=None)
+    assert np.isfinite(scores.loc[[tuple(pair) for pair in pairs.to_numpy()[1:]], ["effect", "z", "pval"]]).all(
+        axis=None
+    )
 
 
 def test_training_with_empty_spots_and_genes(section):

@@ -50,7 +50,9 @@ def _truncate(file, share):
     [
         pytest.param(_remove("config.json"), ["no checkpoint", "config.json"], id="no config"),
         pytest.param(_remove("model.safetensors"), ["no checkpoint", "model.safetensors"], id="no weights"),
-        pytest.param(_truncate("model.safetensors", 0.5), ["model.safetensors", "cannot be read"], id="half the weights"),
+        pytest.param(
+            _truncate("model.safetensors", 0.5), ["model.safetensors", "cannot be read"], id="half the weights"
+        ),
         pytest.param(_truncate("model.safetensors", 0), ["model.safetensors", "cannot be read"], id="empty weights"),
         pytest.param(_truncate("config.json", 0.5), ["config.json", "SAGEFM.save"], id="half the config"),
         pytest.param(_truncate("config.json", 0), ["config.json"], id="empty config"),

@@ -36,7 +36,7 @@ def _close_figures():
 
 
 @pytest.fixture(scope="session")
-def _expected(_section, folders, run_verbs):
+def of_section(_section, folders, run_verbs):
     return run_verbs(_section.copy(), folders["default"])
 
 
@@ -73,9 +73,9 @@ def multi_modal(adata) -> md.MuData:
 
 
 @pytest.mark.parametrize("with_spatial", [True, False])
-def test_spatialdata(with_spatial, section, default, _expected, run_verbs, assert_same):
+def test_spatialdata(with_spatial, section, default, of_section, run_verbs, assert_same):
     sdata = spatial_data(section, with_spatial=with_spatial)
-    assert_same(run_verbs(sdata, default, table=lambda s: s["table"]), _expected)
+    assert_same(run_verbs(sdata, default, table=lambda s: s["table"]), of_section)
     np.testing.assert_array_equal(sdata["table"].obsm["spatial"], section.obsm["spatial"])
 
 
@@ -95,11 +95,11 @@ def test_spatialdata_of_two_sections(sections, default):
     np.testing.assert_array_equal(sdata["table"].obsm["X_sagefm"], alone.obsm["X_sagefm"])
 
 
-def test_several_tables_need_a_name(section, default, _expected, run_verbs, assert_same, rejects):
+def test_several_tables_need_a_name(section, default, of_section, run_verbs, assert_same, rejects):
     sdata = spatial_data(section, names=("counts", "other"))
     rejects(MissingKeyError, sdata, lambda: sagefm.tl.embed(sdata, default), "table_key", "'counts'", "'other'")
     rejects(MissingKeyError, sdata, lambda: sagefm.tl.embed(sdata, default, table_key="x"), "table_key='x'", "'counts'")
-    assert_same(run_verbs(sdata, default, table=lambda s: s["counts"], table_key="counts"), _expected)
+    assert_same(run_verbs(sdata, default, table=lambda s: s["counts"], table_key="counts"), of_section)
     assert not any("sagefm" in key for key in sdata["other"].obsm)
 
 
@@ -130,25 +130,25 @@ def test_spots_without_a_shape(section, default, rejects):
     rejects(CoordinatesError, sdata, lambda: sagefm.tl.embed(sdata, default), "2 of 400", "spots")
 
 
-def test_copy_of_spatialdata(section, default, state, _expected):
+def test_copy_of_spatialdata(section, default, state, of_section):
     sdata = spatial_data(section, with_spatial=False)
     before = state(sdata)
     copy = sagefm.tl.embed(sdata, default, copy=True)
     assert isinstance(copy, sd.SpatialData)
     assert state(sdata) == before
-    np.testing.assert_array_equal(copy["table"].obsm["X_sagefm"], _expected.embedding)
+    np.testing.assert_array_equal(copy["table"].obsm["X_sagefm"], of_section.embedding)
 
 
-def test_spatialdata_on_disk(section, default, _expected, run_verbs, assert_same, tmp_path):
+def test_spatialdata_on_disk(section, default, of_section, run_verbs, assert_same, tmp_path):
     spatial_data(section, with_spatial=False).write(tmp_path / "raw.zarr")
     sdata = sd.read_zarr(tmp_path / "raw.zarr")
     result = run_verbs(sdata, default, table=lambda s: s["table"])
-    assert_same(result, _expected)
+    assert_same(result, of_section)
     sdata.write(tmp_path / "result.zarr")
     again = sd.read_zarr(tmp_path / "result.zarr")
     assert_everything_is_there(again["table"], sdata["table"])
     sagefm.tl.embed(again, default)
-    np.testing.assert_array_equal(again["table"].obsm["X_sagefm"], _expected.embedding)
+    np.testing.assert_array_equal(again["table"].obsm["X_sagefm"], of_section.embedding)
 
 
 def test_shapes_in_other_units(section, default):
@@ -173,22 +173,22 @@ def test_setup_spatialdata(section):
 # MuData
 
 
-def test_mudata(section, default, _expected, run_verbs, assert_same, rejects):
+def test_mudata(section, default, of_section, run_verbs, assert_same, rejects):
     mdata = multi_modal(section)
     rejects(MissingKeyError, mdata, lambda: sagefm.tl.embed(mdata, default), "mod", "'rna'", "'protein'")
     rejects(MissingKeyError, mdata, lambda: sagefm.tl.embed(mdata, default, mod="atac"), "mod='atac'", "'rna'")
-    assert_same(run_verbs(mdata, default, table=lambda m: m["rna"], mod="rna"), _expected)
+    assert_same(run_verbs(mdata, default, table=lambda m: m["rna"], mod="rna"), of_section)
     assert not mdata["protein"].obsm.keys()
-    assert_same(run_verbs(md.MuData({"only": section}), default, table=lambda m: m["only"]), _expected)
+    assert_same(run_verbs(md.MuData({"only": section}), default, table=lambda m: m["only"]), of_section)
 
 
-def test_copy_of_mudata(section, default, state, _expected):
+def test_copy_of_mudata(section, default, state, of_section):
     mdata = multi_modal(section)
     before = state(mdata)
     copy = sagefm.tl.embed(mdata, default, mod="rna", copy=True)
     assert isinstance(copy, md.MuData)
     assert state(mdata) == before
-    np.testing.assert_array_equal(copy["rna"].obsm["X_sagefm"], _expected.embedding)
+    np.testing.assert_array_equal(copy["rna"].obsm["X_sagefm"], of_section.embedding)
 
 
 def test_mudata_on_disk(section, default, run_verbs, tmp_path):

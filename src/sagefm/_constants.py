@@ -19,5 +19,5 @@ UNS_KEY: Final = "sagefm"
 MIN_COVERAGE: Final = 0.10
 
 #: Rows made dense at a time: a few hundred keep the product near the machine's peak
-#: while a block of 14,558 genes stays below 64 MB.
-BLOCK_ROWS: Final = 1024
+#: while a block of 14,558 genes is 30 MB.
+BLOCK_ROWS: Final = 512

@@ -81,15 +81,21 @@ def demo(output: Path, epochs: int, seed: int, device: str, overwrite: bool) -> 
         report("clusters", f'{adata.obs["leiden"].nunique()} by Leiden, in obs["leiden"]')
 
         sagefm.tl.impute(adata, checkpoint, device=device)
-        _report_imputation(adata, model)
+        recovered = _report_imputation(adata, model)
         pairs = _perturb(adata, checkpoint, device, seed)
         _report_perturbation(pairs)
 
-        from sagefm.cli._demo_figure import draw
+        from sagefm.cli._demo_figure import GENE, draw
 
         adata.uns[PERTURB_KEY]["scores"].to_csv(folder / "perturbation.csv", index=False)
         strongest = pairs.loc[pairs["z"].abs().idxmax()]
-        draw(adata, folder / "demo.png", source=strongest["source"], target=strongest["target"])
+        draw(
+            adata,
+            folder / "demo.png",
+            source=strongest["source"],
+            target=strongest["target"],
+            r=recovered.loc[GENE, "r"],
+        )
         # scvi-tools' registry is of this process alone.
         for key in [key for key in adata.uns if key.startswith("_scvi")]:
             del adata.uns[key]
@@ -114,8 +120,8 @@ def _cluster(adata: AnnData, seed: int) -> None:
     sc.tl.leiden(adata, flavor="igraph", n_iterations=2, directed=False, random_state=seed)
 
 
-def _report_imputation(adata: AnnData, model: SAGEFM) -> None:
-    """Print how hidden genes are recovered on held-out spots, beside what controls recover on the same."""
+def _report_imputation(adata: AnnData, model: SAGEFM) -> pd.DataFrame:
+    """Print how hidden genes are recovered on held-out spots, beside controls on the same; return it by gene."""
     import numpy as np
 
     from sagefm.metrics import controls
@@ -139,6 +145,7 @@ def _report_imputation(adata: AnnData, model: SAGEFM) -> None:
         "20 PCs, linear", f"{max(median['pca'], weak['pca']['r'][detected].median()):.3f} (the better of two settings)"
     )
     report("", f'var["{IMPUTED_KEY}_r"] is larger: it is of all spots, most of which were trained on')
+    return found["predicted"].set_axis(adata.var_names)
 
 
 def _perturb(adata: AnnData, checkpoint: Checkpoint, device: str, seed: int) -> pd.DataFrame:

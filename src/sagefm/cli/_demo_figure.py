@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 #: A marker of layer 5, neither among the highest genes nor smooth by itself.
-_GENE = "PCP4"
+GENE = "PCP4"
 _DPI = 140
 #: Diameter at which touching circles of a hexagonal array leave no gaps: 2 / sqrt(3).
 _SPOT = 1.155
 #: Qualitative colors of like lightness, told apart side by side.
 _PALETTE = (
-    "#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951", "#ff8ab7", "#a463f2", "#97bbf5", "#9c6b4e", "#9498a0",
-    "#1f5f5b", "#c9a2e8", "#7a8f2a", "#b3364a", "#2f3e6e", "#e3c29b", "#5fd3f3", "#d45fbf", "#8a5a00", "#c7d84b",
+    "#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951", "#ff8ab7", "#a463f2", "#97bbf5", "#1f5f5b", "#c9a2e8",
+    "#b3364a", "#e3c29b", "#5fd3f3", "#7a8f2a", "#2f3e6e", "#d45fbf", "#c7d84b", "#8a5a00", "#9c6b4e", "#9498a0",
 )  # fmt: skip
 _STYLE: dict[Any, Any] = {
     "font.size": 10,
@@ -40,7 +40,7 @@ _STYLE: dict[Any, Any] = {
 }
 
 
-def draw(adata: AnnData, path: Path, *, source: str, target: str) -> None:
+def draw(adata: AnnData, path: Path, *, source: str, target: str, r: float) -> None:
     """Draw embedding, clusters, an imputed gene, and perturbations of a section, and save the figure.
 
     Parameters
@@ -51,6 +51,8 @@ def draw(adata: AnnData, path: Path, *, source: str, target: str) -> None:
         File to write.
     source, target
         Pair whose dose curve is shown.
+    r
+        Recovery of the imputed gene on held-out spots.
     """
     with mpl.rc_context(_STYLE):
         engine = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08, wspace=0.02, hspace=0.02)
@@ -61,7 +63,8 @@ def draw(adata: AnnData, path: Path, *, source: str, target: str) -> None:
         for panel in axes[0, :2]:
             panel.set_anchor("E")  # as panels with a color bar: tissues of a column stand above each other
         pl.perturbation(adata, source, target, ax=axes[0, 2])
-        pl.imputation(adata, _GENE, axes=axes[1, :2], size=_SPOT)
+        pl.imputation(adata, GENE, axes=axes[1, :2], size=_SPOT)
+        axes[1, 1].set_title(f"{GENE}, imputed (r = {r:.2f} on held-out spots)")
         pl.perturbation_heatmap(adata, value="z", ax=axes[1, 2])
         axes[1, 2].set_title("Ten genes on ten; framed: chosen pairs")
         _frame_diagonal(axes[1, 2])

@@ -253,7 +253,7 @@ class SAGEFM(BaseModelClass):
         self.history_ = history.frames
         self.train_indices_, self.validation_indices_ = history.train_indices, history.validation_indices
         self._training = {**history.training, "n_spots": self.adata.n_obs}
-        self._sha256 = ""
+        self._name, self._sha256 = "SAGEFM", ""
         self.is_trained_ = True
         self._describe()
 

@@ -47,7 +47,8 @@ def impute(
     adata
         AnnData, SpatialData or MuData with raw counts and spot coordinates.
     model
-        A trained :class:`~sagefm.model.SAGEFM`, the folder it was saved to, or the name of a bundled model.
+        A trained :class:`~sagefm.model.SAGEFM`, the folder it was saved to, ``"published"`` (the authors' checkpoint,
+        see :func:`sagefm.model.load_published`), or the name of a bundled model, of which there is none yet.
     genes
         Genes to impute, symbols or Ensembl ids, measured or not. All measured genes if left out.
     mask
