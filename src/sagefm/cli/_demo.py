@@ -46,8 +46,8 @@ _DETECTED = 0.1
 def demo(output: Path, epochs: int, seed: int, device: str, overwrite: bool) -> None:
     """Train on a bundled section of human cortex, embed, cluster, impute and perturb it, and draw the results.
 
-    The section is 10x Visium of dorsolateral prefrontal cortex, 3,529 spots and 5,000 genes. It takes one to three
-    minutes on two cores and no network. The summary holds every figure against what needs no such model: the
+    The section is 10x Visium of dorsolateral prefrontal cortex, 3,529 spots and 5,000 genes. It takes about a
+    minute on two cores and no network. The summary holds every figure against what needs no such model: the
     section's average, the mean of the neighbors, principal components, random genes.
 
     \b

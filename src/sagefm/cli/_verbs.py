@@ -85,7 +85,8 @@ def impute(
     A gene is never shown to itself: each is predicted while it is hidden. Values are expected counts at the spot's
     own depth. For every measured gene, r says how well the prediction follows the measured counts beyond sequencing
     depth and the section's average (1 is perfect, 0 is no better than these two), and q is its false discovery rate.
-    Distrust genes with a small r, and genes that were not measured: for those there is no r.
+    Distrust genes with a small r, and genes that were not measured: for those there is no r. On a section that the
+    model was trained on, r and q are too good.
 
     \b
     Writes, in a copy of the input:

@@ -175,7 +175,7 @@ def split_spots(
 ) -> tuple[list[NDArray[np.int64]], list[NDArray[np.int64]]]:
     """Split spots into training and validation, one array of spots a section.
 
-    Of several sections, whole sections are held out. Of one section, square tiles about eight spots wide
+    Of several sections, whole sections are held out. Of one section, square tiles up to eight spots wide
     are: neighbors share counts, so a random choice of spots would be validated on what it was trained on.
 
     Parameters
@@ -199,7 +199,9 @@ def split_spots(
         train = [nothing[i] if i in held else everything[i] for i in range(len(sections))]
         return train, [everything[i] if i in held else nothing[i] for i in range(len(sections))]
     low, high = sections[0].coordinates.min(axis=0), sections[0].coordinates.max(axis=0)
-    side = 8 * np.sqrt(max(np.prod(high - low), np.finfo(float).tiny) / sections[0].n_spots)
+    # Small sections have smaller tiles: one must not be more than the share that is held out.
+    width = min(8.0, np.sqrt(validation_size * sections[0].n_spots))
+    side = width * np.sqrt(max(np.prod(high - low), np.finfo(float).tiny) / sections[0].n_spots)
     tiles = np.unique(np.floor((sections[0].coordinates - low) / side), axis=0, return_inverse=True)[1].ravel()
     order = rng.permutation(int(tiles.max()) + 1)
     covered = np.cumsum(np.bincount(tiles)[order])
