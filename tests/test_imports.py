@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import inspect
 import json
 import subprocess
@@ -213,7 +214,8 @@ def public_callables():
         for name in module.__all__:
             found = getattr(module, name)
             yield f"{package}.{name}", found
-            if inspect.isclass(found):
+            # The constructor of a dataclass is written by Python, not by us.
+            if inspect.isclass(found) and not dataclasses.is_dataclass(found):
                 for method, value in vars(found).items():
                     function = getattr(value, "__func__", value)
                     if inspect.isfunction(function) and (not method.startswith("_") or method == "__init__"):

@@ -228,6 +228,16 @@ def test_verbs_add_and_change_nothing_else(section, checkpoint, pairs, state):
         assert after["obs"] == before["obs"], name
 
 
+def test_a_second_call_leaves_nothing_of_the_first(section, default, pairs):
+    sagefm.tl.perturb(section, default, pairs=pairs, n_null=9, per_spot=True, progress=False)
+    sagefm.tl.perturb(section, default, pairs=pairs.iloc[:1], n_null=9, progress=False)
+    assert "sagefm_perturb" not in section.obsm
+    rest = section[:, section.var_names != "MVP"].copy()
+    sagefm.tl.impute(rest, default, genes=["MVP"], progress=False)
+    sagefm.tl.impute(rest, default, genes=["DBI"], progress=False)
+    assert "sagefm_imputed" not in rest.obsm
+
+
 def test_counts_stay_through_setup_training_and_use(section, state):
     before = state(section)
     SAGEFM.setup_anndata(section)

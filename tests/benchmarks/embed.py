@@ -50,7 +50,8 @@ def checkpoint(architecture: str) -> Checkpoint:
     with tempfile.TemporaryDirectory() as folder:
         torch.manual_seed(0)
         network = make_network(NetworkConfig.of(architecture, n_genes=N_GENES))
-        save_checkpoint(Checkpoint(network, published_vocabulary(), architecture), f"{folder}/model")
+        made = Checkpoint(network=network, vocabulary=published_vocabulary(), name=architecture)
+        save_checkpoint(made, f"{folder}/model")
         return load_checkpoint(f"{folder}/model")
 
 

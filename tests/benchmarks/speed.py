@@ -54,7 +54,7 @@ def main() -> None:
     adata = section(arguments.spots)
     n_spots, n_sample, rounds = adata.n_obs, arguments.sample, range(arguments.rounds)
     network = PublishedNetwork(NetworkConfig.of("published", n_genes=N_GENES)).eval()
-    checkpoint = Checkpoint(network.pooled().eval(), published_vocabulary(), "published")
+    checkpoint = Checkpoint(network=network.pooled().eval(), vocabulary=published_vocabulary(), name="published")
     sagefm.pp.spatial_neighbors(adata)
     (inputs,) = read_table(adata, checkpoint.vocabulary).inputs(checkpoint.config)
     cpu = torch.device("cpu")

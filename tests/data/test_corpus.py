@@ -104,7 +104,7 @@ def test_a_hidden_count_comes_back_by_no_way(section):
 
 
 def test_inputs_that_cannot_be_made(section):
-    with pytest.raises(ArgumentError, match="'other'.*'log1p'"):
+    with pytest.raises(ArgumentError, match=r"'other'.*'log1p'"):
         make_input(section, "other")
     one = Section(
         section.counts[:1], section.genes, sparse.csr_matrix((1, 1), dtype=np.float32), np.arange(1),

@@ -53,7 +53,7 @@ def model(request: pytest.FixtureRequest, vocabulary: Vocabulary) -> tuple[Check
     for parameter in network.parameters():
         if parameter.ndim == 1:
             torch.nn.init.normal_(parameter, std=0.1)
-    return Checkpoint(network.eval(), vocabulary, request.param), definition
+    return Checkpoint(network=network.eval(), vocabulary=vocabulary, name=request.param), definition
 
 
 @pytest.mark.parametrize("mask", ["center", "neighborhood"])

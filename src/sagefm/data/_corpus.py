@@ -194,8 +194,13 @@ def split_spots(
     if validation_size == 0:
         return everything, nothing
     if len(sections) > 1:
-        n_held = min(max(round(validation_size * len(sections)), 1), len(sections) - 1)
-        held = set(rng.permutation(len(sections))[:n_held].tolist())
+        sizes = np.array([section.n_spots for section in sections])
+        order = rng.permutation(len(sections))
+        held: set[int] = set()
+        for i in order.tolist():
+            if sizes[[*held, i]].sum() <= validation_size * sizes.sum() and len(held) + 1 < len(sections):
+                held.add(i)
+        held = held or {int(order[np.argmin(sizes[order])])}
         train = [nothing[i] if i in held else everything[i] for i in range(len(sections))]
         return train, [everything[i] if i in held else nothing[i] for i in range(len(sections))]
     low, high = sections[0].coordinates.min(axis=0), sections[0].coordinates.max(axis=0)

@@ -50,9 +50,10 @@ def nearest_neighbors(coordinates: NDArray[np.float64], n_neighbors: int) -> tup
     while True:
         candidates = _squidpy_neighbors(coordinates, n_candidates)
         offsets = coordinates[candidates] - coordinates[:, None]
-        # Squares of whole pixels are exact, so that ties are ties; other units are rounded.
+        # Squares of whole pixels are exact, so that ties are ties; those of other units are rounded.
         squared = (offsets**2).sum(axis=2)
-        squared = np.round(squared / max(float(np.median(squared)), np.finfo(float).tiny), 9)
+        farthest = squared.max(axis=1, keepdims=True)
+        squared = np.round(squared / np.where(farthest > 0, farthest, 1), 9)
         order = np.lexsort((rank[candidates], squared), axis=1)
         ordered = np.take_along_axis(squared, order, axis=1)
         complete = n_candidates == n_spots - 1 or (ordered[:, n_neighbors - 1] < ordered[:, -1]).all()

@@ -27,7 +27,7 @@ CONFIG_FILE = "config.json"
 FORMAT_VERSION = 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Checkpoint:
     """A trained network and what is needed to use it.
 
@@ -84,8 +84,12 @@ def save_checkpoint(checkpoint: Checkpoint, folder: str | os.PathLike[str], *, o
     folder = Path(folder)
     if folder.exists() and not overwrite:
         raise OutputExistsError(f"{folder} exists. Choose another folder, or pass overwrite=True.")
-    if folder.exists() and not (folder / CONFIG_FILE).exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise OutputExistsError(f"{folder} exists and is no checkpoint: it is not overwritten. Choose another folder.")
+    if folder.exists():
+        names = {path.name for path in folder.iterdir()} if folder.is_dir() else {""}
+        if names - {CONFIG_FILE, WEIGHTS_FILE}:
+            raise OutputExistsError(
+                f"{folder} is no checkpoint, or holds more than one: it is not overwritten. Choose another folder."
+            )
     folder.parent.mkdir(parents=True, exist_ok=True)
     config = {
         "format_version": FORMAT_VERSION,

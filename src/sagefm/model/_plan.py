@@ -136,10 +136,11 @@ class TrainingPlan(LightningModule):
             self.best = (loss, self.current_epoch, state)
 
     def _add(self, stage: str, loss: Tensor, model: Tensor, null: Tensor, n_hidden: Tensor) -> None:
-        # Sums stay on the device: reading one out would wait for it in every step.
+        # Sums stay on the device: reading one out would wait for it in every step. MPS has no float64.
+        dtype = torch.float32 if self.device.type == "mps" else torch.float64
         for name, value in (("loss", loss.detach() * n_hidden), ("hidden", n_hidden), ("model", model), ("null", null)):
             key = f"{stage}_{name}"
-            self._sums[key] = self._sums.get(key, torch.zeros((), dtype=torch.float64, device=self.device)) + value
+            self._sums[key] = self._sums.get(key, torch.zeros((), dtype=dtype, device=self.device)) + value
 
     def _record(self, stage: str) -> float:
         sums = {name.removeprefix(f"{stage}_"): float(value) for name, value in self._sums.items()}

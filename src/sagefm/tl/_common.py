@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sagefm.data._table import copy_data, find_coordinates, get_table
+from sagefm.errors import ArgumentError
 from sagefm.model._inputs import TableReader, read_table, resolve_device
 from sagefm.model._pretrained import resolve_model
 
@@ -29,10 +31,23 @@ class Run:
 
 
 def begin(
-    adata: Any, model: Any, *, table_key: str | None, mod: str | None, device: str, copy: bool, **arguments: Any
+    adata: Any,
+    model: Any,
+    *,
+    key_added: str,
+    table_key: str | None,
+    mod: str | None,
+    device: str,
+    copy: bool,
+    **arguments: Any,
 ) -> Run:
     """Check model, device and table; nothing has been written to the user's object when this returns or raises."""
+    inputs = [arguments["layer"], arguments["spatial_key"]]
+    if not isinstance(key_added, str) or not key_added or key_added in inputs:
+        raise ArgumentError(f"key_added={key_added!r}; expected a name that is not that of an input, {inputs}.")
     checkpoint = resolve_model(model)
+    if not checkpoint.training.get("is_trained", True):
+        warnings.warn("The model has not been trained: results are random. Call model.train().", stacklevel=3)
     resolved = resolve_device(device)
     data = copy_data(adata) if copy else adata
     table = get_table(data, table_key=table_key, mod=mod)

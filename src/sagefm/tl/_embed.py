@@ -93,6 +93,7 @@ def embed(
         spatial_key=spatial_key,
         library_key=library_key,
         neighbors_key=neighbors_key,
+        key_added=key_added,
         table_key=table_key,
         mod=mod,
         device=device,

@@ -98,6 +98,7 @@ def impute(
         spatial_key=spatial_key,
         library_key=library_key,
         neighbors_key=neighbors_key,
+        key_added=key_added,
         table_key=table_key,
         mod=mod,
         device=device,

@@ -107,6 +107,7 @@ def perturb(
         spatial_key=spatial_key,
         library_key=library_key,
         neighbors_key=neighbors_key,
+        key_added=key_added,
         table_key=table_key,
         mod=mod,
         device=device,
@@ -136,6 +137,8 @@ def perturb(
         "curves": result.curves,
         "params": provenance(run, {"levels": levels, "n_null": n_null, "rng": rng, **units}),
     }
+    # An earlier call may have left effects of other pairs.
+    run.table.obsm.pop(key_added, None)
     if per_spot:
         run.table.obsm[key_added] = result.per_spot
     return run.data if copy else None
