@@ -12,11 +12,14 @@ import click
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from click.testing import CliRunner, Result
 
 import sagefm
 from sagefm.cli import main
 from sagefm.model import load_checkpoint
+from sagefm.module._config import NetworkConfig
+from sagefm.module._network import PublishedNetwork
 
 SMALL = ["--epochs", "2", "--hidden", "16,8", "--batch-size", "64", "--lr", "0.003"]
 
@@ -354,3 +357,17 @@ def test_demo(tmp_path: Path) -> None:
     assert scores["kind"].value_counts().to_dict() == {"unmatched": 90, "same structure": 5, "ligand-receptor": 5}
     assert (out / "demo.png").stat().st_size < 1_000_000
     assert load_checkpoint(out / "model").sha256 == adata.uns["sagefm"]["X_sagefm"]["checkpoint_sha256"]
+
+
+def test_convert(tmp_path: Path) -> None:
+    config = NetworkConfig.of("published", n_genes=14_558, hidden=(4, 4, 4, 4, 4))
+    network = PublishedNetwork(config)
+    torch.save({"model_state_dict": network.state_dict(), "epoch": 3}, tmp_path / "own.pt")
+    succeeds("convert", tmp_path / "own.pt", "-o", tmp_path / "converted")
+    checkpoint = load_checkpoint(tmp_path / "converted")
+    assert checkpoint.training["epoch"] == 3
+    for name, parameter in checkpoint.network.named_parameters():
+        assert torch.equal(parameter, network.get_parameter(name))
+    assert "exists" in fails(1, "convert", tmp_path / "own.pt", "-o", tmp_path / "converted")
+    (tmp_path / "text.pt").write_text("no checkpoint")
+    assert "text.pt" in fails(1, "convert", tmp_path / "text.pt", "-o", tmp_path / "other")

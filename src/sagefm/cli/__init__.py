@@ -8,6 +8,7 @@ from __future__ import annotations
 import click
 
 import sagefm
+from sagefm.cli._convert import convert
 from sagefm.cli._demo import demo
 from sagefm.cli._info import info
 from sagefm.cli._run import SagefmGroup
@@ -19,7 +20,7 @@ __all__ = ["main"]
 
 @click.group(
     cls=SagefmGroup,
-    commands=[demo, train, embed, impute, perturb, info],
+    commands=[demo, train, embed, impute, perturb, info, convert],
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(sagefm.__version__, prog_name="sagefm")

@@ -46,7 +46,7 @@ _model_options = apply(
         "--likelihood", type=click.Choice(["poisson", "negative_binomial"]), default="poisson", show_default=True,
         help="Of the default architecture.",
     ),
-    click.option("--dropout", type=click.FloatRange(0, 1, max_open=True), default=0.1, show_default=True, help="Of the default architecture."),
+    click.option("--dropout", type=click.FloatRange(0, 1, max_open=True), default=0.5, show_default=True, help="Of the default architecture."),
     click.option(
         "--vocabulary", type=click.Choice(["input", "published"]), default="input", show_default=True,
         help="Genes of the model: those of the input, or the 14,558 of the published network.",
