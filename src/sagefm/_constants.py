@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-#: Spots in a neighborhood, the center included (paper, section "Subgraph construction").
+#: Spots in a neighborhood, the center included (Zhan et al. 2026).
 N_SPOTS: Final = 15
 
 SPATIAL_KEY: Final = "spatial"

@@ -1,6 +1,6 @@
 """The published pipeline, re-implemented from its description, as the thing to be compared with.
 
-Facts of the method (DESIGN of the paper and of its public scripts), no line of its code: for each spot a subgraph
+Facts of the method, no line of its code: for each spot a subgraph
 object of itself and its 14 nearest spots with all pairs joined is made and stored on disk; batches of these are read
 back, put through five ``GCNConv`` layers on every spot of every subgraph, and the center's row is read.
 """

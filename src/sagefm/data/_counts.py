@@ -84,7 +84,7 @@ def check_counts(values: NDArray[Any], *, where: str) -> None:
 
 
 def log1p(counts: sparse.csr_matrix) -> sparse.csr_matrix:
-    """Return log(1 + x), the published network's input (paper, section "Data preprocessing")."""
+    """Return log(1 + x), the published network's input (Zhan et al. 2026)."""
     return with_values(counts, np.log1p(counts.data))
 
 

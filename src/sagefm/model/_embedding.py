@@ -86,7 +86,7 @@ def first_layer(
 ) -> FirstLayer:
     """Return the first layer's output for every spot of a section.
 
-    With P = U W^T one product a section (DESIGN, "What the mathematics says"): averaging and product commute,
+    With P = U W^T one product a section: averaging and product commute,
     so that a spot is multiplied once and not once for each neighborhood it is in.
     """
     section = inputs.section

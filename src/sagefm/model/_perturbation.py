@@ -5,7 +5,7 @@ Setting gene g of all neighbors to a level changes the first layer of spot i by 
     h_i(level) = h_i + (w_i level - sum_j O_ij u_jg) W_neigh[:, g],    w_i = sum_j O_ij over neighbors j != i,
 
 so that nothing of the size of the transcriptome is computed again: a rank-one update, the small layers, and
-the rows of the read-out that are asked for (paper, section "In-silico perturbation").
+the rows of the read-out that are asked for (Zhan et al. 2026).
 """
 
 from __future__ import annotations

@@ -80,7 +80,7 @@ class TrainingPlan(LightningModule):
         self._sums: dict[str, Tensor] = {}
 
     def configure_optimizers(self) -> Any:
-        """Adam with the learning rate reduced on a plateau (paper, section "Training")."""
+        """Adam with the learning rate reduced on a plateau (Zhan et al. 2026)."""
         published = self.network.config.architecture == "published"
         optimizer_class = torch.optim.Adam if published else torch.optim.AdamW
         config = self.training_config

@@ -12,7 +12,7 @@ from sagefm.module._pooled import PooledNetwork
 
 
 class PublishedNetwork(nn.Module):
-    """Five graph convolutions and a linear read-out (paper, section "Model architecture").
+    """Five graph convolutions and a linear read-out (Zhan et al. 2026).
 
     In matrix form, with A the adjacency with self-loops and D its degrees,
     ``H_k = leaky_relu(D^-1/2 A D^-1/2 H_{k-1} W_k^T + b_k)`` for k = 1..5, without the activation at k = 5;

@@ -161,7 +161,7 @@ def masked_loss(network: SpotNetwork, batch: Batch, mask: Tensor) -> tuple[Tenso
 
 
 def masked_mse(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-    """Return the mean squared error on the hidden entries (paper, section "Training objective")."""
+    """Return the mean squared error on the hidden entries (Zhan et al. 2026)."""
     squared = (prediction - target).square()
     return squared.masked_fill(~mask, 0.0).sum() / mask.sum().clamp(min=1)
 

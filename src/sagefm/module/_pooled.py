@@ -46,7 +46,7 @@ class PooledNetwork(nn.Module):
 
     Notes
     -----
-    Paper, section "Model architecture"; the closed form is at the head of this file and is tested against
+    Zhan et al. (2026), arXiv 2601.15504; the closed form is at the head of this file and is tested against
     :class:`sagefm.module._network.PublishedNetwork`, which shares its parameters.
     """
 

@@ -53,7 +53,7 @@ def impute(
         Genes to impute, symbols or Ensembl ids, measured or not. All measured genes if left out.
     mask
         ``"center"`` hides a fold at the center, so that neighbors show it; ``"neighborhood"`` hides it at all
-        spots of the neighborhood (paper, section "Gene imputation").
+        spots of the neighborhood (Zhan et al. 2026).
     n_folds
         Number of folds; 1/n_folds of the genes are hidden at a time.
     rng

@@ -42,7 +42,7 @@ def perturb(
     """Set a gene in the neighborhood of every spot and read others at the center.
 
     For each source, the neighbors' value is set to levels evenly spaced from its lowest to its highest over the
-    data; the targets are hidden at the center and predicted (paper, section "In-silico perturbation"). An effect
+    data; the targets are hidden at the center and predicted (Zhan et al. 2026). An effect
     is held against those of the same source on random genes of similar expression.
 
     This is what the *network* makes of the data: an association that it learned, not a measured causal effect.
