@@ -105,7 +105,7 @@ def main() -> None:
     def step(batch_iterator: object) -> None:
         batch = next(batch_iterator)
         optimisers[1].zero_grad()
-        masked_loss(copies[1], batch, draw_mask(batch.counts.shape, (0.3, 0.3), generator))[0].backward()
+        masked_loss(copies[1], batch, draw_mask(batch.counts.shape, (0.3, 0.3), generator)).backward()
         optimisers[1].step()
 
     iterator = iter(batches)

@@ -28,7 +28,7 @@ def sections() -> AnnData:
 
 def test_history_is_as_in_scvi_tools(sections: AnnData) -> None:
     model = fitted(sections.copy(), library_key="library")
-    assert {"train_loss", "validation_loss", "train_d2", "validation_d2", "learning_rate"} <= set(model.history)
+    assert {"train_loss", "validation_loss", "validation_d2", "learning_rate"} <= set(model.history)
     for name, frame in model.history.items():
         assert list(frame.columns) == [name]
         assert frame.index.name == "epoch"

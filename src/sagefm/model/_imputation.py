@@ -14,7 +14,7 @@ from torch.nn.functional import linear
 from sagefm._constants import BLOCK_ROWS
 from sagefm.metrics._recovery import Recovery
 from sagefm.model._embedding import average, project
-from sagefm.module._objective import Batch, read_center
+from sagefm.module._objective import Batch, null_rates, read_center
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -155,9 +155,11 @@ def impute_section(
         for (hidden, _, columns), h_all in zip(passes, hs, strict=True):
             is_hidden = torch.zeros((1, len(genes)), dtype=torch.bool, device=device)
             is_hidden[:, hidden] = True
-            center, rates = read_center(network, batch, is_hidden)
+            rates = null_rates(batch.counts, gene_totals, is_hidden)
             h = h_all[rows].to(device)
-            z = network.encode(h if network.tied else h + linear(center, w_center))
+            if not network.tied:
+                h = h + linear(read_center(network, batch, is_hidden, rates), w_center)
+            z = network.encode(h)
             if len(columns) == 0:
                 absent = torch.from_numpy(unmeasured).to(device)
                 block.unmeasured[:] = _decode(network, z, absent, _absent_rates(network, batch, rates, absent)).cpu()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from lightning.pytorch import LightningModule
 
-from sagefm.module._objective import Batch, draw_mask, masked_loss
+from sagefm.module._objective import Batch, draw_mask, masked_deviance, masked_loss
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -105,8 +105,8 @@ class TrainingPlan(LightningModule):
         if self._generator is None:
             raise RuntimeError("training_step was called outside of an epoch.")
         mask = draw_mask(batch.counts.shape, self.training_config.mask_fraction, self._generator)
-        loss, model, null = masked_loss(self.network, batch, mask)
-        self._add("train", loss, model, null, mask.sum())
+        loss = masked_loss(self.network, batch, mask)
+        self._add("train", loss=loss.detach() * mask.sum(), hidden=mask.sum())
         return loss
 
     def on_train_epoch_end(self) -> None:
@@ -122,8 +122,8 @@ class TrainingPlan(LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Add the loss of a held-out batch."""
         mask = draw_mask(batch.counts.shape, self.training_config.mask_fraction, self._validation_generator)
-        loss, model, null = masked_loss(self.network, batch, mask)
-        self._add("validation", loss, model, null, mask.sum())
+        loss, model, null = masked_deviance(self.network, batch, mask)
+        self._add("validation", loss=loss * mask.sum(), hidden=mask.sum(), model=model, null=null)
 
     def on_validation_epoch_end(self) -> None:
         """Record the epoch and keep the parameters if it is the best so far."""
@@ -135,10 +135,10 @@ class TrainingPlan(LightningModule):
             state = {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}
             self.best = (loss, self.current_epoch, state)
 
-    def _add(self, stage: str, loss: Tensor, model: Tensor, null: Tensor, n_hidden: Tensor) -> None:
+    def _add(self, stage: str, **values: Tensor) -> None:
         # Sums stay on the device: reading one out would wait for it in every step. MPS has no float64.
         dtype = torch.float32 if self.device.type == "mps" else torch.float64
-        for name, value in (("loss", loss.detach() * n_hidden), ("hidden", n_hidden), ("model", model), ("null", null)):
+        for name, value in values.items():
             key = f"{stage}_{name}"
             self._sums[key] = self._sums.get(key, torch.zeros((), dtype=dtype, device=self.device)) + value
 
@@ -146,7 +146,8 @@ class TrainingPlan(LightningModule):
         sums = {name.removeprefix(f"{stage}_"): float(value) for name, value in self._sums.items()}
         loss = sums["loss"] / max(sums["hidden"], 1)
         self._append(f"{stage}_loss", loss)
-        self._append(f"{stage}_d2", 1 - sums["model"] / sums["null"] if sums["null"] > 0 else float("nan"))
+        if "null" in sums:
+            self._append(f"{stage}_d2", 1 - sums["model"] / sums["null"] if sums["null"] > 0 else float("nan"))
         self.log(f"{stage}_loss", loss, prog_bar=True)
         return loss
 

@@ -98,9 +98,9 @@ def null_rates(counts: Tensor, gene_totals: Tensor, mask: Tensor) -> Tensor:
     mask
         True where a gene is hidden, (n_spots, n_genes) or (1, n_genes).
     """
-    profile = gene_totals - counts + PROFILE_PRIOR
+    profile = (gene_totals - counts).add_(PROFILE_PRIOR)
     visible = counts.masked_fill(mask, 0.0).sum(dim=1, keepdim=True).clamp(min=1.0)
-    return profile * (visible / profile.masked_fill(mask, 0.0).sum(dim=1, keepdim=True).clamp(min=PROFILE_PRIOR))
+    return profile.mul_(visible / profile.masked_fill(mask, 0.0).sum(dim=1, keepdim=True).clamp(min=PROFILE_PRIOR))
 
 
 def relative_center(batch: Batch, rates: Tensor, mask: Tensor, scale: float) -> Tensor:
@@ -110,60 +110,64 @@ def relative_center(batch: Batch, rates: Tensor, mask: Tensor, scale: float) -> 
     spot's size estimated from its visible genes. Hidden genes are zero: at their section's mean.
     """
     n = batch.n_section
-    values = torch.log1p(batch.counts * (scale / rates.sum(dim=1, keepdim=True)))
-    center = values - batch.mean * (n / (n - 1)) + batch.values / (n - 1)
-    return center.masked_fill(mask, 0.0)
+    center = (batch.counts * (scale / rates.sum(dim=1, keepdim=True))).log1p_()
+    # The mean of the others is n/(n-1) mean - u/(n-1).
+    return center.sub_(batch.mean * (n / (n - 1))).add_(batch.values, alpha=1 / (n - 1)).masked_fill_(mask, 0.0)
 
 
-def read_center(network: SpotNetwork, batch: Batch, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Return what a network reads of the center under a mask, and the null rates, both (n_spots, n_genes)."""
-    rates = null_rates(batch.counts, batch.gene_totals, mask)
+def read_center(network: SpotNetwork, batch: Batch, mask: Tensor, rates: Tensor | None) -> Tensor:
+    """Return what a network reads of the center under a mask (n_spots, n_genes); `rates` are the null's."""
     if network.config.input == "log1p":
-        return published_center(batch.values, batch.center_weight, mask), rates
-    return relative_center(batch, rates, mask, network.config.scale), rates
+        return published_center(batch.values, batch.center_weight, mask)
+    if rates is None:
+        raise ValueError("The default network reads sizes from the null rates.")
+    return relative_center(batch, rates, mask, network.config.scale)
 
 
-def predict(network: SpotNetwork, batch: Batch, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Return a network's output and the null rates, with the center's genes hidden by `mask`.
-
-    Returns
-    -------
-    Predicted log1p counts or log rate ratios, and null rates, both (n_spots, n_genes).
-    """
-    center, rates = read_center(network, batch, mask)
+def predict(network: SpotNetwork, batch: Batch, mask: Tensor, rates: Tensor | None) -> Tensor:
+    """Return predicted log1p counts or log rate ratios (n_spots, n_genes), the center's genes hidden by `mask`."""
+    center = read_center(network, batch, mask, rates)
     w_center, w_neighborhood, bias = network.first_layer(batch.genes)
     if network.tied:
-        h = linear(center + batch.neighborhood, w_center, bias)
+        h = linear(center.add_(batch.neighborhood), w_center, bias)
     else:
         h = linear(center, w_center, bias) + linear(batch.neighborhood, w_neighborhood)
-    return network.decode(network.encode(h), batch.genes), rates
+    return network.decode(network.encode(h), batch.genes)
 
 
-def masked_loss(network: SpotNetwork, batch: Batch, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the loss on hidden entries, and the deviances of model and null (see :func:`explained_deviance`)."""
-    output, rates = predict(network, batch, mask)
-    likelihood = network.config.likelihood
-    if likelihood == "mse":
-        loss = masked_mse(output, batch.values, mask)
-        with torch.no_grad():
-            log_ratio = torch.log(torch.expm1(output).clamp(min=1e-3) / rates)
-    elif likelihood == "poisson":
-        log_ratio = output
-        loss = masked_poisson(output, rates, batch.counts, mask)
-    else:
-        log_ratio = output
-        dispersion: Tensor = network.log_dispersion  # type: ignore[attr-defined]
-        dispersion = dispersion if batch.genes is None else dispersion[batch.genes]
-        loss = masked_negative_binomial(output, rates, batch.counts, mask, dispersion)
-    with torch.no_grad():
-        model, null = explained_deviance(log_ratio, rates, batch.counts, mask)
-    return loss, model, null
+def masked_loss(network: SpotNetwork, batch: Batch, mask: Tensor) -> Tensor:
+    """Return a network's loss on the hidden entries."""
+    # The published network needs no null.
+    is_published = network.config.likelihood == "mse"
+    rates = None if is_published else null_rates(batch.counts, batch.gene_totals, mask)
+    return _loss(network, batch, mask, predict(network, batch, mask, rates), rates)
+
+
+@torch.no_grad()
+def masked_deviance(network: SpotNetwork, batch: Batch, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the loss on the hidden entries, and the deviances of model and null (:func:`explained_deviance`)."""
+    rates = null_rates(batch.counts, batch.gene_totals, mask)
+    output = predict(network, batch, mask, rates)
+    loss = _loss(network, batch, mask, output, rates)
+    if network.config.likelihood == "mse":
+        output = torch.log(torch.expm1(output).clamp(min=1e-3) / rates)
+    return loss, *explained_deviance(output, rates, batch.counts, mask)
+
+
+def _loss(network: SpotNetwork, batch: Batch, mask: Tensor, output: Tensor, rates: Tensor | None) -> Tensor:
+    if rates is None or network.config.likelihood == "mse":
+        return masked_mse(output, batch.values, mask)
+    if network.config.likelihood == "poisson":
+        return masked_poisson(output, rates, batch.counts, mask)
+    dispersion: Tensor = network.log_dispersion  # type: ignore[attr-defined]
+    dispersion = dispersion if batch.genes is None else dispersion[batch.genes]
+    return masked_negative_binomial(output, rates, batch.counts, mask, dispersion)
 
 
 def masked_mse(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     """Return the mean squared error on the hidden entries (Zhan et al. 2026)."""
-    squared = (prediction - target).square()
-    return squared.masked_fill(~mask, 0.0).sum() / mask.sum().clamp(min=1)
+    error = (prediction - target).masked_fill(~mask, 0.0).flatten()
+    return torch.dot(error, error) / mask.sum().clamp(min=1)
 
 
 def masked_poisson(log_ratio: Tensor, rates: Tensor, counts: Tensor, mask: Tensor) -> Tensor:
@@ -172,8 +176,10 @@ def masked_poisson(log_ratio: Tensor, rates: Tensor, counts: Tensor, mask: Tenso
     ``mu - x log mu`` with ``mu = rates exp(log_ratio)``; the constant x log(rates) is left out, so that the
     loss of the null model is its mean rate.
     """
-    nll = rates * log_ratio.exp() - counts * log_ratio
-    return nll.masked_fill(~mask, 0.0).sum() / mask.sum().clamp(min=1)
+    shown = ~mask
+    hidden_rates, hidden_counts = rates.masked_fill(shown, 0.0), counts.masked_fill(shown, 0.0)
+    nll = (hidden_rates * log_ratio.exp()).sum() - torch.dot(hidden_counts.flatten(), log_ratio.flatten())
+    return nll / mask.sum().clamp(min=1)
 
 
 def masked_negative_binomial(
