@@ -108,32 +108,19 @@ def impute_section(
     measured, unmeasured = np.intersect1d(requested, section.genes), np.setdiff1d(requested, section.genes)
     output = np.searchsorted(measured, section.genes[order])
     is_wanted = np.isin(section.genes[order], measured)
-    passes = []
     parts = project(values, [w_neighborhood[:, a:b] for a, b in pairwise(edges)], block_rows=block_rows)
     whole = torch.stack(parts).sum(dim=0)
+    passes = []
     for (a, b), part in zip(pairwise(edges), parts, strict=True):
         columns = np.flatnonzero(is_wanted[a:b]) + a
         if len(columns):
-            passes.append((slice(a, b), part, columns))
+            h = _hide_fold(network, inputs, w_neighborhood, mean, (whole, part), slice(a, b), mask)
+            passes.append((slice(a, b), columns, h))
     if len(unmeasured):
         # What the section did not measure is hidden already.
-        passes.append((slice(0, 0), torch.zeros_like(whole), np.arange(0)))
-
-    hs = []
-    shift = torch.from_numpy(inputs.shift)[:, None]
-    for hidden, part, _ in passes:
-        visible_mean = mean.clone()
-        if mask == "neighborhood":
-            visible_mean[hidden] = 0
-        taken = part if mask == "neighborhood" else 0
-        h = (
-            average(inputs.operator, whole - taken)
-            - shift * (w_neighborhood @ visible_mean.to(device)).cpu()
-            + bias.cpu()
-        )
-        if network.tied:
-            h += torch.from_numpy(inputs.center_weight)[:, None] * (whole - part)
-        hs.append(h)
+        nothing = slice(0, 0)
+        h = _hide_fold(network, inputs, w_neighborhood, mean, (whole, torch.zeros(())), nothing, mask)
+        passes.append((nothing, np.arange(0), h))
 
     for start in range(0, section.n_spots, block_rows):
         rows = slice(start, min(start + block_rows, section.n_spots))
@@ -152,11 +139,11 @@ def impute_section(
             np.empty((len(batch.counts), len(measured)), np.float32),
             np.empty((len(batch.counts), len(unmeasured)), np.float32),
         )
-        for (hidden, _, columns), h_all in zip(passes, hs, strict=True):
+        for hidden, columns, h_of_section in passes:
             is_hidden = torch.zeros((1, len(genes)), dtype=torch.bool, device=device)
             is_hidden[:, hidden] = True
             rates = null_rates(batch.counts, gene_totals, is_hidden)
-            h = h_all[rows].to(device)
+            h = h_of_section[rows].to(device) + bias
             if not network.tied:
                 h = h + linear(read_center(network, batch, is_hidden, rates), w_center)
             z = network.encode(h)
@@ -176,6 +163,31 @@ def impute_section(
             )
         recovery.add_spots(len(batch.counts))
         yield block
+
+
+def _hide_fold(
+    network: SpotNetwork,
+    inputs: SectionInput,
+    w_neighborhood: Tensor,
+    mean: Tensor,
+    products: tuple[Tensor, Tensor],
+    hidden: slice,
+    mask: str,
+) -> Tensor:
+    """Return the first layer with a fold hidden (n_spots, hidden), less bias and the default network's center.
+
+    `products` are those of all genes and of the hidden ones with the first layer's weights.
+    """
+    whole, part = products
+    everywhere = mask == "neighborhood"
+    shown_mean = mean.clone()
+    if everywhere:
+        shown_mean[hidden] = 0
+    h = average(inputs.operator, whole - part if everywhere else whole)
+    h -= torch.from_numpy(inputs.shift)[:, None] * (w_neighborhood @ shown_mean.to(w_neighborhood.device)).cpu()
+    if network.tied:
+        h += torch.from_numpy(inputs.center_weight)[:, None] * (whole - part)
+    return h
 
 
 def _decode(network: SpotNetwork, z: Tensor, genes: Tensor, rates: Tensor) -> Tensor:
