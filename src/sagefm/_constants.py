@@ -18,6 +18,13 @@ UNS_KEY: Final = "sagefm"
 #: Least share of the vocabulary that a table must hold.
 MIN_COVERAGE: Final = 0.10
 
+#: Counts added to every gene's total in a section's profile: no rate is zero.
+PROFILE_PRIOR: Final = 0.5
+
+#: Files of a checkpoint folder.
+WEIGHTS_FILE: Final = "model.safetensors"
+CONFIG_FILE: Final = "config.json"
+
 #: Rows made dense at a time: a few hundred keep the product near the machine's peak
 #: while a block of 14,558 genes is 30 MB.
 BLOCK_ROWS: Final = 512

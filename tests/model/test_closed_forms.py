@@ -9,9 +9,8 @@ import torch
 from anndata import AnnData
 
 import sagefm
-from sagefm.data._genes import Vocabulary
+from sagefm.data._genes import Vocabulary, assign_folds
 from sagefm.model import Checkpoint
-from sagefm.model._imputation import assign_folds
 from sagefm.model._inference import check_pairs, impute_table, perturb_table
 from sagefm.model._inputs import read_table
 from sagefm.model._perturbation import draw_null_genes

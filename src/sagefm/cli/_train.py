@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sagefm._constants import CONFIG_FILE, WEIGHTS_FILE
 from sagefm.cli._files import SectionPath, check_folder, read_section
 from sagefm.cli._options import apply, device_option, overwrite_option, seed_option, table_options
 from sagefm.cli._run import debug_option, report
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 
 _LIBRARY_KEY = "library"
 _TRAINING_ARGUMENTS = ("batch_size", "validation_size", "mask_fraction", "lr", "weight_decay", "seed")
-#: Files of a checkpoint folder.
-CHECKPOINT_FILES = ("config.json", "model.safetensors")
 
 
 def _split_widths(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -> list[int] | None:
@@ -98,7 +97,7 @@ def train(sections: tuple[Path, ...], output: Path, overwrite: bool, **options: 
       sagefm train section.h5ad -o model
       sagefm train donor1.h5ad donor2.h5ad donor3.h5ad -o model --layer counts --epochs 50
     """
-    check_folder(output, contents=CHECKPOINT_FILES, overwrite=overwrite)
+    check_folder(output, contents=(CONFIG_FILE, WEIGHTS_FILE), overwrite=overwrite)
     click.echo("Reading " + ", ".join(str(path) for path in sections))
     table, setup = _read(sections, options)
     start = time.perf_counter()

@@ -88,7 +88,7 @@ def log1p(counts: sparse.csr_matrix) -> sparse.csr_matrix:
     return with_values(counts, np.log1p(counts.data))
 
 
-def log_normalize(counts: sparse.csr_matrix, totals: NDArray[np.float32], scale: float) -> sparse.csr_matrix:
+def log_normalize(counts: sparse.csr_matrix, totals: NDArray[np.floating], scale: float) -> sparse.csr_matrix:
     """Return u = log(1 + scale x / total); a spot without counts gives zeros.
 
     Parameters

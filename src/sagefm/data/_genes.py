@@ -196,6 +196,12 @@ def match_genes(table: AnnData, vocabulary: Vocabulary, gene_key: str | None = N
     return GeneMatch(columns, position[columns], report, coverage)
 
 
+def assign_folds(genes: NDArray[np.int64], n_vocabulary: int, n_folds: int, rng: int) -> NDArray[np.int64]:
+    """Return the fold of each gene; it depends on the gene and on `rng` alone, not on the other genes."""
+    folds = np.random.default_rng(rng).permutation(n_vocabulary) % n_folds
+    return np.asarray(folds[genes], dtype=np.int64)
+
+
 def _raise_low_coverage(names: pd.Index, vocabulary: Vocabulary, *, n_found: int) -> None:
     values = [str(name) for name in names]
     upper = sum(name.upper() in vocabulary.position for name in values)

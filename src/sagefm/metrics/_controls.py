@@ -8,6 +8,9 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from sagefm._constants import PROFILE_PRIOR
+from sagefm.data._counts import log_normalize
+from sagefm.data._genes import assign_folds
 from sagefm.errors import ArgumentError
 from sagefm.metrics._recovery import Recovery
 
@@ -15,9 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
-
-#: Counts added to every gene's total in a profile, as in the networks' null model.
-_PRIOR = 0.5
 
 
 def controls(
@@ -85,12 +85,12 @@ def controls(
     n_genes = counts.shape[1]
     totals = np.maximum(np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel(), 1)
     gene_totals = np.asarray(counts.sum(axis=0, dtype=np.float64)).ravel()
-    folds = np.random.default_rng(rng).permutation(n_genes) % n_folds
+    folds = assign_folds(np.arange(n_genes), n_genes, n_folds, rng)
     loadings, mean = _components(counts, totals, train, n_components, scale)
 
     around = sparse.csr_matrix(neighbors[test] @ counts)
     around_totals = neighbors[test] @ totals
-    profile_of_section = (gene_totals + _PRIOR) / (gene_totals + _PRIOR).sum()
+    profile_of_section = (gene_totals + PROFILE_PRIOR) / (gene_totals + PROFILE_PRIOR).sum()
 
     def neighborhood_ratio(rows: slice, hidden: NDArray[np.bool_], x: NDArray[np.float64]) -> NDArray[np.float64]:
         # `prior` spots of the section's mean depth.
@@ -116,7 +116,7 @@ def controls(
     for start in range(0, len(test), block_rows):
         rows = slice(start, start + block_rows)
         x = counts[test[rows]].toarray().astype(np.float64)
-        profile = gene_totals - x + _PRIOR
+        profile = gene_totals - x + PROFILE_PRIOR
         for fold in range(n_folds):
             hidden = folds == fold
             size = np.maximum(x[:, ~hidden].sum(axis=1, keepdims=True), 1) / profile[:, ~hidden].sum(
@@ -139,7 +139,6 @@ def _components(
     """Return loadings (n_components, n_genes), scaled so that scores have unit variance, and the mean of u."""
     from sklearn.decomposition import PCA
 
-    normalized = sparse.diags_array(scale / totals[train]) @ counts[train]
-    normalized.data = np.log1p(normalized.data)
-    pca = PCA(n_components, svd_solver="arpack", random_state=0).fit(sparse.csr_matrix(normalized))
+    normalized = log_normalize(counts[train], totals[train], scale).astype(np.float64)
+    pca = PCA(n_components, svd_solver="arpack", random_state=0).fit(normalized)
     return pca.components_ * np.sqrt(pca.explained_variance_)[:, None], np.asarray(pca.mean_, dtype=np.float64)

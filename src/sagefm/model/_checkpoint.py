@@ -16,14 +16,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 import sagefm
+from sagefm._constants import CONFIG_FILE, WEIGHTS_FILE
 from sagefm.data._genes import Vocabulary
 from sagefm.errors import CheckpointError, ModelNotFoundError, OutputExistsError
 from sagefm.module._center import CenterNeighborhoodNetwork, make_network
 from sagefm.module._config import NetworkConfig
 from sagefm.module._pooled import PooledNetwork
 
-WEIGHTS_FILE = "model.safetensors"
-CONFIG_FILE = "config.json"
 FORMAT_VERSION = 1
 
 
@@ -165,13 +164,14 @@ def load_checkpoint(folder: str | os.PathLike[str], *, name: str | None = None) 
         network=network.eval(),
         vocabulary=vocabulary,
         name=name or str(folder),
-        sha256=_sha256(folder / WEIGHTS_FILE),
+        sha256=file_sha256(folder / WEIGHTS_FILE),
         training=stored.get("training", {}),
         setup=stored.get("setup", {}),
         history=stored.get("history", {}),
     )
 
 
-def _sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """Return the hash of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from sagefm._constants import BLOCK_ROWS
+from sagefm.data._genes import assign_folds
 from sagefm.metrics._recovery import Recovery
 from sagefm.model._embedding import average, project
 from sagefm.module._objective import Batch, null_rates, read_center
@@ -42,12 +43,6 @@ class ImputedBlock:
     rows: NDArray[np.int64]
     measured: NDArray[np.float32]
     unmeasured: NDArray[np.float32]
-
-
-def assign_folds(genes: NDArray[np.int64], n_vocabulary: int, n_folds: int, rng: int) -> NDArray[np.int64]:
-    """Return the fold of each gene; it depends on the gene and on `rng` alone, not on the other genes."""
-    folds = np.random.default_rng(rng).permutation(n_vocabulary) % n_folds
-    return np.asarray(folds[genes], dtype=np.int64)
 
 
 @torch.inference_mode()
@@ -110,24 +105,27 @@ def impute_section(
     is_wanted = np.isin(section.genes[order], measured)
     parts = project(values, [w_neighborhood[:, a:b] for a, b in pairwise(edges)], block_rows=block_rows)
     whole = torch.stack(parts).sum(dim=0)
+    center_weight = torch.from_numpy(inputs.center_weight)[:, None]
+    around = _neighborhood(inputs, whole, w_neighborhood, mean)
     passes = []
     for (a, b), part in zip(pairwise(edges), parts, strict=True):
         columns = np.flatnonzero(is_wanted[a:b]) + a
         if len(columns):
-            h = _hide_fold(network, inputs, w_neighborhood, mean, (whole, part), slice(a, b), mask)
-            passes.append((slice(a, b), columns, h))
+            h = around
+            if mask == "neighborhood":
+                h = h - _neighborhood(inputs, part, w_neighborhood[:, a:b], mean[a:b])
+            passes.append((slice(a, b), columns, h + center_weight * (whole - part) if network.tied else h))
     if len(unmeasured):
         # What the section did not measure is hidden already.
-        nothing = slice(0, 0)
-        h = _hide_fold(network, inputs, w_neighborhood, mean, (whole, torch.zeros(())), nothing, mask)
-        passes.append((nothing, np.arange(0), h))
+        passes.append((slice(0, 0), np.arange(0), around + center_weight * whole if network.tied else around))
 
     for start in range(0, section.n_spots, block_rows):
         rows = slice(start, min(start + block_rows, section.n_spots))
         batch = Batch(
             genes=genes,
             counts=torch.from_numpy(counts[rows].toarray()).to(device),
-            values=torch.from_numpy(values[rows].toarray()).to(device),
+            # The published center is in the products already.
+            values=torch.empty(0) if network.tied else torch.from_numpy(values[rows].toarray()).to(device),
             neighborhood=torch.empty(0),
             center_weight=torch.from_numpy(inputs.center_weight[rows, None]).to(device),
             mean=mean.to(device),
@@ -165,29 +163,10 @@ def impute_section(
         yield block
 
 
-def _hide_fold(
-    network: SpotNetwork,
-    inputs: SectionInput,
-    w_neighborhood: Tensor,
-    mean: Tensor,
-    products: tuple[Tensor, Tensor],
-    hidden: slice,
-    mask: str,
-) -> Tensor:
-    """Return the first layer with a fold hidden (n_spots, hidden), less bias and the default network's center.
-
-    `products` are those of all genes and of the hidden ones with the first layer's weights.
-    """
-    whole, part = products
-    everywhere = mask == "neighborhood"
-    shown_mean = mean.clone()
-    if everywhere:
-        shown_mean[hidden] = 0
-    h = average(inputs.operator, whole - part if everywhere else whole)
-    h -= torch.from_numpy(inputs.shift)[:, None] * (w_neighborhood @ shown_mean.to(w_neighborhood.device)).cpu()
-    if network.tied:
-        h += torch.from_numpy(inputs.center_weight)[:, None] * (whole - part)
-    return h
+def _neighborhood(inputs: SectionInput, product: Tensor, weight: Tensor, mean: Tensor) -> Tensor:
+    """Return ``weight v`` of some genes for every spot (n_spots, hidden), from their product ``U weight^T``."""
+    shifted = torch.from_numpy(inputs.shift)[:, None] * (weight @ mean.to(weight.device)).cpu()
+    return average(inputs.operator, product) - shifted
 
 
 def _decode(network: SpotNetwork, z: Tensor, genes: Tensor, rates: Tensor) -> Tensor:

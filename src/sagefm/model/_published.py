@@ -18,7 +18,7 @@ from torch import Tensor
 
 from sagefm.data._genes import published_vocabulary
 from sagefm.errors import CheckpointError, ModelNotFoundError
-from sagefm.model._checkpoint import Checkpoint, _sha256, load_checkpoint, save_checkpoint
+from sagefm.model._checkpoint import Checkpoint, file_sha256, load_checkpoint, save_checkpoint
 from sagefm.model._download import cache_folder, fetch, writing
 from sagefm.module._config import NetworkConfig
 from sagefm.module._pooled import PooledNetwork
@@ -155,7 +155,7 @@ def convert_published(path: str | os.PathLike[str], folder: str | os.PathLike[st
         As :func:`load_published`.
     """
     file = _existing(path)
-    return save_checkpoint(read_published(file, sha256=_sha256(file)), folder, overwrite=overwrite)
+    return save_checkpoint(read_published(file, sha256=file_sha256(file)), folder, overwrite=overwrite)
 
 
 def read_published(path: Path, *, sha256: str) -> Checkpoint:
@@ -197,7 +197,7 @@ def read_published(path: Path, *, sha256: str) -> Checkpoint:
 
 
 def _load_copy(path: Path) -> Checkpoint:
-    sha256 = _sha256(path)
+    sha256 = file_sha256(path)
     published = sha256 == PUBLISHED.sha256
     if not published:
         logger.warning(

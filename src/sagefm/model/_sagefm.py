@@ -16,12 +16,12 @@ from scvi.data.fields import CategoricalObsField, LayerField, ObsmField
 from scvi.model.base import BaseModelClass
 
 import sagefm
-from sagefm._constants import SPATIAL_KEY
+from sagefm._constants import SPATIAL_KEY, WEIGHTS_FILE
 from sagefm.data._counts import get_counts
 from sagefm.data._genes import get_gene_names, make_vocabulary
 from sagefm.data._table import coordinates_in_table, get_coordinates, get_libraries, get_table
 from sagefm.errors import ArgumentError, MissingKeyError
-from sagefm.model._checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from sagefm.model._checkpoint import Checkpoint, file_sha256, load_checkpoint, save_checkpoint
 from sagefm.model._fields import NeighborsField
 from sagefm.model._inference import check_pairs, embed_table, impute_table, perturb_table
 from sagefm.model._inputs import TableReader, read_table, resolve_device
@@ -340,7 +340,7 @@ class SAGEFM(BaseModelClass):
             Replace the checkpoint in an existing folder, which is an error otherwise.
         """
         folder = save_checkpoint(self.to_checkpoint(), dir_path, overwrite=overwrite)
-        self._name, self._sha256 = str(folder), load_checkpoint(folder).sha256
+        self._name, self._sha256 = str(folder), file_sha256(folder / WEIGHTS_FILE)
 
     @classmethod
     def load(cls, dir_path: str | os.PathLike[str], adata: Any = None, **setup: Any) -> Self:

@@ -15,6 +15,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 
 from sagefm._arguments import whole_number
+from sagefm._constants import PROFILE_PRIOR
 from sagefm.data._corpus import split_spots
 from sagefm.errors import ArgumentError
 from sagefm.model._loader import SpotBatches, make_loader
@@ -136,7 +137,7 @@ def _set_prior(network: PooledNetwork | CenterNeighborhoodNetwork, inputs: Seque
         return
     prior = np.zeros(network.config.n_genes)
     for section in inputs:
-        totals = section.section.gene_totals.astype(np.float64) + 0.5
+        totals = section.section.gene_totals.astype(np.float64) + PROFILE_PRIOR
         prior[section.section.genes] += totals / totals.sum()
     network.prior = torch.from_numpy(np.maximum(prior / prior.sum(), 1e-9)).float()
 

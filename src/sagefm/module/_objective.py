@@ -9,10 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
+from sagefm._constants import PROFILE_PRIOR
 from sagefm.module._center import SpotNetwork
-
-#: Counts added to every gene's total in the section's profile: no rate is zero.
-PROFILE_PRIOR = 0.5
 
 
 @dataclass(frozen=True)
