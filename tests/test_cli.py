@@ -158,6 +158,40 @@ def test_zarr_in_and_out_equals_h5ad(section: ad.AnnData, file: Path, model: Pat
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
+@pytest.mark.parametrize("form", ["h5ad", "zarr", "zarr dense"])
+def test_lazy(form: str, section: ad.AnnData, model: Path, tmp_path: Path) -> None:
+    """Counts stay in the file, and are not in the output; all else is as it would be."""
+    if form == "zarr dense":
+        section.X = section.X.toarray()
+    path = tmp_path / f"s.{form.split()[0]}"
+    section.write_h5ad(path) if form == "h5ad" else section.write_zarr(path)
+    for verb, extra in (("embed", []), ("impute", []), ("perturb", ["--pairs", tmp_path / "pairs.csv"])):
+        names = section.var_names
+        pd.DataFrame({"source": names[:2], "target": names[2:4]}).to_csv(tmp_path / "pairs.csv", index=False)
+        succeeds(verb, path, "-m", model, "-o", tmp_path / f"{verb}.h5ad", *extra)
+        succeeds(verb, path, "-m", model, "-o", tmp_path / f"{verb}_lazy.h5ad", *extra, "--lazy")
+        whole, lazy = (ad.read_h5ad(tmp_path / f"{verb}{end}.h5ad") for end in ("", "_lazy"))
+        assert lazy.X is None
+        assert list(lazy.obs_names) == list(whole.obs_names)
+        pd.testing.assert_frame_equal(lazy.var, whole.var, rtol=1e-4, atol=1e-6)
+        assert set(lazy.uns) == set(whole.uns)
+        assert set(lazy.layers) == set(whole.layers)
+        for key in whole.obsm:
+            np.testing.assert_allclose(lazy.obsm[key], whole.obsm[key], rtol=1e-4, atol=1e-5)
+        for key in whole.layers:
+            np.testing.assert_allclose(lazy.layers[key], whole.layers[key], rtol=1e-3, atol=1e-5)
+
+
+def test_training_that_was_stopped(section: ad.AnnData, file: Path, tmp_path: Path) -> None:
+    """A state file is written, and taken up."""
+    arguments = ["--hidden", "16,8", "--batch-size", "64"]
+    succeeds("train", file, "-o", tmp_path / "whole", *arguments, "--epochs", "3")
+    succeeds("train", file, "-o", tmp_path / "a", *arguments, "--epochs", "2", "--state-file", tmp_path / "state")
+    succeeds("train", file, "-o", tmp_path / "b", *arguments, "--epochs", "3", "--state-file", tmp_path / "state")
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "a", "b")]
+    assert weights[0] == weights[2] != weights[1]
+
+
 def test_spatialdata_in_and_out(spatialdata_file: Path, model: Path, tmp_path: Path) -> None:
     import spatialdata as sd
 
@@ -371,3 +405,17 @@ def test_convert(tmp_path: Path) -> None:
     assert "exists" in fails(1, "convert", tmp_path / "own.pt", "-o", tmp_path / "converted")
     (tmp_path / "text.pt").write_text("no checkpoint")
     assert "text.pt" in fails(1, "convert", tmp_path / "text.pt", "-o", tmp_path / "other")
+
+
+def test_lazy_does_not_overwrite_its_input(file: Path, model: Path) -> None:
+    before = file.read_bytes()
+    message = fails(1, "embed", file, "-m", model, "-o", file, "--lazy", "--overwrite")
+    assert "they would be lost" in message
+    assert file.read_bytes() == before
+
+
+def test_lazy_layer_of_a_zarr_store(section: ad.AnnData, model: Path, tmp_path: Path) -> None:
+    section.layers["counts"] = section.X.copy()
+    section.X = section.X * 0.5
+    section.write_zarr(tmp_path / "s.zarr")
+    succeeds("embed", tmp_path / "s.zarr", "-m", model, "-o", tmp_path / "o.h5ad", "--lazy", "--layer", "counts")

@@ -1,6 +1,8 @@
 """Embedding a section against the one dense product X W1^T that it contains: time and peak memory.
 
-python tests/benchmarks/embed.py [--spots 3500] [--repeats 5] [--threads 2]
+With --crossover: a block of counts made dense and multiplied, against its sparse product, by the share that is stored.
+
+python tests/benchmarks/embed.py [--spots 3500] [--repeats 5] [--threads 2] [--crossover]
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from scipy import sparse
 import sagefm
 from sagefm.data._genes import published_vocabulary
 from sagefm.model import Checkpoint, load_checkpoint
+from sagefm.model import _embedding as embedding
 from sagefm.model._checkpoint import save_checkpoint
 from sagefm.model._embedding import embed_section
 from sagefm.model._inputs import read_table
@@ -62,14 +65,34 @@ def seconds(function: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
+def crossover(repeats: int) -> None:
+    """Print how long the product of a block takes, dense and sparse."""
+    print("| width | stored | dense, ms | sparse, ms |\n|---|---|---|---|")
+    for width in (512, 1024):
+        weight = torch.rand(width, N_GENES)
+        for share in (0.002, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.12, 0.2):
+            block = sparse.random(512, N_GENES, share, format="csr", dtype=np.float32, rng=0)
+            times = []
+            for below in (0.0, 1.1):
+                embedding.SPARSE_BELOW = below
+                call = partial(embedding.project, block, [weight])
+                call()
+                times.append(1e3 * statistics.median(seconds(call) for _ in range(repeats)))
+            print(f"| {width} | {share:.1%} | {times[0]:.0f} | {times[1]:.0f} |", flush=True)
+
+
 def main() -> None:
     """Print one table; times are medians, in turn, of as many repeats."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--spots", type=int, default=3500)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--crossover", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    if arguments.crossover:
+        crossover(arguments.repeats)
+        return
     adata = section(arguments.spots)
     sagefm.pp.spatial_neighbors(adata)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -1,7 +1,8 @@
-"""sagefm against the published pipeline, step by step, in one run: time, disk, and equality of results.
+"""sagefm against the published pipeline, step by step, in one run: time, memory, disk, and equality of results.
 
 The published pipeline is run on `--sample` spots and its time taken per spot; sagefm runs on the whole section.
-Measurements alternate, and the ratio is the median over rounds.
+Measurements alternate, and the ratio is the median over rounds. The floor is the matrix products that the step cannot
+do without, alone, on dense float32 matrices that are there already; its share is floor / sagefm.
 
 python tests/benchmarks/speed.py [--spots 3500] [--sample 64] [--rounds 3] [--threads 2]
 """
@@ -11,9 +12,14 @@ from __future__ import annotations
 import argparse
 import copy
 import statistics
+import subprocess
+import sys
 import tempfile
+from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,23 +28,153 @@ import torch
 from embed import N_GENES, seconds, section
 
 import sagefm
+from sagefm.data._corpus import TableSections
 from sagefm.data._genes import published_vocabulary
 from sagefm.model import Checkpoint
-from sagefm.model._embedding import embed_section
 from sagefm.model._inputs import read_table
 from sagefm.model._loader import SpotBatches
 from sagefm.module._config import NetworkConfig
 from sagefm.module._network import PublishedNetwork
-from sagefm.module._objective import draw_mask, masked_loss
+from sagefm.module._objective import masked_loss
+
+#: A perturbation reads 20 genes at 5 levels of one source.
+TARGETS, LEVELS = np.arange(100, 120), np.linspace(0, 1, 5)
 
 
-def row(name: str, theirs: list[float], ours: list[float]) -> None:
-    """Print the medians, per spot, and the median ratio."""
+def row(name: str, theirs: list[float], ours: list[float], floor: list[float]) -> None:
+    """Print the medians, per spot, and the median ratios."""
     ratio = statistics.median(a / b for a, b in zip(theirs, ours, strict=True))
-    print(
-        f"| {name} | {1e3 * statistics.median(theirs):.3f} | {1e3 * statistics.median(ours):.4f} | {ratio:.0f} |",
-        flush=True,
-    )
+    share = statistics.median(a / b for a, b in zip(floor, ours, strict=True))
+    cells = " | ".join(f"{1e3 * statistics.median(times):.3f}" for times in (theirs, ours, floor))
+    print(f"| {name} | {cells} | {ratio:.0f} | {share:.2f} |", flush=True)
+
+
+def products(n_spots: int, *shapes: tuple[int, int], backward: bool = False) -> Callable[[], None]:
+    """Return the products of `n_spots` rows with weights (n_in, n_out), and those of their gradients."""
+    parts = []
+    for n_in, n_out in shapes:
+        x, w, g = torch.rand(n_spots, n_in), torch.rand(n_in, n_out), torch.rand(n_spots, n_out)
+        parts.append((x, w, g, torch.empty_like(g), torch.empty_like(w), torch.empty_like(x)))
+
+    def run() -> None:
+        for i, (x, w, g, out, grad, back) in enumerate(parts):
+            torch.mm(x, w, out=out)
+            if backward:
+                torch.mm(x.T, g, out=grad)
+                if i:
+                    torch.mm(g, w.T, out=back)
+
+    run()
+    return run
+
+
+def stored_subgraphs(adata: Any, n_spots: int) -> tuple[list, float, float]:
+    """Build, store and load subgraphs as the published pipeline does; return them, seconds, and bytes a spot."""
+    # A section cut to the sample: its neighborhoods reach into the sample alone, at the same cost.
+    cut = adata[:n_spots]
+    with tempfile.TemporaryDirectory() as folder:
+        paths: list[Path] = []
+        time = seconds(lambda: paths.extend(published.build(cut.X, cut.obsm["spatial"], Path(folder))))
+        disk = sum(path.stat().st_size for path in paths) / n_spots
+        graphs: list = []
+        time += seconds(lambda: graphs.extend(published.load(paths)))
+    return graphs, time, disk
+
+
+def embedding(adata: Any, network: PublishedNetwork, checkpoint: Checkpoint, n_sample: int, n_rounds: int) -> None:
+    """Print the rows on embedding."""
+    whole, forward, stored, built, floors = [], [], [], [], []
+    floor = products(adata.n_obs, (N_GENES, network.config.hidden[0]))
+    fresh = adata.copy()
+    for _ in range(n_rounds):
+        graphs, time, disk = stored_subgraphs(adata, n_sample)
+        forward.append(seconds(partial(published.embed, network, graphs)) / n_sample)
+        whole.append(forward[-1] + time / n_sample)
+        stored.append(seconds(partial(sagefm.tl.embed, adata, checkpoint)) / adata.n_obs)
+        for store in (fresh.uns, fresh.obsp):
+            for key in [key for key in store if key.startswith("sagefm_")]:
+                del store[key]
+        built.append(seconds(partial(sagefm.tl.embed, fresh, checkpoint)) / adata.n_obs)
+        floors.append(seconds(floor) / adata.n_obs)
+    row("embed: whole pipeline / tl.embed, graph stored", whole, stored, floors)
+    row("embed: whole pipeline / tl.embed, graph built", whole, built, floors)
+    row("embed: forward pass alone / tl.embed, graph stored", forward, stored, floors)
+    row("embed: forward pass alone / the product alone", forward, floors, floors)
+
+    # The same neighborhoods for the check: those of the sample.
+    cut = adata[:n_sample].copy()
+    sagefm.tl.embed(cut, checkpoint)
+    expected = published.embed(network, graphs).numpy()
+    same = np.array([set(a) == set(b) for a, b in zip(_members(cut), _members_of(cut.obsm["spatial"]), strict=True)])
+    error = np.abs(cut.obsm["X_sagefm"] - expected)[same].max() / np.abs(expected).max()
+    print(f"| bytes on disk a spot | {disk:,.0f} | 0 | 0 | | |")
+    print(f"| largest difference of embeddings, relative ({same.sum()} spots without a tie) | | {error:.1e} | | | |")
+
+
+def training(adata: Any, network: PublishedNetwork, inputs: Any, batch_size: int, n_rounds: int) -> None:
+    """Print the row on a training step."""
+    graphs, _, _ = stored_subgraphs(adata, batch_size)
+    copies = copy.deepcopy(network).train(), copy.deepcopy(network).pooled().train()
+    optimisers = [
+        torch.optim.Adam(n.parameters(), lr=5e-5, weight_decay=1e-4, fused=i == 1) for i, n in enumerate(copies)
+    ]
+    sections = TableSections([inputs.section], "log1p", 1.0)
+    spots = [np.arange(adata.n_obs)]
+    batches = SpotBatches(sections, spots, n_vocabulary=N_GENES, batch_size=batch_size, seed=0)
+    widths = network.config.hidden
+    small = list(pairwise(widths))
+    floor = products(batch_size, (N_GENES, widths[0]), *small, (widths[-1], N_GENES), backward=True)
+
+    def step(iterator: Iterator[Any]) -> None:
+        batch = next(iterator)
+        optimisers[1].zero_grad()
+        masked_loss(copies[1], batch, batch.draw_mask((0.3, 0.3))).backward()
+        optimisers[1].step()
+
+    iterator = iter(batches)
+    step(iterator)
+    theirs, ours, floors = [], [], []
+    for _ in range(n_rounds):
+        theirs.append(seconds(partial(published.train_step, copies[0], optimisers[0], graphs)) / batch_size)
+        # Several steps: the next batch is made while one is computed.
+        ours.append(seconds(lambda: [step(iterator) for _ in range(4)]) / batch_size / 4)
+        floors.append(seconds(floor) / batch_size)
+    iterator.close()
+    row(f"train step, batch {batch_size}", theirs, ours, floors)
+
+
+def perturbation(adata: Any, network: PublishedNetwork, checkpoint: Checkpoint, n_rounds: int) -> None:
+    """Print the row on a perturbation."""
+    graphs, _, _ = stored_subgraphs(adata, 16)
+    symbols = np.array(checkpoint.vocabulary.symbols)
+    pairs = pd.DataFrame({"source": symbols[0], "target": symbols[TARGETS]})
+    widths = network.config.hidden
+    first = products(adata.n_obs, (N_GENES, widths[0]))
+    small = products(adata.n_obs * len(LEVELS), *pairwise(widths))
+    theirs, ours, floors = [], [], []
+    call = partial(sagefm.tl.perturb, adata, checkpoint, pairs=pairs, n_null=0, progress=False)
+    call()
+    for _ in range(n_rounds):
+        theirs.append(seconds(partial(published.perturb, network, graphs[:4], 0, TARGETS, LEVELS)) / 4)
+        ours.append(seconds(call) / adata.n_obs)
+        floors.append((seconds(first) + seconds(small)) / adata.n_obs)
+    row("perturb: 1 source, 5 levels, 20 targets", theirs, ours, floors)
+
+
+def _members(adata: Any) -> np.ndarray:
+    return adata.obsp["sagefm_connectivities"].indices.reshape(adata.n_obs, 14)
+
+
+def _members_of(coordinates: np.ndarray) -> np.ndarray:
+    from scipy.spatial import cKDTree
+
+    return cKDTree(coordinates).query(coordinates, k=15)[1][:, 1:]
+
+
+def _peak() -> float:
+    """Return the largest memory this process has had, in MB."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 def main() -> None:
@@ -48,95 +184,37 @@ def main() -> None:
     parser.add_argument("--sample", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--memory", choices=["published", "sagefm"], help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     adata = section(arguments.spots)
-    n_spots, n_sample, rounds = adata.n_obs, arguments.sample, range(arguments.rounds)
     network = PublishedNetwork(NetworkConfig.of("published", n_genes=N_GENES)).eval()
     checkpoint = Checkpoint(network=network.pooled().eval(), vocabulary=published_vocabulary(), name="published")
     sagefm.pp.spatial_neighbors(adata)
+    if arguments.memory is not None:
+        # Linux: the peak is that of what follows.
+        Path("/proc/self/clear_refs").write_text("5")
+        before = _peak()
+        if arguments.memory == "published":
+            published.embed(network, stored_subgraphs(adata, arguments.sample)[0])
+        else:
+            sagefm.tl.embed(adata, checkpoint)
+        sys.stdout.write(str(_peak() - before))
+        return
     (inputs,) = read_table(adata, checkpoint.vocabulary).inputs(checkpoint.config)
-    cpu = torch.device("cpu")
-
-    print(f"{n_spots} spots x {N_GENES} genes; milliseconds a spot; the published pipeline on {n_sample} spots")
-    print("| step | published | sagefm | ratio |\n|---|---|---|---|")
-    whole, forward, ours, with_graph = [], [], [], []
-    for _ in rounds:
-        with tempfile.TemporaryDirectory() as folder:
-            paths: list[Path] = []
-            # A section cut to the sample: its neighborhoods reach into the sample alone, at the same cost.
-            cut = adata[:n_sample]
-            build = seconds(
-                lambda cut=cut, paths=paths, folder=folder: paths.extend(
-                    published.build(cut.X, cut.obsm["spatial"], Path(folder))
-                )
-            )
-            disk = sum(path.stat().st_size for path in paths) / n_sample
-            graphs: list = []
-            load = seconds(lambda graphs=graphs, paths=paths: graphs.extend(published.load(paths)))
-        forward.append(seconds(partial(published.embed, network, graphs)) / n_sample)
-        whole.append(forward[-1] + (build + load) / n_sample)
-        ours.append(seconds(partial(sagefm.tl.embed, adata, checkpoint)) / n_spots)
-        fresh = adata.copy()
-        del fresh.uns["sagefm_neighbors"], fresh.obsp["sagefm_connectivities"], fresh.obsp["sagefm_distances"]
-        with_graph.append(seconds(partial(sagefm.tl.embed, fresh, checkpoint)) / n_spots)
-    row("embed, whole pipeline / tl.embed, graph stored", whole, ours)
-    row("embed, whole pipeline / tl.embed, graph built", whole, with_graph)
-    row("embed, forward pass alone / tl.embed, graph stored", forward, ours)
-    print(f"disk: {disk / 1e6:.2f} MB a spot / none")
-
-    # The same neighborhoods for the check: those of the sample.
-    cut = adata[:n_sample].copy()
-    sagefm.tl.embed(cut, checkpoint)
-    expected = published.embed(network, graphs).numpy()
-    same = np.array([set(a) == set(b) for a, b in zip(_members(cut), _members_of(cut.obsm["spatial"]), strict=True)])
-    error = np.abs(cut.obsm["X_sagefm"] - expected)[same].max() / np.abs(expected).max()
-    print(f"largest difference of embeddings {error:.1e} relative ({same.sum()} spots without a tie at rank 15)")
-
-    theirs, mine = [], []
-    copies = copy.deepcopy(network).train(), copy.deepcopy(network).pooled().train()
-    optimisers = [
-        torch.optim.Adam(n.parameters(), lr=5e-5, weight_decay=1e-4, fused=i == 1) for i, n in enumerate(copies)
-    ]
-    batches = SpotBatches([inputs], [np.arange(n_spots)], n_vocabulary=N_GENES, batch_size=n_sample, seed=0)
-    generator = torch.Generator().manual_seed(0)
-
-    def step(batch_iterator: object) -> None:
-        batch = next(batch_iterator)
-        optimisers[1].zero_grad()
-        masked_loss(copies[1], batch, draw_mask(batch.counts.shape, (0.3, 0.3), generator)).backward()
-        optimisers[1].step()
-
-    iterator = iter(batches)
-    step(iterator)
-    for _ in rounds:
-        theirs.append(seconds(partial(published.train_step, copies[0], optimisers[0], graphs)) / n_sample)
-        mine.append(seconds(partial(step, iterator)) / n_sample)
-    row(f"train step, batch {n_sample}", theirs, mine)
-
-    theirs, mine = [], []
-    symbols = np.array(checkpoint.vocabulary.symbols)
-    pairs = pd.DataFrame({"source": symbols[0], "target": symbols[100:120]})
-    levels = np.linspace(0, 1, 5)
-    for _ in rounds:
-        theirs.append(seconds(partial(published.perturb, network, graphs[:4], 0, np.arange(100, 120), levels)) / 4)
-        mine.append(
-            seconds(partial(sagefm.tl.perturb, adata, checkpoint, pairs=pairs, n_null=0, progress=False)) / n_spots
-        )
-    row("perturb, 1 source, 5 levels, 20 targets", theirs, mine)
-    floor = seconds(partial(embed_section, checkpoint.network, inputs, cpu)) / n_spots
-    print(f"embedding without reading and checking the table: {1e3 * floor:.3f} ms a spot")
-
-
-def _members(adata: object) -> np.ndarray:
-    return adata.obsp["sagefm_connectivities"].indices.reshape(adata.n_obs, 14)
-
-
-def _members_of(coordinates: np.ndarray) -> np.ndarray:
-    from scipy.spatial import cKDTree
-
-    return cKDTree(coordinates).query(coordinates, k=15)[1][:, 1:]
+    print(f"{adata.n_obs} spots x {N_GENES} genes; ms a spot; the published pipeline on {arguments.sample} spots")
+    print("| step | published | sagefm | floor | published / sagefm | floor / sagefm |\n|---|---|---|---|---|---|")
+    embedding(adata, network, checkpoint, arguments.sample, arguments.rounds)
+    for batch_size in (64, 256):
+        training(adata, network, inputs, batch_size, arguments.rounds)
+    perturbation(adata, network, checkpoint, arguments.rounds)
+    grown = []
+    for which in ("published", "sagefm"):
+        command = [sys.executable, __file__, "--memory", which, "--spots", str(arguments.spots)]
+        command += ["--sample", str(arguments.sample)]
+        grown.append(float(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+    print(f"| memory to embed ({arguments.sample} spots / all), MB | {grown[0]:.0f} | {grown[1]:.0f} | | | |")
 
 
 if __name__ == "__main__":

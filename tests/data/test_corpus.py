@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from sagefm.data._corpus import Section, iter_batches, make_input, split_spots
+from sagefm.data._corpus import TableSections, split_spots
 from sagefm.data._graph import nearest_neighbors
+from sagefm.data._section import Section, make_input
 from sagefm.errors import ArgumentError, CoordinatesError
 
 
@@ -37,7 +38,6 @@ def section() -> Section:
 
 def test_totals(section):
     dense = section.counts.toarray()
-    np.testing.assert_array_equal(section.totals, dense.sum(axis=1))
     np.testing.assert_array_equal(section.gene_totals, dense.sum(axis=0))
     assert (section.n_spots, section.n_genes) == dense.shape
 
@@ -120,7 +120,7 @@ def test_inputs_that_cannot_be_made(section):
 def test_whole_sections_are_held_out():
     sections = [make_section(20 + i, seed=i) for i in range(10)]
     for seed in range(5):
-        train, validation = split_spots(sections, 0.2, np.random.default_rng(seed))
+        train, validation = split_spots(TableSections(sections, "log1p", 1.0), 0.2, np.random.default_rng(seed))
         held = [len(v) > 0 for v in validation]
         assert sum(held) == 2
         for section, t, v in zip(sections, train, validation, strict=True):
@@ -129,7 +129,9 @@ def test_whole_sections_are_held_out():
 
 @pytest.mark.parametrize("size", [0.001, 0.5, 0.999])
 def test_a_section_is_left_on_both_sides(size):
-    train, validation = split_spots([make_section(20), make_section(20, seed=1)], size, np.random.default_rng(0))
+    train, validation = split_spots(
+        TableSections([make_section(20), make_section(20, seed=1)], "log1p", 1.0), size, np.random.default_rng(0)
+    )
     assert sorted(map(len, train)) == sorted(map(len, validation)) == [0, 20]
 
 
@@ -139,7 +141,7 @@ def test_share_of_one_section(n_spots):
     section = make_section(n_spots, 2)
     shares = []
     for seed in range(30):
-        (train,), (validation,) = split_spots([section], 0.1, np.random.default_rng(seed))
+        (train,), (validation,) = split_spots(TableSections([section], "log1p", 1.0), 0.1, np.random.default_rng(seed))
         assert np.array_equal(np.sort(np.append(train, validation)), np.arange(n_spots))
         assert len(train)
         shares.append(len(validation) / n_spots)
@@ -150,14 +152,17 @@ def test_share_of_one_section(n_spots):
 def test_held_out_tiles_are_compact():
     """Most neighbors of a held-out spot are held out with it: a random choice of spots would leave nine in ten."""
     section = make_section(2500, 2)
-    (_,), (validation,) = split_spots([section], 0.1, np.random.default_rng(0))
+    (_,), (validation,) = split_spots(TableSections([section], "log1p", 1.0), 0.1, np.random.default_rng(0))
     inside = np.isin(section.neighbors[validation].indices, validation).mean()
     assert inside > 0.6
 
 
 def test_split_is_its_seed():
     section = make_section(1000, 2)
-    splits = [split_spots([section], 0.1, np.random.default_rng(seed))[1][0] for seed in (0, 0, 1)]
+    splits = [
+        split_spots(TableSections([section], "log1p", 1.0), 0.1, np.random.default_rng(seed))[1][0]
+        for seed in (0, 0, 1)
+    ]
     np.testing.assert_array_equal(splits[0], splits[1])
     assert not np.array_equal(splits[0], splits[2])
 
@@ -166,14 +171,14 @@ def test_split_is_its_seed():
 def test_spots_on_a_line_or_at_one_place(coordinates):
     section = make_section(40)
     section = Section(section.counts, section.genes, section.neighbors, section.rows, coordinates)
-    (train,), (validation,) = split_spots([section], 0.2, np.random.default_rng(0))
+    (train,), (validation,) = split_spots(TableSections([section], "log1p", 1.0), 0.2, np.random.default_rng(0))
     assert len(train)
     assert np.array_equal(np.sort(np.append(train, validation)), np.arange(40))
 
 
 def test_nothing_held_out():
     sections = [make_section(20), make_section(30)]
-    train, validation = split_spots(sections, 0, np.random.default_rng(0))
+    train, validation = split_spots(TableSections(sections, "log1p", 1.0), 0, np.random.default_rng(0))
     assert [len(rows) for rows in train] == [20, 30]
     assert not any(len(rows) for rows in validation)
 
@@ -181,30 +186,4 @@ def test_nothing_held_out():
 @pytest.mark.parametrize("size", [-0.1, 1, 1.5, np.nan])
 def test_share_outside_its_range(size):
     with pytest.raises(ArgumentError, match="validation_size="):
-        split_spots([make_section(20)], size, np.random.default_rng(0))
-
-
-# Batches
-
-
-@pytest.mark.parametrize("seed", [None, 0])
-@pytest.mark.parametrize("batch_size", [1, 7, 16, 1000])
-def test_batches_hold_every_spot_once(batch_size, seed):
-    spots = [np.arange(0, 50, 2), np.arange(0), np.arange(33)]
-    rng = None if seed is None else np.random.default_rng(seed)
-    seen: list[list[int]] = [[], [], []]
-    for section, rows in iter_batches(spots, batch_size, rng):
-        assert 0 < len(rows) <= 1.5 * batch_size
-        assert (np.diff(rows) > 0).all()
-        seen[section] += rows.tolist()
-    assert [sorted(rows) for rows in seen] == [rows.tolist() for rows in spots]
-
-
-def test_batches_are_shuffled_by_their_seed():
-    spots = [np.arange(100), np.arange(80)]
-    orders = [[(s, *rows) for s, rows in iter_batches(spots, 16, np.random.default_rng(seed))] for seed in (0, 0, 1)]
-    assert orders[0] == orders[1]
-    assert orders[0] != orders[2]
-    assert len({section for section, *_ in orders[0][:6]}) == 2, "sections are mixed"
-    in_order = [(section, *rows) for section, rows in iter_batches(spots, 16)]
-    assert [section for section, *_ in in_order] == sorted(section for section, *_ in in_order)
+        split_spots(TableSections([make_section(20)], "log1p", 1.0), size, np.random.default_rng(0))

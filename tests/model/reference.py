@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch_geometric.data import Data
 
-from sagefm.data._corpus import Section
+from sagefm.data._section import Section
 from sagefm.module._center import CenterNeighborhoodNetwork
 from sagefm.module._network import PublishedNetwork
 from sagefm.module._objective import PROFILE_PRIOR

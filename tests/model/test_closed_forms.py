@@ -11,8 +11,9 @@ from anndata import AnnData
 import sagefm
 from sagefm.data._genes import Vocabulary, assign_folds
 from sagefm.model import Checkpoint
-from sagefm.model._inference import check_pairs, impute_table, perturb_table
+from sagefm.model._impute_table import impute_table
 from sagefm.model._inputs import read_table
+from sagefm.model._perturb_table import check_pairs, perturb_table
 from sagefm.model._perturbation import draw_null_genes
 from sagefm.module._center import CenterNeighborhoodNetwork
 from sagefm.module._config import NetworkConfig

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from anndata import AnnData
 
 import sagefm
@@ -129,3 +130,19 @@ def test_perturbation_finds_the_sign_of_planted_effects() -> None:
     scores = model.perturb(pairs=planted[["source", "target"]])
     agree = np.sign(scores["effect"]) == np.sign(planted["strength"])
     assert agree.mean() >= 0.9
+
+
+@pytest.mark.parametrize("architecture", ["default", "published"])
+def test_bfloat16(sections: AnnData, architecture: str) -> None:
+    """Lightning's mixed precision: products in bfloat16, to a percent of the loss in float32."""
+    found = []
+    for precision in ("32-true", "bf16-mixed"):
+        adata = sections.copy()
+        SAGEFM.setup_anndata(adata, library_key="library")
+        hidden = (32, 16) if architecture == "default" else (32, 16, 16, 16, 16)
+        model = SAGEFM(adata, architecture=architecture, hidden=hidden, dropout=0.0)
+        model.train(max_epochs=4, batch_size=64, lr=1e-3, precision=precision, accelerator="cpu", progress=False)
+        assert all(parameter.dtype == torch.float32 for parameter in model.module.parameters())
+        found.append(model.history["validation_loss"].iloc[-1, 0])
+    assert found[1] == pytest.approx(found[0], rel=0.01)
+    assert found[1] != found[0]

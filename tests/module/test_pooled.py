@@ -12,10 +12,10 @@ from torch_geometric.data import Data
 from torch_geometric.nn import SAGEConv
 
 import sagefm
-from sagefm.data._corpus import Section, make_input
 from sagefm.data._counts import get_counts
 from sagefm.data._genes import match_genes, published_vocabulary
 from sagefm.data._graph import averaging, get_neighbors
+from sagefm.data._section import Section, make_input
 from sagefm.model._embedding import embed_section
 from sagefm.module._center import CenterNeighborhoodNetwork
 from sagefm.module._config import PUBLISHED_HIDDEN, NetworkConfig
@@ -136,9 +136,9 @@ def test_gradients_and_optimiser_steps_equal_pyg(section: Section, dense: torch.
             values=torch.from_numpy(inputs.dense_values(spots)).double(),
             neighborhood=torch.from_numpy(inputs.dense_neighborhood(spots)).double(),
             center_weight=torch.from_numpy(inputs.center_weight[spots, None]).double(),
-            mean=torch.from_numpy(inputs.mean).double(),
-            gene_totals=torch.from_numpy(section.gene_totals).double(),
-            n_section=section.n_spots,
+            mean=torch.from_numpy(inputs.mean).double()[None],
+            gene_totals=torch.from_numpy(section.gene_totals).double()[None],
+            n_section=torch.tensor([[float(section.n_spots)]]).double(),
         )
         pooled_loss = masked_loss(pooled, batch, mask[:, section.genes])
         pooled_loss.backward()

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 #: Files that mark a zarr store, of formats 3 and 2.
 _ZARR_MARKS = ("zarr.json", ".zgroup")
+#: Parts of AnnData that are read though the counts are not.
+_SMALL_PARTS = ("obs", "var", "obsm", "obsp", "varm", "uns")
 _COMPRESSIONS = ("gzip", "lzf")
 
 
@@ -71,8 +73,10 @@ def is_zarr(path: Path) -> bool:
     return path.is_dir() and any((path / mark).is_file() for mark in _ZARR_MARKS)
 
 
-def read_section(path: Path) -> Any:
+def read_section(path: Path, *, lazy: bool = False) -> Any:
     """Return AnnData, or SpatialData if the store is one.
+
+    With `lazy`, of AnnData: ``X`` stays in the file.
 
     Raises
     ------
@@ -83,10 +87,16 @@ def read_section(path: Path) -> Any:
 
     try:
         if path.is_file():
-            return anndata.read_h5ad(path)
+            return anndata.read_h5ad(path, backed="r" if lazy else None)
         import zarr
 
-        attributes = dict(zarr.open_group(path, mode="r").attrs)
+        group = zarr.open_group(path, mode="r")
+        attributes = dict(group.attrs)
+        if attributes.get("encoding-type") == "anndata" and lazy:
+            parts = {key: anndata.io.read_elem(group[key]) for key in _SMALL_PARTS if key in group}
+            stored: Any = group.get("layers", {})
+            layers = {key: _stored(stored[key]) for key in stored}
+            return anndata.AnnData(X=_stored(group["X"]) if "X" in group else None, layers=layers, **parts)
         if attributes.get("encoding-type") == "anndata":
             return anndata.read_zarr(path)
         if "spatialdata_attrs" in attributes:
@@ -97,6 +107,14 @@ def read_section(path: Path) -> Any:
         raise ArgumentError(f"{path} cannot be read: {error}") from error
     kind = attributes.get("encoding-type", "no AnnData and no SpatialData")
     raise ArgumentError(f"{path} is a zarr store of {kind}; expected AnnData or SpatialData.")
+
+
+def _stored(element: Any) -> Any:
+    """Return a matrix of a zarr store, which stays there."""
+    import anndata
+
+    is_sparse = str(element.attrs.get("encoding-type", "")).endswith("_matrix")
+    return anndata.io.sparse_dataset(element) if is_sparse else element
 
 
 def check_output(path: Path | None, *, overwrite: bool) -> None:
@@ -165,6 +183,15 @@ def write_section(data: Any, path: Path, *, table: AnnData, compression: str | N
             table.write_zarr(staged)
         else:
             data.write(staged)
+
+
+def without_counts(table: AnnData, key: str) -> AnnData:
+    """Return a table of lazily read counts without these: its other parts, and the layer `key`."""
+    from anndata import AnnData
+
+    parts = {name: dict(getattr(table, name)) for name in ("obsm", "obsp", "varm", "uns")}
+    layers = {key: table.layers[key]} if key in table.layers else None
+    return AnnData(obs=table.obs, var=table.var, shape=None if layers else table.shape, layers=layers, **parts)
 
 
 @contextmanager

@@ -110,8 +110,10 @@ def _counts(table: AnnData, layer: str | None) -> str:
     import numpy as np
 
     from sagefm.data._counts import get_counts
+    from sagefm.data._stored import iter_blocks
 
-    totals = np.asarray(get_counts(table, layer).sum(axis=1, dtype=np.float64)).ravel()
+    blocks = iter_blocks(get_counts(table, layer))
+    totals = np.concatenate([np.asarray(block.sum(axis=1, dtype=np.float64)).ravel() for _, block in blocks])
     text = f"raw counts, median {np.median(totals):,.0f} a spot"
     n_empty = int((totals == 0).sum())
     return f"{text}; ! {n_empty} spots have none" if n_empty else text

@@ -67,10 +67,14 @@ verb_options = apply(
         "--batch-size", type=click.IntRange(min=1), help="Spots made dense at a time; same result, other memory."
     ),
     device_option,
+    click.option(
+        "--lazy", is_flag=True,
+        help="Leave X in the file and read it in blocks, for sections larger than memory; the output is then without it.",
+    ),
     compression_option,
     overwrite_option,
     debug_option,
-)
+)  # fmt: skip
 
 
 def split_genes(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -> list[str] | None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from sagefm.model import SAGEFM
 
 _LIBRARY_KEY = "library"
-_TRAINING_ARGUMENTS = ("batch_size", "validation_size", "mask_fraction", "lr", "weight_decay", "seed")
+_TRAINING_ARGUMENTS = ("batch_size", "validation_size", "mask_fraction", "lr", "weight_decay", "seed", "state_file")
 
 
 def _split_widths(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -> list[int] | None:
@@ -64,6 +64,10 @@ _training_options = apply(
     click.option(
         "--patience", type=click.IntRange(min=0), default=10, show_default=True,
         help="Stop after this many epochs without a better validation loss; 0 never stops early.",
+    ),
+    click.option(
+        "--state-file", type=click.Path(path_type=Path, dir_okay=False),
+        help="File for the state of training, written after every epoch. If it is there, training goes on from it.",
     ),
 )  # fmt: skip
 
@@ -210,6 +214,7 @@ def join_sections(
 
     from sagefm.data._counts import get_counts
     from sagefm.data._genes import get_gene_names, to_symbols
+    from sagefm.data._stored import to_memory
     from sagefm.data._table import get_coordinates, get_libraries, get_table
 
     stems = [path.stem for path in paths]
@@ -225,7 +230,7 @@ def join_sections(
             is_first = ~genes.duplicated()
             # Names of spots are rarely unique over files, and nothing else of `obs` is needed.
             tables[title] = anndata.AnnData(
-                get_counts(table, layer)[:, is_first],
+                to_memory(get_counts(table, layer))[:, is_first],
                 obs=pd.DataFrame(
                     {_LIBRARY_KEY: [f"{title}/{libraries[code]}" if library_key else title for code in codes]},
                     index=[f"{name}-{title}" for name in table.obs_names],

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from sagefm._constants import EMBEDDING_KEY, IMPUTED_KEY, PERTURB_KEY, UNS_KEY
-from sagefm.cli._files import OutputPath, check_output, read_section, replacing, write_section
+from sagefm.cli._files import OutputPath, check_output, read_section, replacing, without_counts, write_section
 from sagefm.cli._options import TABLE_ARGUMENTS, read_genes, seed_option, split_genes, verb_options
 from sagefm.cli._run import report
 from sagefm.errors import ArgumentError
@@ -48,7 +48,7 @@ def embed(section: Path, model: str, output: Path, key_added: str | None, **opti
     vectors = table.obsm[key]
     _report_run(section, table, table.uns[UNS_KEY][key])
     report("embedding", f'obsm["{key}"], {vectors.shape[0]:,} spots x {vectors.shape[1]} dimensions')
-    _close(data, table, output, options)
+    _close(data, table, key, output, options)
 
 
 @click.command(short_help="Genes predicted at every spot, measured or not.")
@@ -112,7 +112,7 @@ def impute(
     )
     _report_run(section, table, table.uns[UNS_KEY][key])
     _report_imputation(table, key, wanted is not None)
-    _close(data, table, output, options)
+    _close(data, table, key, output, options)
 
 
 @click.command(short_help="Response of genes to a gene set in the neighborhood.")
@@ -194,7 +194,7 @@ def perturb(
     report("effects", f"in {result['params']['response_unit']}; the strongest by |z|:")
     strongest = scores.sort_values("z", key=abs, ascending=False).head(_SHOWN)
     echo_table(strongest[["source", "target", "effect", "rho", "z", "pval", "qval"]])
-    _close(data, table, output, options)
+    _close(data, table, key, output, options)
     if scores_file is not None:
         write_scores(scores, scores_file)
         click.echo(f"Wrote {scores_file}")
@@ -218,7 +218,11 @@ def _open(section: Path, output: Path, options: dict[str, Any], *others: Path | 
         check_output(path, overwrite=options["overwrite"])
     from sagefm.data._table import get_table
 
-    data = read_section(section)
+    if options["lazy"] and output.resolve() == section.resolve():
+        raise ArgumentError(
+            f"{output} is the input, and --lazy writes no counts: they would be lost. Choose another path."
+        )
+    data = read_section(section, lazy=options["lazy"])
     return data, get_table(data, table_key=options["table_key"])
 
 
@@ -226,7 +230,9 @@ def _arguments(options: dict[str, Any]) -> dict[str, Any]:
     return {name: options[name] for name in (*TABLE_ARGUMENTS, "batch_size", "device")}
 
 
-def _close(data: Any, table: AnnData, output: Path, options: dict[str, Any]) -> None:
+def _close(data: Any, table: AnnData, key: str, output: Path, options: dict[str, Any]) -> None:
+    if options["lazy"] and data is table:
+        data = table = without_counts(table, key)
     write_section(data, output, table=table, compression=options["compression"])
     click.echo(f"Wrote {output}")
 

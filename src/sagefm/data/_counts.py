@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import sparse
 
+from sagefm.data._stored import StoredMatrix, as_csr, is_stored
 from sagefm.errors import CountsError, MissingKeyError
 
 if TYPE_CHECKING:
@@ -14,11 +16,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def get_counts(table: AnnData, layer: str | None = None) -> sparse.csr_matrix:
-    """Return raw counts as CSR float32 (n_spots, n_vars), checked; the table is left as it is.
+def get_counts(table: AnnData, layer: str | None = None) -> sparse.csr_matrix | StoredMatrix:
+    """Return raw counts (n_spots, n_vars); the table is left as it is.
 
-    Dense, CSR and CSC matrices of any numeric type, views and backed files give equal results.
-    The values may share memory with the table: they are read only.
+    Dense, CSR and CSC matrices of any numeric type, views, backed files and Dask arrays give equal results.
+    Those in memory are checked and returned as CSR float32, which may share memory with the table and is read only.
+    Those in a file (dense or CSR) or a Dask array stay there, and are checked as they are read.
 
     Parameters
     ----------
@@ -41,18 +44,18 @@ def get_counts(table: AnnData, layer: str | None = None) -> sparse.csr_matrix:
     matrix: Any = table.X if layer is None else table.layers[layer]
     if matrix is None:
         raise MissingKeyError(f"{where} is empty. Pass the layer that holds raw counts: layer=...")
-    if hasattr(matrix, "to_memory"):  # backed sparse dataset
+    if is_stored(matrix):
+        return StoredMatrix(matrix, partial(_checked, where=where))
+    if hasattr(matrix, "to_memory"):  # backed CSC
         matrix = matrix.to_memory()
-    elif hasattr(matrix, "compute"):  # dask
-        matrix = matrix.compute()
     elif not sparse.issparse(matrix):
         matrix = np.asarray(matrix)
-    values = matrix.data if sparse.issparse(matrix) else matrix
-    check_counts(values, where=where)
-    counts = sparse.csr_matrix(matrix, dtype=np.float32)
-    if not counts.has_canonical_format:
-        counts = counts.copy()
-        counts.sum_duplicates()
+    check_counts(matrix.data if sparse.issparse(matrix) else matrix, where=where)
+    return as_csr(matrix)
+
+
+def _checked(counts: sparse.csr_matrix, where: str) -> sparse.csr_matrix:
+    check_counts(counts.data, where=where)
     return counts
 
 
@@ -88,18 +91,22 @@ def log1p(counts: sparse.csr_matrix) -> sparse.csr_matrix:
     return with_values(counts, np.log1p(counts.data))
 
 
-def log_normalize(counts: sparse.csr_matrix, totals: NDArray[np.floating], scale: float) -> sparse.csr_matrix:
+def log_normalize(
+    counts: sparse.csr_matrix, scale: float, totals: NDArray[np.floating] | None = None
+) -> sparse.csr_matrix:
     """Return u = log(1 + scale x / total); a spot without counts gives zeros.
 
     Parameters
     ----------
     counts
         Raw counts (n_spots, n_genes).
-    totals
-        Counts of each spot (n_spots,).
     scale
         Counts that every spot is brought to.
+    totals
+        Sizes of the spots (n_spots,); their counts if left out.
     """
+    if totals is None:
+        totals = np.asarray(counts.sum(axis=1, dtype=np.float64), dtype=np.float32).ravel()
     factors = np.repeat(scale / np.maximum(totals, 1), np.diff(counts.indptr)).astype(np.float32)
     return with_values(counts, np.log1p(counts.data * factors))
 

@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib.resources import files
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -83,7 +83,7 @@ def make_vocabulary(names: pd.Index, genes: Sequence[str] | str | None = None) -
         if genes != "published":
             raise ArgumentError(f"vocabulary={genes!r}; expected 'published' or gene names.")
         return published_vocabulary()
-    return Vocabulary(tuple(str(gene) for gene in genes))
+    return Vocabulary(tuple(str(symbol) for symbol in to_symbols(pd.Index([str(gene) for gene in genes]))))
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def to_symbols(names: pd.Index) -> NDArray[np.object_]:
     )
 
 
-def get_gene_names(table: AnnData, gene_key: str | None = None) -> pd.Index:
+def get_gene_names(table: Any, gene_key: str | None = None) -> pd.Index:
     """Return the gene names of a table: ``var_names``, or the column `gene_key` of ``var``.
 
     Raises
@@ -151,7 +151,7 @@ def get_gene_names(table: AnnData, gene_key: str | None = None) -> pd.Index:
             raise MissingKeyError(
                 f"gene_key={gene_key!r} is not a column of adata.var; found {list(table.var.columns)}."
             )
-        return pd.Index(table.var[gene_key].astype(str))
+        return pd.Index(np.asarray(table.var[gene_key], dtype=object)).astype(str)
     if not table.var_names.is_unique:
         twice = table.var_names[table.var_names.duplicated()].unique()
         raise GenesError(

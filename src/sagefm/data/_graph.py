@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
 
+#: Distance of neighboring spots of Visium, and what is taken for such an array (ST: 200), in um.
+VISIUM_PITCH, MIN_PITCH, MAX_PITCH = 100.0, 50.0, 250.0
+#: Spots of the largest Visium array (11 mm).
+MAX_SPOTS = 14_336
+
 logger = logging.getLogger(__name__)
 
 
@@ -112,6 +117,7 @@ def build_neighbors(
         _warn_duplicates(coordinates[rows], names[code])
         found, distances[rows] = nearest_neighbors(coordinates[rows], n_neighbors)
         neighbors[rows] = rows[found]
+        _warn_bins(table, names[code], float(np.median(distances[rows, 0])), len(rows))
     indptr = np.arange(0, neighbors.size + 1, n_neighbors)
     shape = (table.n_obs, table.n_obs)
     ones = np.ones(neighbors.size)
@@ -249,6 +255,32 @@ def _warn_duplicates(coordinates: NDArray[np.float64], name: str) -> None:
             f"{len(coordinates) - n_unique} spots{f' of {name}' if name else ''} have the coordinates of another spot; "
             f"neighbors at the same distance are taken in the order of the table. "
             f"Several sections in one table? Pass library_key=...",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
+def _warn_bins(table: AnnData, name: str, pitch: float, n_spots: int) -> None:
+    """Warn where the spots of a library are far closer together, or farther apart, than those of Visium."""
+    spatial = table.uns.get("spatial", {})
+    library = spatial.get(name) or (next(iter(spatial.values())) if len(spatial) == 1 else {})
+    scale = library.get("scalefactors", {})
+    if "microns_per_pixel" in scale:
+        micrometers = pitch * float(scale["microns_per_pixel"])
+        is_far = not MIN_PITCH <= micrometers <= MAX_PITCH
+        found, width = f"spots are {micrometers:.3g} um apart", f"{pitch * VISIUM_PITCH / micrometers:.4g}"
+    elif "bin_size_um" in scale:
+        micrometers = float(scale["bin_size_um"])
+        is_far = not MIN_PITCH <= micrometers <= MAX_PITCH
+        found, width = f"bins of {micrometers:.3g} um", f"{pitch * VISIUM_PITCH / micrometers:.4g}"
+    else:
+        is_far = n_spots > MAX_SPOTS
+        found, width = f"{n_spots:,} spots, where a Visium section has at most {MAX_SPOTS:,}", "..."
+    if is_far:
+        warnings.warn(
+            f"Found {found}{f' in {name}' if name else ''}; the neighborhood of {N_SPOTS} spots stands for spots 100 um "
+            f"apart (Visium). Small bins can be added up: sagefm.pp.aggregate_bins(adata, width={width}), with the "
+            f"width of 100 um in the unit of the coordinates.",
             UserWarning,
             stacklevel=3,
         )

@@ -48,6 +48,11 @@ def get_table(data: Any, *, table_key: str | None = None, mod: str | None = None
         table = data
     else:
         raise ArgumentError(f"Found an object of type {type(data).__name__}; expected AnnData, SpatialData or MuData.")
+    if table.is_view and table.isbacked:
+        raise ArgumentError(
+            "Found a view of a table whose counts are in a file: results cannot be written to it. Pass the whole table, "
+            "or take the part to memory: adata = adata[...].to_memory()"
+        )
     if table.n_obs == 0 or table.n_vars == 0:
         raise ArgumentError(
             f"Found a table of {table.n_obs} spots x {table.n_vars} genes; expected at least one of each."
@@ -71,7 +76,9 @@ def get_column(table: AnnData, key: str, *, argument: str) -> pd.Series:
     """Return a column of ``obs``, or an error that lists the columns there are."""
     if key not in table.obs:
         raise MissingKeyError(f"{argument}={key!r} is not a column of adata.obs; found {_names(table.obs.columns)}.")
-    return table.obs[key]
+    column = table.obs[key]
+    # Of a table that is read lazily, a column is an xarray.
+    return column if isinstance(column, pd.Series) else pd.Series(np.asarray(column), index=table.obs_names)
 
 
 def get_coordinates(table: AnnData, spatial_key: str = SPATIAL_KEY) -> NDArray[np.float64]:

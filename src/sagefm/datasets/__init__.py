@@ -1,4 +1,4 @@
-"""Sections to work on at once: two real ones that ship with the package, and a simulator with a known truth."""
+"""Sections: two real ones that ship with the package, a simulator with a known truth, and corpora of files."""
 
 from __future__ import annotations
 
@@ -6,17 +6,23 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from sagefm.data._files import Corpus
     from sagefm.datasets._bundled import dlpfc, synovium
     from sagefm.datasets._simulate import simulate
 
-__all__ = ["dlpfc", "simulate", "synovium"]
+__all__ = ["Corpus", "dlpfc", "simulate", "synovium"]
 
-_MODULES = {"dlpfc": "_bundled", "simulate": "_simulate", "synovium": "_bundled"}
+_MODULES = {
+    "Corpus": "sagefm.data._files",
+    "dlpfc": "sagefm.datasets._bundled",
+    "simulate": "sagefm.datasets._simulate",
+    "synovium": "sagefm.datasets._bundled",
+}
 
 
 def __getattr__(name: str) -> object:
     if name in _MODULES:
-        return getattr(import_module(f"sagefm.datasets.{_MODULES[name]}"), name)
+        return getattr(import_module(_MODULES[name]), name)
     raise AttributeError(f"module 'sagefm.datasets' has no attribute {name!r}")
 
 

@@ -139,6 +139,6 @@ def _components(
     """Return loadings (n_components, n_genes), scaled so that scores have unit variance, and the mean of u."""
     from sklearn.decomposition import PCA
 
-    normalized = log_normalize(counts[train], totals[train], scale).astype(np.float64)
+    normalized = log_normalize(counts[train], scale, totals[train]).astype(np.float64)
     pca = PCA(n_components, svd_solver="arpack", random_state=0).fit(normalized)
     return pca.components_ * np.sqrt(pca.explained_variance_)[:, None], np.asarray(pca.mean_, dtype=np.float64)

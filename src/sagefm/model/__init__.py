@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sagefm.model._checkpoint import Checkpoint, load_checkpoint
+    from sagefm.model._pretrain import pretrain
     from sagefm.model._published import load_published
     from sagefm.model._sagefm import SAGEFM
 
@@ -15,8 +16,9 @@ _MODULES = {
     "Checkpoint": "_checkpoint",
     "load_checkpoint": "_checkpoint",
     "load_published": "_published",
+    "pretrain": "_pretrain",
 }
-__all__ = ["SAGEFM", "Checkpoint", "load_checkpoint", "load_published"]
+__all__ = ["SAGEFM", "Checkpoint", "load_checkpoint", "load_published", "pretrain"]
 
 
 def __getattr__(name: str) -> object:

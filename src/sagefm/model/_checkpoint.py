@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -17,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 import sagefm
 from sagefm._constants import CONFIG_FILE, WEIGHTS_FILE
+from sagefm.data._files import file_sha256
 from sagefm.data._genes import Vocabulary
 from sagefm.errors import CheckpointError, ModelNotFoundError, OutputExistsError
 from sagefm.module._center import CenterNeighborhoodNetwork, make_network
@@ -169,9 +169,3 @@ def load_checkpoint(folder: str | os.PathLike[str], *, name: str | None = None) 
         setup=stored.get("setup", {}),
         history=stored.get("history", {}),
     )
-
-
-def file_sha256(path: Path) -> str:
-    """Return the hash of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -13,6 +13,7 @@ from torch.nn.functional import linear
 
 from sagefm._constants import BLOCK_ROWS
 from sagefm.data._genes import assign_folds
+from sagefm.data._stored import iter_blocks
 from sagefm.metrics._recovery import Recovery
 from sagefm.model._embedding import average, project
 from sagefm.module._objective import Batch, null_rates, read_center
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from sagefm.data._corpus import SectionInput
+    from sagefm.data._section import SectionInput
     from sagefm.module._center import SpotNetwork
 
 
@@ -94,18 +95,21 @@ def impute_section(
     # Genes are put in the order of their folds, so that a fold is a range of columns.
     order = np.argsort(folds, kind="stable")
     edges = np.searchsorted(folds[order], np.arange(n_folds + 1)).tolist()
-    values, counts = inputs.values[:, order], section.counts[:, order]
-    genes = torch.from_numpy(section.genes[order]).to(device)
+    inputs = inputs.with_genes(order)
+    section = inputs.section
+    genes = torch.from_numpy(section.genes).to(device)
     w_center, w_neighborhood, bias = network.first_layer(genes)
-    mean = torch.from_numpy(inputs.mean[order])
-    gene_totals = torch.from_numpy(section.gene_totals[order]).to(device)
+    mean = torch.from_numpy(inputs.mean).to(device)
+    gene_totals = torch.from_numpy(section.gene_totals).to(device)[None]
 
     measured, unmeasured = np.intersect1d(requested, section.genes), np.setdiff1d(requested, section.genes)
-    output = np.searchsorted(measured, section.genes[order])
-    is_wanted = np.isin(section.genes[order], measured)
-    parts = project(values, [w_neighborhood[:, a:b] for a, b in pairwise(edges)], block_rows=block_rows)
-    whole = torch.stack(parts).sum(dim=0)
-    center_weight = torch.from_numpy(inputs.center_weight)[:, None]
+    output = np.searchsorted(measured, section.genes)
+    is_wanted = np.isin(section.genes, measured)
+    parts = project(inputs.values, [w_neighborhood[:, a:b] for a, b in pairwise(edges)], block_rows=block_rows)
+    whole = parts[0].clone()
+    for part in parts[1:]:
+        whole += part
+    center_weight = torch.from_numpy(inputs.center_weight).to(device)[:, None]
     around = _neighborhood(inputs, whole, w_neighborhood, mean)
     passes = []
     for (a, b), part in zip(pairwise(edges), parts, strict=True):
@@ -119,18 +123,17 @@ def impute_section(
         # What the section did not measure is hidden already.
         passes.append((slice(0, 0), np.arange(0), around + center_weight * whole if network.tied else around))
 
-    for start in range(0, section.n_spots, block_rows):
-        rows = slice(start, min(start + block_rows, section.n_spots))
+    for rows, counts in iter_blocks(section.counts, block_rows):
         batch = Batch(
             genes=genes,
-            counts=torch.from_numpy(counts[rows].toarray()).to(device),
+            counts=torch.from_numpy(counts.toarray()).to(device),
             # The published center is in the products already.
-            values=torch.empty(0) if network.tied else torch.from_numpy(values[rows].toarray()).to(device),
+            values=torch.empty(0) if network.tied else torch.from_numpy(inputs.transform(counts).toarray()).to(device),
             neighborhood=torch.empty(0),
             center_weight=torch.from_numpy(inputs.center_weight[rows, None]).to(device),
-            mean=mean.to(device),
+            mean=mean[None],
             gene_totals=gene_totals,
-            n_section=section.n_spots,
+            n_section=torch.tensor([[float(section.n_spots)]], device=device),
         )
         block = ImputedBlock(
             section.rows[rows],
@@ -141,7 +144,7 @@ def impute_section(
             is_hidden = torch.zeros((1, len(genes)), dtype=torch.bool, device=device)
             is_hidden[:, hidden] = True
             rates = null_rates(batch.counts, gene_totals, is_hidden)
-            h = h_of_section[rows].to(device) + bias
+            h = h_of_section[rows] + bias
             if not network.tied:
                 h = h + linear(read_center(network, batch, is_hidden, rates), w_center)
             z = network.encode(h)
@@ -165,7 +168,7 @@ def impute_section(
 
 def _neighborhood(inputs: SectionInput, product: Tensor, weight: Tensor, mean: Tensor) -> Tensor:
     """Return ``weight v`` of some genes for every spot (n_spots, hidden), from their product ``U weight^T``."""
-    shifted = torch.from_numpy(inputs.shift)[:, None] * (weight @ mean.to(weight.device)).cpu()
+    shifted = torch.from_numpy(inputs.shift).to(mean.device)[:, None] * (weight @ mean)
     return average(inputs.operator, product) - shifted
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, IterableDataset
 
-from sagefm.data._corpus import iter_batches
+from sagefm._constants import PROFILE_PRIOR
+from sagefm.data._batches import count_batches, plan_batches, shard_spots
+from sagefm.data._stored import prefetch
+from sagefm.model._resident import ResidentInput
 from sagefm.module._objective import Batch
 
 if TYPE_CHECKING:
@@ -16,66 +18,177 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from sagefm.data._corpus import SectionInput
+    from sagefm.data._batches import Part
+    from sagefm.data._corpus import Sections
+    from sagefm.data._section import SectionInput
 
 
-class SpotBatches(IterableDataset):
-    """Batches of spots of some sections, a batch of one section.
+class SpotBatches:
+    """Batches of spots of some sections, made in a thread while the one before is computed.
+
+    An epoch depends on `seed`, its number and `n_shards` alone: the same parts make the same batches on one process
+    or on several, and a run that was interrupted goes on as it would have.
 
     Parameters
     ----------
-    inputs
-        What the network reads of each section.
+    sections
+        The sections; read when first needed, and dropped when no batch of the epoch needs them any more.
     spots
         Spots to go through, one array a section.
     n_vocabulary
         Size of the vocabulary.
     batch_size
-        Spots of a batch.
+        Spots that a shard gives to a batch.
     seed
-        Seed of the order, different in each epoch; None keeps the order of the sections.
+        Seed of order and masks.
+    shuffle
+        Another order and other masks in each epoch; the order of the sections and the same masks otherwise.
+    window
+        Sections that are mixed at a time; all if left out.
+    n_shards
+        Parts that the sections are cut into, one a process, or several.
+
+    Notes
+    -----
+    With :attr:`device` a GPU, sections are kept there while they are needed and fit, and batches made there.
     """
 
     def __init__(
         self,
-        inputs: Sequence[SectionInput],
+        sections: Sections,
         spots: Sequence[NDArray[np.int64]],
         *,
         n_vocabulary: int,
         batch_size: int,
-        seed: int | None,
+        seed: int,
+        shuffle: bool = True,
+        window: int | None = None,
+        n_shards: int = 1,
     ) -> None:
-        self.inputs = inputs
-        self.spots = spots
+        self.sections = sections
+        self.shards = shard_spots(spots, n_shards)
         self.n_vocabulary = n_vocabulary
         self.batch_size = batch_size
         self.seed = seed
+        self.shuffle = shuffle
+        self.window = window
+        #: Number of the epoch.
         self.epoch = 0
+        #: Shards of this process.
+        self.own = range(n_shards)
+        #: Where batches are made.
+        self.device = torch.device("cpu")
+        self._resident: dict[int, ResidentInput] = {}
 
     def __len__(self) -> int:
-        return sum(1 for _ in iter_batches(self.spots, self.batch_size))
+        return max(count_batches(spots, self.batch_size) for spots in self.shards)
 
     def __iter__(self) -> Iterator[Batch]:
-        rng = None if self.seed is None else np.random.default_rng([self.seed, self.epoch])
-        self.epoch += 1
-        for section, rows in iter_batches(self.spots, self.batch_size, rng):
-            yield self._batch(self.inputs[section], rows)
+        return prefetch(self._batches())
 
-    def _batch(self, inputs: SectionInput, rows: NDArray[np.int64]) -> Batch:
-        section = inputs.section
-        complete = section.n_genes == self.n_vocabulary
-        return Batch(
-            genes=None if complete else torch.from_numpy(section.genes),
-            counts=torch.from_numpy(inputs.dense_counts(rows)),
-            values=torch.from_numpy(inputs.dense_values(rows)),
-            neighborhood=torch.from_numpy(inputs.dense_neighborhood(rows)),
-            center_weight=torch.from_numpy(inputs.center_weight[rows, None]),
-            mean=torch.from_numpy(inputs.mean),
-            gene_totals=torch.from_numpy(section.gene_totals),
-            n_section=section.n_spots,
-        )
+    def profile(self) -> NDArray[np.float64]:
+        """Return the sum of the profiles of the sections of this process, each summing to one (n_vocabulary,)."""
+        total = np.zeros(self.n_vocabulary)
+        for i in range(len(self.shards[0])):
+            # Several shards may share a section: it counts for the first.
+            owner = next((shard for shard, spots in enumerate(self.shards) if len(spots[i])), None)
+            if owner in self.own:
+                section = self.sections[i].section
+                counts = section.gene_totals.astype(np.float64) + PROFILE_PRIOR
+                total[section.genes] += counts / counts.sum()
+        return total
+
+    def _batches(self) -> Iterator[Batch]:
+        epoch = [self.epoch] if self.shuffle else []
+        plans = {}
+        for shard in self.own:
+            rng = np.random.default_rng([self.seed, shard, *epoch]) if self.shuffle else None
+            plans[shard] = plan_batches(self.shards[shard], self.batch_size, rng, self.window)
+        last = {i: step for plan in plans.values() for step, parts in enumerate(plan) for i, _ in parts}
+        loaded: dict[int, SectionInput | ResidentInput] = {}
+        for step in range(len(self)):
+            parts: list[Part] = []
+            seeds = []
+            for shard, plan in plans.items():
+                of_shard = plan[step] if step < len(plan) else []
+                parts += of_shard
+                entropy = [self.seed, int(self.shuffle), shard, step, *epoch]
+                seed = np.random.default_rng(entropy).integers(2**63)
+                seeds.append((sum(len(rows) for _, rows in of_shard), int(seed)))
+            if not parts:
+                # This process has no spots left; the others wait for its gradients.
+                parts = [(next(iter(loaded), 0), np.arange(0))]
+            for i, _ in parts:
+                if i not in loaded:
+                    loaded[i] = self._load(i)
+            yield make_batch([(loaded[i], rows) for i, rows in parts], self.n_vocabulary, tuple(seeds))
+            loaded = {i: inputs for i, inputs in loaded.items() if last.get(i, -1) > step or len(loaded) == 1}
+
+    def _load(self, i: int) -> SectionInput | ResidentInput:
+        if self.device.type == "cpu":
+            return self.sections[i]
+        if i in self._resident:
+            return self._resident[i]
+        inputs = self.sections[i]
+        free, total = torch.cuda.mem_get_info(self.device)
+        if free - ResidentInput.n_bytes(inputs) < total / 3:
+            return inputs  # room for batches comes first
+        made = ResidentInput(inputs, self.device)
+        if self.window is None:
+            self._resident[i] = made
+        return made
 
 
-def make_loader(batches: SpotBatches) -> DataLoader[Batch]:
-    """Return a loader that passes batches on as they are."""
-    return DataLoader(batches, batch_size=None)
+def make_batch(
+    parts: Sequence[tuple[SectionInput | ResidentInput, NDArray[np.int64]]],
+    n_vocabulary: int,
+    seeds: tuple[tuple[int, int], ...],
+) -> Batch:
+    """Return spots of some sections as one batch.
+
+    Its columns are the sections' genes where these are the same, and otherwise the vocabulary, a gene that a section
+    did not measure marked as such.
+
+    Parameters
+    ----------
+    parts
+        Sections, and rows of each.
+    n_vocabulary
+        Size of the vocabulary.
+    seeds
+        Spots and seed of each group whose genes are hidden together.
+    """
+    genes = parts[0][0].section.genes
+    is_same = all(np.array_equal(inputs.section.genes, genes) for inputs, _ in parts[1:])
+    n_genes = len(genes) if is_same else n_vocabulary
+    device = next((part.device for part, _ in parts if isinstance(part, ResidentInput)), torch.device("cpu"))
+    sizes = [len(rows) for _, rows in parts]
+    dense = {n: torch.empty((sum(sizes), n_genes), device=device) for n in ("counts", "values", "neighborhood")}
+    by_section = {name: np.zeros((len(parts), n_genes), np.float32) for name in ("mean", "gene_totals")}
+    measured = np.zeros((len(parts), n_genes), dtype=bool)
+    for i, ((inputs, rows), end) in enumerate(zip(parts, np.cumsum(sizes).tolist(), strict=True)):
+        columns: Any = slice(None) if is_same else inputs.section.genes
+        for name, whole in dense.items():
+            fill, at = getattr(inputs, f"dense_{name}"), whole[end - len(rows) : end]
+            if is_same and isinstance(inputs, ResidentInput):
+                fill(rows, out=at)
+            elif is_same and device.type == "cpu":
+                fill(rows, out=at.numpy())
+            else:
+                at.zero_()[:, columns] = torch.as_tensor(fill(rows), device=device)
+        by_section["mean"][i, columns] = inputs.mean
+        by_section["gene_totals"][i, columns] = inputs.section.gene_totals
+        measured[i, columns] = True
+    weight = np.concatenate([inputs.center_weight[rows] for inputs, rows in parts])
+    section = np.repeat(np.arange(len(parts)), sizes)
+    batch = Batch(
+        genes=None if n_genes == n_vocabulary else torch.from_numpy(genes),
+        center_weight=torch.from_numpy(weight[:, None]),
+        n_section=torch.tensor([[float(inputs.section.n_spots)] for inputs, _ in parts]),
+        section=None if len(parts) == 1 else torch.from_numpy(section),
+        measured=None if is_same else torch.from_numpy(measured),
+        seeds=seeds,
+        **{name: torch.from_numpy(values) for name, values in by_section.items()},
+        **dense,
+    )
+    return batch if device.type == "cpu" else batch.to(device, non_blocking=True)

@@ -19,6 +19,7 @@ from scipy import sparse, stats
 from torch import Tensor
 
 from sagefm._constants import BLOCK_ROWS
+from sagefm.data._stored import iter_blocks, take_columns
 from sagefm.model._embedding import first_layer
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from sagefm.data._corpus import SectionInput
+    from sagefm.data._section import SectionInput
     from sagefm.module._center import SpotNetwork
 
 
@@ -41,16 +42,19 @@ class PreparedSection:
     h
         Output of the first layer, nothing hidden (n_spots, hidden).
     values
-        ``U`` as CSC (n_spots, n_genes): a gene's values are a slice.
+        ``U`` of the genes that are needed, as CSC (n_spots, n_needed): a gene's values are a slice.
+    mean
+        ``u_mean`` of these genes (n_needed,).
     neighbors
         Operator without the diagonal (n_spots, n_spots).
     column
-        Column of each vocabulary gene in ``values``, -1 if not measured (n_vocabulary,).
+        Column of each vocabulary gene in ``values``, -1 if not measured or not needed (n_vocabulary,).
     """
 
     inputs: SectionInput
     h: Tensor
     values: sparse.csc_matrix
+    mean: NDArray[np.float32]
     neighbors: sparse.csr_matrix
     column: NDArray[np.int64]
 
@@ -79,14 +83,34 @@ class Response:
 
 
 @torch.inference_mode()
-def prepare_section(network: SpotNetwork, inputs: SectionInput, device: torch.device) -> PreparedSection:
-    """Return what all perturbations of a section share."""
-    operator = inputs.operator
+def prepare_section(
+    network: SpotNetwork, inputs: SectionInput, genes: NDArray[np.int64], device: torch.device
+) -> PreparedSection:
+    """Return what all perturbations of a section share.
+
+    Parameters
+    ----------
+    network
+        The network.
+    inputs
+        What it reads of the section.
+    genes
+        Vocabulary positions of all genes that will be set, read or hidden (n_needed,).
+    device
+        Device to compute on.
+    """
+    section, operator = inputs.section, inputs.operator
     neighbors = sparse.csr_matrix(operator - sparse.diags_array(operator.diagonal()), dtype=np.float32)
+    first = first_layer(network, inputs, device)
+    starts = range(0, section.n_spots, BLOCK_ROWS)
+    h = torch.cat([first.h(slice(start, start + BLOCK_ROWS)) for start in starts])
+    needed = np.flatnonzero(np.isin(section.genes, genes))
     column = np.full(network.config.n_genes, -1)
-    column[inputs.section.genes] = np.arange(inputs.section.n_genes)
-    h = first_layer(network, inputs, device).h
-    return PreparedSection(inputs, h, sparse.csc_matrix(inputs.values), neighbors, column)
+    column[section.genes[needed]] = np.arange(len(needed))
+    blocks = [block for _, block in iter_blocks(take_columns(inputs.values, needed))]
+    values = sparse.csc_matrix(sparse.vstack(blocks))
+    mean = np.asarray(values.mean(axis=0, dtype=np.float64), np.float32).ravel() * inputs.is_relative
+    return PreparedSection(inputs, h, values, mean, neighbors, column)
 
 
 def value_range(sections: Sequence[PreparedSection], gene: int) -> tuple[float, float]:
@@ -138,13 +162,13 @@ def perturb_source(
     changes, null_sum, n_spots = [], np.zeros(len(null_genes)), 0
     for section in sections:
         inputs = section.inputs
-        mean = np.where(section.column[hidden] >= 0, inputs.mean[section.column[hidden]], 0.0).astype(np.float32)
+        mean = np.where(section.column[hidden] >= 0, section.mean[section.column[hidden]], 0.0).astype(np.float32)
         center = inputs.center_weight[:, None] * (_values(section, hidden) - mean)
         received = section.neighbors @ _values(section, np.array([source]))[:, 0]
         weight = np.asarray(section.neighbors.sum(axis=1), dtype=np.float32).ravel()
         for start in range(0, len(center), block_rows):
             rows = slice(start, start + block_rows)
-            h = section.h[rows].to(device) - torch.from_numpy(center[rows]).to(device) @ w_hidden.T
+            h = section.h[rows] - torch.from_numpy(center[rows]).to(device) @ w_hidden.T
             step = torch.outer(torch.from_numpy(weight[rows]).to(device), dose)
             step -= torch.from_numpy(received[rows]).to(device)[:, None]
             z = network.encode(h[:, None, :] + step[:, :, None] * w_source)

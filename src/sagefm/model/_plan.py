@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from lightning.pytorch import LightningModule
 
-from sagefm.module._objective import Batch, draw_mask, masked_deviance, masked_loss
+from sagefm.module._objective import Batch, masked_deviance, masked_loss
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from sagefm.model._loader import SpotBatches
     from sagefm.module._center import CenterNeighborhoodNetwork
     from sagefm.module._config import NetworkConfig
     from sagefm.module._pooled import PooledNetwork
@@ -63,20 +64,22 @@ class TrainingPlan(LightningModule):
         Network to train, in place.
     training
         Hyperparameters.
-    seed
-        Seed of the masks. Those of validation are the same in every epoch.
+    batches
+        Batches of training, and of validation if there is any: told their epoch, and the shards of this process.
     """
 
     def __init__(
-        self, network: PooledNetwork | CenterNeighborhoodNetwork, training: TrainingConfig, *, seed: int
+        self,
+        network: PooledNetwork | CenterNeighborhoodNetwork,
+        training: TrainingConfig,
+        *batches: SpotBatches,
     ) -> None:
         super().__init__()
         self.network = network
         self.training_config = training
-        self.seed = seed
+        self.batches = batches
         self.logged: dict[str, list[float]] = {}
         self.best: tuple[float, int, dict[str, Tensor]] | None = None
-        self._generator: torch.Generator | None = None
         self._sums: dict[str, Tensor] = {}
 
     def configure_optimizers(self) -> Any:
@@ -94,20 +97,38 @@ class TrainingPlan(LightningModule):
         monitor = "validation_loss" if has_validation else "train_loss"
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": monitor}}
 
+    def setup(self, stage: str) -> None:
+        """Choose the shards of this process, of several in turn, and where batches are made; find the training profile."""
+        root = self.trainer.strategy.root_device
+        for batches in self.batches:
+            batches.own = range(self.trainer.global_rank, len(batches.shards), self.trainer.world_size)
+            batches.device = root if root.type == "cuda" else torch.device("cpu")
+        prior: Tensor | None = getattr(self.network, "prior", None)
+        if prior is not None and stage == "fit":
+            # The mean profile of the sections, for genes that a later table lacks.
+            profile = torch.from_numpy(self.batches[0].profile())
+            if self.trainer.world_size > 1:
+                profile = torch.as_tensor(self.trainer.strategy.reduce(profile.to(root), reduce_op="sum"))
+            prior.copy_((profile / profile.sum()).clamp(min=1e-9))
+
     def on_train_epoch_start(self) -> None:
-        """Start the epoch's sums; training masks are seeded once."""
-        if self._generator is None:
-            self._generator = torch.Generator(self.device).manual_seed(self.seed)
+        """Start the epoch's order and sums."""
+        self.batches[0].epoch = self.current_epoch
         self._sums = {}
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of a batch on freshly hidden genes."""
-        if self._generator is None:
-            raise RuntimeError("training_step was called outside of an epoch.")
-        mask = draw_mask(batch.counts.shape, self.training_config.mask_fraction, self._generator)
+        # Dropout; the masks have generators of their own.
+        torch.manual_seed(batch.seeds[0][1])
+        mask = batch.draw_mask(self.training_config.mask_fraction)
         loss = masked_loss(self.network, batch, mask)
-        self._add("train", loss=loss.detach() * mask.sum(), hidden=mask.sum())
-        return loss
+        hidden = mask.sum()
+        self._add("train", loss=loss.detach() * hidden, hidden=hidden)
+        if self.trainer.world_size == 1:
+            return loss
+        # Processes average their gradients: weighted, that is the mean over all that is hidden.
+        mean_hidden = self.trainer.strategy.reduce(hidden.float(), reduce_op="mean")
+        return loss * hidden / torch.as_tensor(mean_hidden).clamp(min=1)
 
     def on_train_epoch_end(self) -> None:
         """Record the epoch; without validation, its end is its best."""
@@ -115,13 +136,12 @@ class TrainingPlan(LightningModule):
         self._append("learning_rate", float(self.trainer.optimizers[0].param_groups[0]["lr"]))
 
     def on_validation_epoch_start(self) -> None:
-        """Start the sums, and draw the masks of every validation anew from the same seed."""
-        self._validation_generator = torch.Generator(self.device).manual_seed(self.seed + 1)
+        """Start the sums of validation, which interrupt those of training."""
         self._validation_sums, self._sums = self._sums, {}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Add the loss of a held-out batch."""
-        mask = draw_mask(batch.counts.shape, self.training_config.mask_fraction, self._validation_generator)
+        mask = batch.draw_mask(self.training_config.mask_fraction)
         loss, model, null = masked_deviance(self.network, batch, mask)
         self._add("validation", loss=loss * mask.sum(), hidden=mask.sum(), model=model, null=null)
 
@@ -143,7 +163,8 @@ class TrainingPlan(LightningModule):
             self._sums[key] = self._sums.get(key, torch.zeros((), dtype=dtype, device=self.device)) + value
 
     def _record(self, stage: str) -> float:
-        sums = {name.removeprefix(f"{stage}_"): float(value) for name, value in self._sums.items()}
+        total = {name: self.trainer.strategy.reduce(value, reduce_op="sum") for name, value in self._sums.items()}
+        sums = {name.removeprefix(f"{stage}_"): float(value) for name, value in total.items()}
         loss = sums["loss"] / max(sums["hidden"], 1)
         self._append(f"{stage}_loss", loss)
         if "null" in sums:

@@ -16,9 +16,10 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from sagefm.data._files import file_sha256
 from sagefm.data._genes import published_vocabulary
 from sagefm.errors import CheckpointError, ModelNotFoundError
-from sagefm.model._checkpoint import Checkpoint, file_sha256, load_checkpoint, save_checkpoint
+from sagefm.model._checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from sagefm.model._download import cache_folder, fetch, writing
 from sagefm.module._config import NetworkConfig
 from sagefm.module._pooled import PooledNetwork

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 import pandas as pd
 import rich.pretty  # noqa: F401  scvi-tools 1.4 uses it in view_anndata_setup without importing it
-import torch
 from anndata import AnnData
 from scipy import sparse
 from scvi.data import AnnDataManager
@@ -17,14 +16,18 @@ from scvi.model.base import BaseModelClass
 
 import sagefm
 from sagefm._constants import SPATIAL_KEY, WEIGHTS_FILE
+from sagefm.data._corpus import TableSections
 from sagefm.data._counts import get_counts
+from sagefm.data._files import file_sha256
 from sagefm.data._genes import get_gene_names, make_vocabulary
 from sagefm.data._table import coordinates_in_table, get_coordinates, get_libraries, get_table
 from sagefm.errors import ArgumentError, MissingKeyError
-from sagefm.model._checkpoint import Checkpoint, file_sha256, load_checkpoint, save_checkpoint
+from sagefm.model._checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from sagefm.model._embedding import embed_table
 from sagefm.model._fields import NeighborsField
-from sagefm.model._inference import check_pairs, embed_table, impute_table, perturb_table
+from sagefm.model._impute_table import impute_table
 from sagefm.model._inputs import TableReader, read_table, resolve_device
+from sagefm.model._perturb_table import check_pairs, perturb_table
 from sagefm.model._pretrained import resolve_model
 from sagefm.model._train import as_frame, fit
 from sagefm.module._center import make_network
@@ -51,19 +54,16 @@ class SAGEFM(BaseModelClass):
         Widths of the layers, the last that of the embedding. (256, 64) or the published widths if left out.
     likelihood
         ``"poisson"`` or ``"negative_binomial"`` (default architecture).
-    dropout
-        Share of hidden units dropped in training (default architecture).
-    scale
-        Counts that spots are brought to before log1p (default architecture).
+    dropout, scale
+        Share of hidden units dropped in training, and counts that spots are brought to before log1p (default
+        architecture).
     vocabulary
         Genes of the model, in order; ``"published"`` for the 14,558 of the published network; those of `adata` if
         left out.
     seed
         Seed of the parameters' initial values.
-    table_key
-        Table of a SpatialData object.
-    mod
-        Modality of a MuData object.
+    table_key, mod
+        Table of a SpatialData object, modality of a MuData object.
 
     Examples
     --------
@@ -76,8 +76,7 @@ class SAGEFM(BaseModelClass):
 
     Notes
     -----
-    Parameters are saved as safetensors and JSON, never as pickle. See the method page of the documentation for the
-    equations, and :mod:`sagefm.module` for their code.
+    Saved as safetensors and JSON, never as pickle. The equations are those of :mod:`sagefm.module`.
     """
 
     def __init__(
@@ -108,9 +107,7 @@ class SAGEFM(BaseModelClass):
             scale=scale,
             dropout=dropout,
         )
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.module = make_network(config).eval()
+        self.module = make_network(config, seed).eval()
         self._name, self._sha256 = "SAGEFM", ""
         self._training: dict[str, Any] = {}
         self._describe()
@@ -133,26 +130,20 @@ class SAGEFM(BaseModelClass):
         ----------
         adata
             Table of raw counts.
-        layer
-            Layer with raw counts; ``X`` if left out.
-        spatial_key
-            Coordinates in ``obsm`` (n_spots, 2).
-        library_key
-            Column of ``obs`` that names the section of each spot.
-        gene_key
-            Column of ``var`` with gene symbols or Ensembl ids; ``var_names`` if left out.
-        neighbors_key
-            A spatial graph of yours; the 14 nearest spots if left out.
+        layer, spatial_key, library_key, gene_key, neighbors_key
+            As in :func:`sagefm.tl.embed`.
         **kwargs
             Passed on by scvi-tools when a setup is transferred.
 
         Raises
         ------
-        sagefm.errors.SagefmError
-            See :mod:`sagefm.errors`; `adata` is then as it was.
+        SagefmError
+            `adata` is then as it was.
         """
         if not isinstance(adata, AnnData):
             raise ArgumentError(f"Found {type(adata).__name__}: call setup_spatialdata or setup_mudata.")
+        if not isinstance(adata.obs, pd.DataFrame):
+            raise ArgumentError("adata.obs is read lazily, which scvi-tools cannot: adata.obs = adata.obs.to_memory()")
         setup_method_args = cls._get_setup_method_args(**locals())
         get_table(adata)
         get_gene_names(adata, gene_key)
@@ -197,46 +188,51 @@ class SAGEFM(BaseModelClass):
         weight_decay: float | None = None,
         early_stopping: bool = True,
         patience: int = 10,
+        n_shards: int | None = None,
+        state_file: str | os.PathLike[str] | None = None,
         seed: int = 0,
         progress: bool = True,
         **trainer_kwargs: Any,
     ) -> None:
         """Train on the table's sections.
 
-        Of several sections, whole ones are held out for validation, never spots: neighbors share counts. Of a
-        single section, square tiles are. The parameters of the best epoch are kept.
+        Of several sections, whole ones are held out for validation, never spots: neighbors share counts. Of a single
+        one, square tiles are. The parameters of the best epoch are kept.
 
         Parameters
         ----------
         max_epochs
             Passes through the training spots.
         accelerator, devices
-            As in Lightning.
+            As in Lightning; one device unless ``strategy="ddp"`` is passed, and then each trains on sections of its own.
         batch_size
             Spots of a step.
         validation_size
             Share of the spots to hold out; 0 for none.
         mask_fraction
-            Share of each spot's genes that is hidden, or the range it is drawn from.
-        lr
-            Learning rate; that of the architecture if left out (published: 5e-5).
-        weight_decay
-            Weight decay; that of the architecture if left out (published: 1e-4).
-        early_stopping
+            Share of each spot's genes that is hidden, or its range.
+        lr, weight_decay
+            Learning rate and weight decay; those of the architecture if left out (published: 5e-5 and 1e-4).
+        early_stopping, patience
             Stop after `patience` epochs without a better validation loss.
-        patience
-            Epochs.
+        n_shards
+            Parts that the sections are cut into, one for each process if left out. A step takes `batch_size` spots of
+            each: the same number gives the same steps on one process and on several.
+        state_file
+            File that the state of training is written to after every epoch. If it is there, training goes on from it,
+            to the same parameters as without the stop.
         seed
             Seed of split, order and masks: the same seed gives the same parameters on the same machine.
         progress
             Show a progress bar, on a terminal.
         **trainer_kwargs
-            Arguments of :class:`lightning.pytorch.Trainer`.
+            Of :class:`lightning.pytorch.Trainer`.
         """
-        reader = self._reader(None)
+        config, sections = self.module.config, self._reader(None).sections()
         history = fit(
             self.module,
-            reader.inputs(self.module.config),
+            TableSections(sections, config.input, config.scale),
+            self._vocabulary.symbols,
             max_epochs=max_epochs,
             accelerator=accelerator,
             devices=devices,
@@ -246,12 +242,17 @@ class SAGEFM(BaseModelClass):
             lr=lr,
             weight_decay=weight_decay,
             patience=patience if early_stopping else None,
+            n_shards=n_shards,
+            state_file=state_file,
             seed=seed,
             progress=progress and sys.stderr.isatty(),
             **trainer_kwargs,
         )
-        self.history_ = history.frames
-        self.train_indices_, self.validation_indices_ = history.train_indices, history.validation_indices
+        self.history_ = {name: as_frame(name, values) for name, values in history.losses.items()}
+        self.train_indices_, self.validation_indices_ = (
+            np.concatenate([section.rows[rows] for section, rows in zip(sections, spots, strict=True)])
+            for spots in (history.train_spots, history.validation_spots)
+        )
         self._training = {**history.training, "n_spots": self.adata.n_obs}
         self._name, self._sha256 = "SAGEFM", ""
         self.is_trained_ = True
@@ -266,14 +267,12 @@ class SAGEFM(BaseModelClass):
         ----------
         adata
             Another table, read as the one the model was set up with; its genes may differ.
-        batch_size
-            Spots made dense at a time.
-        device
-            ``"auto"``, ``"cpu"``, ``"cuda"``, ...
+        batch_size, device
+            As in :func:`sagefm.tl.embed`.
         """
         self._check_if_trained()
-        reader, on = self._reader(adata), resolve_device(device)
-        return embed_table(reader, self.to_checkpoint(), device=on, batch_size=batch_size)
+        on = resolve_device(device)
+        return embed_table(self._reader(adata), self.to_checkpoint(), device=on, batch_size=batch_size)
 
     def impute(
         self,
@@ -337,7 +336,7 @@ class SAGEFM(BaseModelClass):
         dir_path
             Folder, which must not exist.
         overwrite
-            Replace the checkpoint in an existing folder, which is an error otherwise.
+            Replace the checkpoint in an existing folder; an error otherwise.
         """
         folder = save_checkpoint(self.to_checkpoint(), dir_path, overwrite=overwrite)
         self._name, self._sha256 = str(folder), file_sha256(folder / WEIGHTS_FILE)
@@ -356,15 +355,14 @@ class SAGEFM(BaseModelClass):
         model
             Folder or name.
         adata
-            Table to attach; it is set up as the one of training. Without it, the model embeds, imputes and perturbs
-            any table passed to these methods.
+            Table to attach, set up as the one of training. Without it, the methods are passed one.
         **setup
             Arguments of :meth:`setup_anndata` that differ from those of training.
 
         Raises
         ------
         CheckpointError
-            The folder is no checkpoint, or there is none of this name.
+            There is no checkpoint.
         """
         checkpoint = resolve_model(model)
         self, arguments = cls.__new__(cls), {**checkpoint.setup, **setup}

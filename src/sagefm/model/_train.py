@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,111 +18,136 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 
 from sagefm._arguments import whole_number
-from sagefm._constants import PROFILE_PRIOR
 from sagefm.data._corpus import split_spots
 from sagefm.errors import ArgumentError
-from sagefm.model._loader import SpotBatches, make_loader
+from sagefm.model._loader import SpotBatches
 from sagefm.model._plan import TrainingConfig, TrainingPlan
+from sagefm.model._state import SaveState
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
-    from sagefm.data._corpus import SectionInput
+    from sagefm.data._corpus import Sections
     from sagefm.module._center import CenterNeighborhoodNetwork
     from sagefm.module._pooled import PooledNetwork
 
 
 @dataclass(frozen=True)
 class Fit:
-    """What came of training: losses by epoch, rows of the table that were trained and validated on, parameters."""
+    """What came of training: losses by epoch, spots of each section that were trained and validated on, parameters."""
 
-    frames: dict[str, pd.DataFrame]
-    train_indices: NDArray[np.int64]
-    validation_indices: NDArray[np.int64]
+    losses: dict[str, list[float]]
+    train_spots: list[NDArray[np.int64]]
+    validation_spots: list[NDArray[np.int64]]
     training: dict[str, Any]
 
 
 def fit(
     network: PooledNetwork | CenterNeighborhoodNetwork,
-    inputs: Sequence[SectionInput],
+    sections: Sections,
+    vocabulary: Sequence[str],
     *,
     max_epochs: int,
-    accelerator: str,
-    devices: int | list[int] | str,
-    batch_size: int,
-    validation_size: float,
-    mask_fraction: float | tuple[float, float] | None,
-    lr: float | None,
-    weight_decay: float | None,
-    patience: int | None,
-    seed: int,
-    progress: bool,
+    accelerator: str = "auto",
+    devices: int | list[int] | str = "auto",
+    batch_size: int = 256,
+    validation_size: float = 0.1,
+    groups: Sequence[str] | None = None,
+    mask_fraction: float | tuple[float, float] | None = None,
+    lr: float | None = None,
+    weight_decay: float | None = None,
+    patience: int | None = None,
+    window: int | None = None,
+    n_shards: int | None = None,
+    state_file: str | os.PathLike[str] | None = None,
+    seed: int = 0,
+    progress: bool = False,
     **trainer_kwargs: Any,
 ) -> Fit:
-    """Train a network in place and leave it with the parameters of its best epoch; see ``SAGEFM.train``."""
+    """Train a network in place and leave it with the parameters of its best epoch.
+
+    See ``SAGEFM.train``; `groups` and `window` as in :func:`~sagefm.data._corpus.split_spots` and
+    :func:`~sagefm.data._batches.plan_batches`.
+    """
     max_epochs = whole_number(max_epochs, name="max_epochs", minimum=1)
     batch_size = whole_number(batch_size, name="batch_size", minimum=1)
+    seed = whole_number(seed, name="seed", minimum=0)
+    if window is not None:
+        window = whole_number(window, name="sections_in_memory", minimum=1)
+    if devices == "auto" and not {"strategy", "num_nodes"} & set(trainer_kwargs):
+        devices = 1
     training = TrainingConfig.of(network.config)
     given: dict[str, Any] = {"lr": lr, "weight_decay": weight_decay, "mask_fraction": _as_range(mask_fraction)}
     training = replace(training, **{name: value for name, value in given.items() if value is not None})
-
-    sections = [section.section for section in inputs]
-    train_spots, validation_spots = split_spots(sections, validation_size, np.random.default_rng(seed))
-    common = {"n_vocabulary": network.config.n_genes, "batch_size": batch_size}
-    train = SpotBatches(inputs, train_spots, seed=seed, **common)
+    train_spots, validation_spots = split_spots(sections, validation_size, np.random.default_rng(seed), groups)
     has_validation = any(len(rows) for rows in validation_spots)
-    validation = SpotBatches(inputs, validation_spots, seed=None, **common) if has_validation else None
-    _set_prior(network, inputs)
 
-    plan = TrainingPlan(network.train(), training, seed=seed)
-    callbacks = list(trainer_kwargs.pop("callbacks", []))
-    if patience is not None and validation is not None:
-        callbacks.append(EarlyStopping("validation_loss", patience=patience))
     with _quiet(), torch.random.fork_rng():
-        torch.manual_seed(seed)  # dropout
+        callbacks = list(trainer_kwargs.pop("callbacks", []))
+        if patience is not None and has_validation:
+            callbacks.append(EarlyStopping("validation_loss", patience=patience))
+        options: dict[str, Any] = {
+            "logger": False,
+            "enable_checkpointing": False,
+            "enable_model_summary": False,
+            "enable_progress_bar": progress,
+            "num_sanity_val_steps": 0,
+            **trainer_kwargs,
+        }
         trainer = Trainer(
-            max_epochs=max_epochs,
-            accelerator=accelerator,
-            devices=devices,
-            callbacks=callbacks,
-            **{
-                "logger": False,
-                "enable_checkpointing": False,
-                "enable_model_summary": False,
-                "enable_progress_bar": progress,
-                "num_sanity_val_steps": 0,
-                **trainer_kwargs,
-            },
+            max_epochs=max_epochs, accelerator=accelerator, devices=devices, callbacks=callbacks, **options
         )
-        trainer.fit(plan, make_loader(train), None if validation is None else make_loader(validation))
+        # By name: Lightning does not export the class.
+        if "_MultiProcessingLauncher" in (cls.__name__ for cls in type(trainer.strategy.launcher).__mro__):
+            raise ArgumentError(
+                f"strategy={options.get('strategy')!r} trains in processes that it starts, and what they learn would be "
+                f"lost. Pass strategy='ddp' in a script, started by Python or torchrun, or devices=1 in a notebook."
+            )
+        shards = trainer.world_size if n_shards is None else whole_number(n_shards, name="n_shards", minimum=1)
+        if shards % trainer.world_size:
+            raise ArgumentError(f"n_shards={shards}; expected a multiple of the {trainer.world_size} processes.")
+        make = partial(
+            SpotBatches, n_vocabulary=network.config.n_genes, batch_size=batch_size, seed=seed, n_shards=shards
+        )
+        batches = [make(sections, train_spots, window=window)]
+        if has_validation:
+            batches.append(make(sections, validation_spots, shuffle=False))
+        described = {
+            **training.to_dict(),
+            "batch_size": batch_size,
+            "validation_size": validation_size,
+            "validation_sections": [n for n, rows in zip(sections.names, validation_spots, strict=True) if len(rows)],
+            "seed": seed,
+            "n_shards": shards,
+            "n_sections": len(sections.names),
+        }
+        if state_file is not None:
+            run = {"network": network.config.to_dict(), **described, "window": window, "patience": patience}
+            identity = {"vocabulary": _sha256("\n".join(vocabulary)), "data": sections.fingerprint()}
+            SaveState(Path(state_file), {**run, **identity}).attach(trainer)
+        plan = TrainingPlan(network.train(), training, *batches)
+        trainer.fit(plan, batches[0], batches[1] if has_validation else None)
     if plan.best is not None:
         network.load_state_dict(plan.best[2])
     network.cpu().eval()
-
-    rows = [section.rows for section in sections]
-    return Fit(
-        {name: as_frame(name, values) for name, values in plan.logged.items()},
-        np.concatenate([r[spots] for r, spots in zip(rows, train_spots, strict=True)]),
-        np.concatenate([r[spots] for r, spots in zip(rows, validation_spots, strict=True)]),
-        {
-            **training.to_dict(),
-            "max_epochs": max_epochs,
-            "epochs": len(plan.logged["train_loss"]),
-            "best_epoch": None if plan.best is None else plan.best[1],
-            "batch_size": batch_size,
-            "validation_size": validation_size,
-            "validation_sections": [s.name for s, spots in zip(sections, validation_spots, strict=True) if len(spots)],
-            "seed": seed,
-            "n_sections": len(sections),
-        },
-    )
+    found = {
+        "max_epochs": max_epochs,
+        "epochs": len(plan.logged["train_loss"]),
+        "best_epoch": None if plan.best is None else plan.best[1],
+    }
+    return Fit(plan.logged, train_spots, validation_spots, {**described, **found})
 
 
 def as_frame(name: str, values: list[float]) -> pd.DataFrame:
     """Return a metric by epoch as scvi-tools keeps it in ``history``."""
     return pd.DataFrame({name: values}, index=pd.RangeIndex(len(values), name="epoch"))
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _as_range(fraction: float | tuple[float, float] | None) -> tuple[float, float] | None:
@@ -129,17 +157,6 @@ def _as_range(fraction: float | tuple[float, float] | None) -> tuple[float, floa
     if not 0 < low <= high <= 1:
         raise ArgumentError(f"mask_fraction={fraction!r}; expected a share above 0 and at most 1, or a range of such.")
     return float(low), float(high)
-
-
-def _set_prior(network: PooledNetwork | CenterNeighborhoodNetwork, inputs: Sequence[SectionInput]) -> None:
-    """Store the mean profile of the sections, each with the same weight, for genes that a later table lacks."""
-    if not hasattr(network, "prior"):
-        return
-    prior = np.zeros(network.config.n_genes)
-    for section in inputs:
-        totals = section.section.gene_totals.astype(np.float64) + PROFILE_PRIOR
-        prior[section.section.genes] += totals / totals.sum()
-    network.prior = torch.from_numpy(np.maximum(prior / prior.sum(), 1e-9)).float()
 
 
 @contextmanager

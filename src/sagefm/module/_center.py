@@ -99,6 +99,18 @@ class CenterNeighborhoodNetwork(nn.Module):
         return linear(z, weight, bias)
 
 
-def make_network(config: NetworkConfig) -> PooledNetwork | CenterNeighborhoodNetwork:
-    """Return the network of a configuration, newly initialised from torch's current random state."""
+def make_network(config: NetworkConfig, seed: int | None = None) -> PooledNetwork | CenterNeighborhoodNetwork:
+    """Return the network of a configuration, initialised from a seed, or from torch's current random state.
+
+    Parameters
+    ----------
+    config
+        The configuration.
+    seed
+        Seed of the parameters; torch's random state is left as it is.
+    """
+    if seed is not None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return make_network(config)
     return PooledNetwork(config) if config.architecture == "published" else CenterNeighborhoodNetwork(config)

@@ -82,7 +82,7 @@ class NetworkConfig:
 
     @property
     def input(self) -> str:
-        """Kind of input, see :mod:`sagefm.data._corpus`."""
+        """Kind of input, see :mod:`sagefm.data._section`."""
         return "log1p" if self.architecture == "published" else "relative"
 
     def to_dict(self) -> dict[str, Any]:

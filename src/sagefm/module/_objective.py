@@ -15,12 +15,12 @@ from sagefm.module._center import SpotNetwork
 
 @dataclass(frozen=True)
 class Batch:
-    """Spots of one section, dense, as a network is trained on them.
+    """Spots of one or several sections, dense, as a network is trained on them.
 
     Attributes
     ----------
     genes
-        Position in the vocabulary of each column (n_genes,); None where the section holds all of it, in order.
+        Position in the vocabulary of each column (n_genes,); None where there is a column for all of it, in order.
     counts
         Raw counts x (n_spots, n_genes).
     values
@@ -30,11 +30,18 @@ class Batch:
     center_weight
         a (n_spots, 1).
     mean
-        Section mean of u (n_genes,).
+        Mean of u in each section (n_sections, n_genes).
     gene_totals
-        Counts of each gene in the section (n_genes,).
+        Counts of each gene in each section (n_sections, n_genes).
     n_section
-        Spots of the section.
+        Spots of each section (n_sections, 1).
+    section
+        Section of each spot (n_spots,); None where there is one.
+    measured
+        True for the genes that a section measured (n_sections, n_genes); None where all did. What was not measured
+        is zero everywhere else, and neither hidden nor part of a profile.
+    seeds
+        Spots and seed of each group of spots whose genes are hidden together, in order.
     """
 
     genes: Tensor | None
@@ -44,7 +51,10 @@ class Batch:
     center_weight: Tensor
     mean: Tensor
     gene_totals: Tensor
-    n_section: int
+    n_section: Tensor
+    section: Tensor | None = None
+    measured: Tensor | None = None
+    seeds: tuple[tuple[int, int], ...] = ()
 
     def to(self, device: torch.device, **kwargs: Any) -> Batch:
         """Return the batch on a device; `kwargs` as in :meth:`torch.Tensor.to`."""
@@ -52,6 +62,19 @@ class Batch:
             name: value.to(device, **kwargs) for name, value in vars(self).items() if isinstance(value, Tensor)
         }
         return replace(self, **moved)
+
+    def at_spots(self, by_section: Tensor) -> Tensor:
+        """Return a value of each section (n_sections, ...) for each spot: (n_spots, ...), or (1, ...) of one section."""
+        return by_section if self.section is None else by_section[self.section]
+
+    def draw_mask(self, fraction: tuple[float, float]) -> Tensor:
+        """Hide genes of each spot at random, from the seeds of the batch; see :func:`draw_mask`."""
+        masks = []
+        for n_spots, seed in self.seeds:
+            generator = torch.Generator(self.counts.device).manual_seed(seed)
+            masks.append(draw_mask(torch.Size((n_spots, self.counts.shape[1])), fraction, generator))
+        mask = masks[0] if len(masks) == 1 else torch.cat(masks)
+        return mask if self.measured is None else mask & self.at_spots(self.measured)
 
 
 def draw_mask(shape: torch.Size, fraction: tuple[float, float], generator: torch.Generator) -> Tensor:
@@ -76,12 +99,18 @@ def draw_mask(shape: torch.Size, fraction: tuple[float, float], generator: torch
     return torch.rand(shape, generator=generator, device=device) < share
 
 
+def shown(mask: Tensor, like: Tensor) -> Tensor:
+    """Return 1 where a gene is shown, 0 where it is hidden; `mask` may be boolean, or 0 and 1 of the type of `like`."""
+    # Products with 0 and 1 are several times faster than filling by a boolean mask.
+    return 1 - mask.to(like.dtype)
+
+
 def published_center(values: Tensor, center_weight: Tensor, mask: Tensor) -> Tensor:
     """Return what the published network reads of the center: hidden genes are zero (n_spots, n_genes)."""
-    return (values * center_weight).masked_fill(mask, 0.0)
+    return (values * center_weight).mul_(shown(mask, values))
 
 
-def null_rates(counts: Tensor, gene_totals: Tensor, mask: Tensor) -> Tensor:
+def null_rates(counts: Tensor, gene_totals: Tensor, mask: Tensor, measured: Tensor | None = None) -> Tensor:
     """Return expected counts of each gene if the spot were its section (n_spots, n_genes).
 
     ``rate_ig = size_i p_g``: p_g are the gene's counts in the *other* spots of the section, and
@@ -92,13 +121,18 @@ def null_rates(counts: Tensor, gene_totals: Tensor, mask: Tensor) -> Tensor:
     counts
         Raw counts (n_spots, n_genes).
     gene_totals
-        Counts of each gene in the section, these spots included (n_genes,).
+        Counts of each gene in the section, these spots included (n_spots, n_genes) or (1, n_genes).
     mask
         True where a gene is hidden, (n_spots, n_genes) or (1, n_genes).
+    measured
+        True where a gene was measured, of the same shapes; all were if left out. Others have a rate of zero.
     """
     profile = (gene_totals - counts).add_(PROFILE_PRIOR)
-    visible = counts.masked_fill(mask, 0.0).sum(dim=1, keepdim=True).clamp(min=1.0)
-    return profile.mul_(visible / profile.masked_fill(mask, 0.0).sum(dim=1, keepdim=True).clamp(min=PROFILE_PRIOR))
+    if measured is not None:
+        profile.mul_(measured)
+    is_shown = shown(mask, counts)
+    visible = (counts * is_shown).sum(dim=1, keepdim=True).clamp(min=1.0)
+    return profile.mul_(visible / (profile * is_shown).sum(dim=1, keepdim=True).clamp(min=PROFILE_PRIOR))
 
 
 def relative_center(batch: Batch, rates: Tensor, mask: Tensor, scale: float) -> Tensor:
@@ -107,10 +141,11 @@ def relative_center(batch: Batch, rates: Tensor, mask: Tensor, scale: float) -> 
     Visible genes: log1p(scale x / size) less the mean of u over the other spots of the section, with the
     spot's size estimated from its visible genes. Hidden genes are zero: at their section's mean.
     """
-    n = batch.n_section
+    others = batch.n_section - 1
     center = (batch.counts * (scale / rates.sum(dim=1, keepdim=True))).log1p_()
     # The mean of the others is n/(n-1) mean - u/(n-1).
-    return center.sub_(batch.mean * (n / (n - 1))).add_(batch.values, alpha=1 / (n - 1)).masked_fill_(mask, 0.0)
+    center.sub_(batch.at_spots(batch.mean * (batch.n_section / others)))
+    return center.addcdiv_(batch.values, batch.at_spots(others)).mul_(shown(mask, center))
 
 
 def read_center(network: SpotNetwork, batch: Batch, mask: Tensor, rates: Tensor | None) -> Tensor:
@@ -130,26 +165,32 @@ def predict(network: SpotNetwork, batch: Batch, mask: Tensor, rates: Tensor | No
         h = linear(center.add_(batch.neighborhood), w_center, bias)
     else:
         h = linear(center, w_center, bias) + linear(batch.neighborhood, w_neighborhood)
-    return network.decode(network.encode(h), batch.genes)
+    # Products may be in bfloat16 (mixed precision); losses are not.
+    return network.decode(network.encode(h), batch.genes).to(batch.counts.dtype)
 
 
 def masked_loss(network: SpotNetwork, batch: Batch, mask: Tensor) -> Tensor:
     """Return a network's loss on the hidden entries."""
     # The published network needs no null.
-    is_published = network.config.likelihood == "mse"
-    rates = None if is_published else null_rates(batch.counts, batch.gene_totals, mask)
+    mask = mask.to(batch.counts.dtype)
+    rates = None if network.config.likelihood == "mse" else _null_rates(batch, mask)
     return _loss(network, batch, mask, predict(network, batch, mask, rates), rates)
 
 
 @torch.no_grad()
 def masked_deviance(network: SpotNetwork, batch: Batch, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return the loss on the hidden entries, and the deviances of model and null (:func:`explained_deviance`)."""
-    rates = null_rates(batch.counts, batch.gene_totals, mask)
+    rates = _null_rates(batch, mask)
     output = predict(network, batch, mask, rates)
     loss = _loss(network, batch, mask, output, rates)
     if network.config.likelihood == "mse":
-        output = torch.log(torch.expm1(output).clamp(min=1e-3) / rates)
+        output = torch.log(torch.expm1(output).clamp(min=1e-3) / rates.clamp(min=1e-12))
     return loss, *explained_deviance(output, rates, batch.counts, mask)
+
+
+def _null_rates(batch: Batch, mask: Tensor) -> Tensor:
+    measured = None if batch.measured is None else batch.at_spots(batch.measured)
+    return null_rates(batch.counts, batch.at_spots(batch.gene_totals), mask, measured)
 
 
 def _loss(network: SpotNetwork, batch: Batch, mask: Tensor, output: Tensor, rates: Tensor | None) -> Tensor:
@@ -164,7 +205,7 @@ def _loss(network: SpotNetwork, batch: Batch, mask: Tensor, output: Tensor, rate
 
 def masked_mse(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     """Return the mean squared error on the hidden entries (Zhan et al. 2026)."""
-    error = (prediction - target).masked_fill(~mask, 0.0).flatten()
+    error = ((prediction - target) * mask).flatten()
     return torch.dot(error, error) / mask.sum().clamp(min=1)
 
 
@@ -174,8 +215,7 @@ def masked_poisson(log_ratio: Tensor, rates: Tensor, counts: Tensor, mask: Tenso
     ``mu - x log mu`` with ``mu = rates exp(log_ratio)``; the constant x log(rates) is left out, so that the
     loss of the null model is its mean rate.
     """
-    shown = ~mask
-    hidden_rates, hidden_counts = rates.masked_fill(shown, 0.0), counts.masked_fill(shown, 0.0)
+    hidden_rates, hidden_counts = rates * mask, counts * mask
     nll = (hidden_rates * log_ratio.exp()).sum() - torch.dot(hidden_counts.flatten(), log_ratio.flatten())
     return nll / mask.sum().clamp(min=1)
 
@@ -191,9 +231,11 @@ def masked_negative_binomial(
     theta = log_dispersion.exp()
     rate = rates * log_ratio.exp()
     log_total = torch.log(theta + rate)
-    nll = (theta + counts) * log_total - theta * log_dispersion - counts * (log_ratio + torch.log(rates))
-    nll = nll.masked_fill(~mask, 0.0).sum()
-    spots, genes = torch.nonzero(mask & (counts > 0), as_tuple=True)
+    nll = (
+        (theta + counts) * log_total - theta * log_dispersion - counts * (log_ratio + torch.log(rates.clamp(min=1e-12)))
+    )
+    nll = (nll * mask).sum()
+    spots, genes = torch.nonzero(mask.bool() & (counts > 0), as_tuple=True)
     theta, x = theta[genes], counts[spots, genes]
     gamma = (torch.lgamma(theta) - torch.lgamma(theta + x)).sum()
     return (nll + gamma) / mask.sum().clamp(min=1)

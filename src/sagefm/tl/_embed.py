@@ -26,6 +26,7 @@ def embed(
     key_added: str = EMBEDDING_KEY,
     batch_size: int | None = None,
     device: str = "auto",
+    client: Any = None,
     copy: bool = False,
 ) -> Any:
     """Embed every spot from its counts and those of its neighborhood.
@@ -58,6 +59,9 @@ def embed(
         Spots made dense at a time; it does not change the result.
     device
         ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...
+    client
+        A :class:`distributed.Client`, or the address of a Dask scheduler: its workers read the chunks of a Dask array
+        (or are sent blocks of other counts) and multiply them, on their CPUs.
     copy
         Return a copy instead of writing to `adata`.
 
@@ -99,9 +103,9 @@ def embed(
         device=device,
         copy=copy,
     )
-    from sagefm.model._inference import embed_table
+    from sagefm.model._embedding import embed_table
 
-    embedding = embed_table(run.reader, run.checkpoint, device=run.device, batch_size=batch_size)
+    embedding = embed_table(run.reader, run.checkpoint, device=run.device, batch_size=batch_size, client=client)
     run.table.obsm[key_added] = embedding
     record(run, UNS_KEY, key_added, {"n_latent": int(embedding.shape[1])})
     return run.data if copy else None

@@ -32,6 +32,7 @@ def impute(
     batch_size: int | None = None,
     device: str = "auto",
     progress: bool = True,
+    out: str | os.PathLike[str] | None = None,
     copy: bool = False,
 ) -> Any:
     """Predict genes at every spot, each from the genes it was hidden with.
@@ -64,6 +65,9 @@ def impute(
         Key of the result.
     progress
         Show a progress bar, on a terminal.
+    out
+        Zarr array to create (n_spots, n_vars), written in blocks of spots: for results larger than memory. The layer
+        is then a Dask array of it.
 
     Returns
     -------
@@ -104,7 +108,7 @@ def impute(
         device=device,
         copy=copy,
     )
-    from sagefm.model._inference import impute_table
+    from sagefm.model._impute_table import impute_table
 
     result = impute_table(
         run.reader,
@@ -113,6 +117,7 @@ def impute(
         mask=mask,
         n_folds=n_folds,
         rng=rng,
+        out=out,
         device=run.device,
         batch_size=batch_size,
         progress=progress,

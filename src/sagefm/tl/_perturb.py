@@ -113,7 +113,7 @@ def perturb(
         device=device,
         copy=copy,
     )
-    from sagefm.model._inference import check_pairs, perturb_table
+    from sagefm.model._perturb_table import check_pairs, perturb_table
     from sagefm.model._resources import consensus_pairs
 
     if isinstance(pairs, str):
