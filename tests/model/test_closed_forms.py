@@ -29,7 +29,7 @@ N_FOLDS = 4
 def adata() -> AnnData:
     """A real section with its 600 most abundant genes; 560 of them are in the vocabulary."""
     section = sagefm.datasets.synovium()
-    top = np.sort(np.argsort(-np.asarray(section.X.sum(axis=0)).ravel())[:600])
+    top = np.sort(np.argsort(-np.asarray(section.X.sum(axis=0)).ravel(), kind="stable")[:600])
     return section[:, top].copy()
 
 
@@ -49,7 +49,9 @@ def model(request: pytest.FixtureRequest, vocabulary: Vocabulary) -> tuple[Check
         network = definition.pooled()
     else:
         definition = network = CenterNeighborhoodNetwork(NetworkConfig("default", 580, (48, 32, 16), "poisson"))
+        # Weights at which one gene of the neighborhood moves another visibly.
         torch.nn.init.normal_(network.fc_gene.weight, std=0.3)
+        torch.nn.init.normal_(network.conv.lin_l.weight, std=0.3)
     for parameter in network.parameters():
         if parameter.ndim == 1:
             torch.nn.init.normal_(parameter, std=0.1)
@@ -88,7 +90,7 @@ def test_requested_genes_equal_those_of_the_whole(adata: AnnData, model: tuple[C
     genes = [checkpoint.vocabulary.symbols[i] for i in (5, 100, 3)]
     some = impute_table(reader, checkpoint, genes=[*genes, "ABSENT7"], device=CPU)
     columns = adata.var_names.get_indexer(genes)
-    np.testing.assert_allclose(some.layer[:, columns].toarray(), whole.layer[:, columns], rtol=1e-5)
+    np.testing.assert_allclose(some.layer[:, columns].toarray(), whole.layer[:, columns], rtol=1e-5, atol=1e-6)
     assert some.layer.nnz == 3 * adata.n_obs
     assert some.recovery["imputed"].sum() == 3
     pd.testing.assert_frame_equal(
@@ -130,7 +132,7 @@ def test_perturbation_equals_forward_passes(adata: AnnData, model: tuple[Checkpo
         change = np.array(values) - values[0]
         effects[spot], curves = change[-1], curves + change / adata.n_obs
     scale = np.abs(effects).max()
-    assert scale > 1e-3
+    assert scale > 1e-2
     found = result.per_spot[[f"{source}^{target}" for target in targets]].to_numpy()
     np.testing.assert_allclose(found, effects, atol=1e-5 * max(scale, 1))
     np.testing.assert_allclose(result.curves["mean"].to_numpy().reshape(3, 4).T, curves, atol=1e-5 * max(scale, 1))
