@@ -12,8 +12,14 @@ NEIGHBORS_KEY: Final = "sagefm"
 EMBEDDING_KEY: Final = "X_sagefm"
 IMPUTED_KEY: Final = "sagefm_imputed"
 PERTURB_KEY: Final = "sagefm_perturb"
+ANNOTATION_KEY: Final = "sagefm_label"
 #: ``uns`` entry that holds parameters and provenance of what was written elsewhere.
 UNS_KEY: Final = "sagefm"
+
+#: Label of a spot that no class is probable enough for.
+UNSURE: Final = "unsure"
+#: Names that stand for the lack of a label, beside missing values.
+UNLABELLED: Final = ("undetermined", "unlabelled", UNSURE, "nan", "")
 
 #: Least share of the vocabulary that a table must hold.
 MIN_COVERAGE: Final = 0.10
