@@ -72,10 +72,10 @@ def copy_data(data: Any) -> Any:
     return data.copy()
 
 
-def get_column(table: AnnData, key: str, *, argument: str) -> pd.Series:
-    """Return a column of ``obs``, or an error that lists the columns there are."""
+def get_column(table: AnnData, key: str, *, argument: str, name: str = "adata") -> pd.Series:
+    """Return a column of ``obs``, or an error that lists the columns there are; it calls the table `name`."""
     if key not in table.obs:
-        raise MissingKeyError(f"{argument}={key!r} is not a column of adata.obs; found {_names(table.obs.columns)}.")
+        raise MissingKeyError(f"{argument}={key!r} is not a column of {name}.obs; found {_names(table.obs.columns)}.")
     column = table.obs[key]
     # Of a table that is read lazily, a column is an xarray.
     return column if isinstance(column, pd.Series) else pd.Series(np.asarray(column), index=table.obs_names)
@@ -139,8 +139,41 @@ def coordinates_in_table(data: Any, table: AnnData, spatial_key: str = SPATIAL_K
         raise
 
 
-def get_libraries(table: AnnData, library_key: str | None) -> tuple[NDArray[np.int64], list[str]]:
-    """Return the library of each spot as a code (n_spots,), and the libraries' names.
+def get_embedding(table: AnnData, use_rep: str, *, name: str = "adata") -> NDArray[np.float64]:
+    """Return an embedding, float64 (n_spots, n_latent); messages call the table `name`.
+
+    Raises
+    ------
+    MissingKeyError
+        ``obsm[use_rep]`` does not exist.
+    ArgumentError
+        The array is not numeric, not two-dimensional, or holds NaN or infinite values.
+    """
+    repair = f"sagefm.tl.embed({name}, model, key_added={use_rep!r})"
+    if use_rep not in table.obsm:
+        raise MissingKeyError(
+            f"use_rep={use_rep!r} is not in {name}.obsm; found {_names(table.obsm.keys())}. Call {repair}"
+        )
+    try:
+        embedding = np.asarray(table.obsm[use_rep], dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ArgumentError(f"{name}.obsm[{use_rep!r}] is not numeric: {error}. Call {repair}") from error
+    if embedding.ndim != 2 or embedding.shape[1] == 0:
+        raise ArgumentError(
+            f"{name}.obsm[{use_rep!r}] has shape {embedding.shape}; expected (n_spots, n_latent). Call {repair}"
+        )
+    wrong = int((~np.isfinite(embedding).all(axis=1)).sum())
+    if wrong:
+        raise ArgumentError(
+            f"{name}.obsm[{use_rep!r}] holds NaN or infinite values at {wrong} of {len(embedding)} spots. Call {repair}"
+        )
+    return embedding
+
+
+def get_libraries(
+    table: AnnData, library_key: str | None, *, argument: str = "library_key", name: str = "adata"
+) -> tuple[NDArray[np.int64], list[str]]:
+    """Return the library of each spot as a code (n_spots,), and the libraries' names; messages call the table `name`.
 
     Raises
     ------
@@ -151,15 +184,15 @@ def get_libraries(table: AnnData, library_key: str | None) -> tuple[NDArray[np.i
     """
     if library_key is None:
         return np.zeros(table.n_obs, dtype=np.int64), [""]
-    column = get_column(table, library_key, argument="library_key")
+    column = get_column(table, library_key, argument=argument, name=name)
     codes, names = pd.factorize(column, sort=True)
     missing = int((codes < 0).sum())
     if missing:
         raise CoordinatesError(
-            f"adata.obs[{library_key!r}] has no value for {missing} of {table.n_obs} spots. Fill it in, "
-            f"or leave these spots out: adata = adata[adata.obs[{library_key!r}].notna()].copy()"
+            f"{name}.obs[{library_key!r}] has no value for {missing} of {table.n_obs} spots. Fill it in, "
+            f"or leave these spots out: {name} = {name}[{name}.obs[{library_key!r}].notna()].copy()"
         )
-    return codes.astype(np.int64), [str(name) for name in names]
+    return codes.astype(np.int64), [str(library) for library in names]
 
 
 def _kind(data: Any) -> str:

@@ -1,0 +1,111 @@
+"""``sagefm.tl.pool``."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import TYPE_CHECKING, Any, Literal
+
+from sagefm._constants import EMBEDDING_KEY, UNS_KEY
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from anndata import AnnData
+
+
+def pool(
+    adata: Any,
+    *,
+    library_key: str,
+    use_rep: str = EMBEDDING_KEY,
+    statistics: Sequence[Literal["mean", "std"]] = ("mean",),
+    min_spots: int = 1,
+    table_key: str | None = None,
+    mod: str | None = None,
+) -> AnnData:
+    """Pool the embedding of each section's spots, for prediction by sample.
+
+    Zhan et al. 2026 predict the subtype of a sample from the mean of its spots.
+
+    Parameters
+    ----------
+    adata
+        AnnData, SpatialData or MuData with an embedding; it is not changed.
+    library_key
+        Column of ``obs`` that names the section (or the donor) of each spot.
+    use_rep
+        Key of the embedding in ``obsm`` (n_spots, n_latent).
+    statistics
+        ``"mean"``, ``"std"`` (the standard deviation over spots, 0 for a section of one spot), or both.
+    min_spots
+        Sections with fewer spots are left out.
+    table_key
+        Table of a SpatialData object.
+    mod
+        Modality of a MuData object.
+
+    Returns
+    -------
+    A new table (n_sections, n_statistics x n_latent), float32, a row a section by name: ``var_names`` are ``mean_0``,
+    ``mean_1``, ...; ``obs`` holds ``n_spots`` and the columns that have one value in each section; ``uns["sagefm"]``
+    what the embedding was made with, and the parameters under ``"pool"``.
+
+    Raises
+    ------
+    sagefm.errors.SagefmError
+        A key that does not exist, an embedding that is not finite, a spot without a section, an unknown statistic, no
+        section with enough spots.
+
+    Examples
+    --------
+    >>> import scanpy as sc
+    >>> import sagefm
+    >>> adata = sagefm.datasets.simulate(100, n_genes=100, n_sections=3)
+    >>> adata.obsm["X_log"] = sc.pp.log1p(adata.X.toarray())  # in place of sagefm.tl.embed(adata, model)
+    >>> pooled = sagefm.tl.pool(adata, library_key="library", use_rep="X_log", statistics=["mean", "std"])
+    >>> pooled.shape
+    (3, 200)
+    """
+    import numpy as np
+    import pandas as pd
+    from anndata import AnnData
+    from scipy import sparse
+
+    from sagefm._arguments import whole_number
+    from sagefm.data._table import get_embedding, get_libraries, get_table
+    from sagefm.errors import ArgumentError
+
+    wanted = [statistics] if isinstance(statistics, str) else list(statistics)
+    if not wanted or len(set(wanted)) < len(wanted) or set(wanted) - {"mean", "std"}:
+        raise ArgumentError(f"statistics={statistics!r}; expected 'mean', 'std', or both.")
+    min_spots = whole_number(min_spots, name="min_spots", minimum=1)
+    table = get_table(adata, table_key=table_key, mod=mod)
+    embedding = get_embedding(table, use_rep)
+    sections, names = get_libraries(table, library_key)
+    n_spots = np.bincount(sections, minlength=len(names))
+    if n_spots.max() < min_spots:
+        raise ArgumentError(f"min_spots={min_spots}; the largest of {len(names)} sections has {n_spots.max()} spots.")
+
+    membership = sparse.csr_matrix((1 / n_spots[sections], (sections, np.arange(table.n_obs))))
+    mean = membership @ embedding
+    pooled = {"mean": mean}
+    if "std" in wanted:
+        pooled["std"] = np.sqrt(membership @ (embedding - mean[sections]) ** 2)
+
+    values = table.obs.groupby(sections).nunique(dropna=False)
+    first = np.unique(sections, return_index=True)[1]
+    obs = table.obs.loc[:, (values <= 1).all()].iloc[first].assign(n_spots=n_spots)
+    obs.index = pd.Index(names, dtype=object)
+    width = embedding.shape[1]
+    var = pd.DataFrame({"statistic": np.repeat(wanted, width), "dimension": np.tile(np.arange(width), len(wanted))})
+    var.index = var["statistic"] + "_" + var["dimension"].astype(str)
+    provenance = table.uns.get(UNS_KEY, {}).get(use_rep)
+    params = {"library_key": library_key, "use_rep": use_rep, "statistics": wanted, "min_spots": min_spots}
+    every = AnnData(
+        np.hstack([pooled[name] for name in wanted]).astype(np.float32),
+        obs=obs,
+        var=var,
+        uns={UNS_KEY: {**({} if provenance is None else {use_rep: deepcopy(dict(provenance))}), "pool": params}},
+    )
+    # A part of a table keeps no category that it does not have.
+    return every[n_spots >= min_spots].copy()
