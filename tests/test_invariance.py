@@ -114,7 +114,9 @@ def test_sections_of_a_table_are_alone(mask, interleaved, sections, checkpoint):
     sagefm.tl.impute(sections, checkpoint, mask=mask, library_key="library", progress=False)
     for name in sections.obs["library"].unique():
         rows = (sections.obs["library"] == name).to_numpy()
-        alone = ad.AnnData(sections.X[rows], var=sections.var[[]], obsm={"spatial": sections.obsm["spatial"][rows]})
+        # The same names: imputation draws from them which spots the read-out is fitted on.
+        obs, obsm = sections.obs[[]][rows], {"spatial": sections.obsm["spatial"][rows]}
+        alone = ad.AnnData(sections.X[rows], obs=obs, var=sections.var[[]], obsm=obsm)
         sagefm.tl.embed(alone, checkpoint)
         sagefm.tl.impute(alone, checkpoint, mask=mask, progress=False)
         np.testing.assert_allclose(sections.obsm["X_sagefm"][rows], alone.obsm["X_sagefm"], **CLOSE)

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from sagefm.data._counts import check_counts, get_counts, log1p, log_normalize, with_values
+from sagefm.data._counts import check_counts, get_counts, log1p, log_normalize, root, with_values
+from sagefm.data._depth import depth_grid, expected_roots
 from sagefm.errors import CountsError, MissingKeyError
 
 
@@ -98,3 +99,19 @@ def test_values_that_are_no_numbers():
     for values in (np.array(["1", "2"]), np.array([1, 2], dtype=object)):
         with pytest.raises(CountsError, match="values of type"):
             check_counts(values, where="here")
+
+
+def test_root_and_what_is_expected_of_it_at_a_depth():
+    """Interpolated between depths, the expectation is that of each depth, to float32."""
+    rng = np.random.default_rng(0)
+    counts = sparse.csr_matrix(rng.poisson(0.5, (40, 30)).astype(np.float32))
+    np.testing.assert_allclose(
+        root(counts).toarray(), 2 * np.sqrt(counts.toarray() + 3 / 8) - 2 * np.sqrt(3 / 8), atol=1e-6
+    )
+    sizes = np.concatenate([[0, 1, 2], rng.lognormal(8, 2, 200)])
+    profile = rng.dirichlet(np.full(30, 0.2))
+    weights, depths = depth_grid(sizes)
+    found = weights @ expected_roots(depths, profile)
+    expected = 2 * np.sqrt(np.multiply.outer(np.maximum(sizes, 1), profile) + 3 / 8) - 2 * np.sqrt(3 / 8)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=2e-5)
+    assert len(depths) < 200

@@ -70,7 +70,9 @@ def default(
     rates = profile * max(x[spot, seen].sum(), 1) / profile[seen].sum()
 
     center = np.zeros(x.shape[1])
-    center[visible] = (np.log1p(scale * x[spot] / rates.sum()) - mean_of_others)[visible]
+    totals = x.sum(axis=0)
+    size = x[spot, seen].sum() / totals[seen].sum()
+    center[visible] = (2 * np.sqrt(x[spot] + 3 / 8) - 2 * np.sqrt(size * totals + 3 / 8))[visible]
     around = u[neighbors_of(section, spot)]
     if source is not None:
         around[:, source[0]] = source[1]

@@ -75,13 +75,13 @@ def test_workers_are_used(section, default, client):
     def count():
         import sagefm.model._cluster as module
 
-        original, module.n_products = module.project, 0
+        original, module.n_products = module.project_counts, 0
 
         def counted(*args, **kwargs):
             module.n_products += 1
             return original(*args, **kwargs)
 
-        module.project = counted
+        module.project_counts = counted
 
     def counted():
         import sagefm.model._cluster as module

@@ -136,9 +136,7 @@ def test_gradients_and_optimiser_steps_equal_pyg(section: Section, dense: torch.
             values=torch.from_numpy(inputs.dense_values(spots)).double(),
             neighborhood=torch.from_numpy(inputs.dense_neighborhood(spots)).double(),
             center_weight=torch.from_numpy(inputs.center_weight[spots, None]).double(),
-            mean=torch.from_numpy(inputs.mean).double()[None],
             gene_totals=torch.from_numpy(section.gene_totals).double()[None],
-            n_section=torch.tensor([[float(section.n_spots)]]).double(),
         )
         pooled_loss = masked_loss(pooled, batch, mask[:, section.genes])
         pooled_loss.backward()

@@ -1,19 +1,20 @@
 """Sections as the networks read them.
 
-Notation, for one section of n spots and m genes of the vocabulary: ``U`` (n, m) holds the transformed
-counts, ``u_mean`` (m,) its mean over the section. A network reads at spot i two rows,
+Notation, for one section of n spots and m genes of the vocabulary: ``U`` (n, m) holds the transformed counts, ``u_mean``
+(m,) its mean over the section. A network reads at spot i two rows, c_i of the center and
 
-    center        c_i = a_i (u_i - u_mean)
     neighborhood  v_i = sum_j O_ij u_j - s_i u_mean
 
-with center weights a, operator O and shifts s of the input:
+with operator O and shifts s of the input:
 
-``"log1p"``      (published) u = log(1 + x), no mean; O = 1/(k_i+1) on the neighbors, a_i = 1/(k_i+1), so that
-                 c_i + v_i is the 15-spot average of the GCN's closed form.
-``"relative"``   (default) u = log(1 + scale x / total); deviations are from the mean of the *other* spots
-                 of the section, so that nothing a spot hides comes back through the mean. With
-                 mean of the others = n/(n-1) u_mean - u_i/(n-1): a = s = n/(n-1), and O = 1/k_i on the
-                 neighbors and 1/(n-1) on the diagonal.
+``"log1p"``      (published) u = log(1 + x), no mean; O = 1/(k_i+1) on the neighbors, c_i = a_i u_i with a_i = 1/(k_i+1),
+                 so that c_i + v_i is the 15-spot average of the GCN's closed form.
+``"relative"``   (default) u = log(1 + scale x / total); deviations are from the mean of the *other* spots of the section,
+                 so that nothing a spot hides comes back through the mean. With mean of the others
+                 = n/(n-1) u_mean - u_i/(n-1): s = n/(n-1), and O = 1/k_i on the neighbors and 1/(n-1) on the diagonal.
+                 The center is r(x_i) - r(size_i p), with r(x) = 2 sqrt(x + 3/8), p the section's profile and size_i the
+                 counts of the spot: noise of about one for every gene and at every depth, so that a shallow spot says
+                 less (Anscombe 1948).
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import sparse
 
-from sagefm.data._counts import log1p, log_normalize
+from sagefm.data._counts import log1p, log_normalize, root
 from sagefm.data._graph import averaging
 from sagefm.data._stored import StoredMatrix, column_sums, take_columns, to_memory
 from sagefm.errors import ArgumentError, CoordinatesError
@@ -98,21 +99,21 @@ class SectionInput:
         The section.
     values
         ``U``, CSR float32 (n_spots, n_genes), in memory or stored.
-    transform
-        Takes rows of counts to rows of ``U``.
+    transforms
+        Takes rows of counts to rows of ``U``; before it, for ``"relative"``, to r(x) - r(0) of the center.
     is_relative
         Whether the network reads deviations from ``u_mean``.
     operator
         ``O``, CSR float32 (n_spots, n_spots).
     center_weight
-        ``a`` (n_spots,).
+        ``a`` (n_spots,); ones for ``"relative"``.
     shift
         ``s`` (n_spots,).
     """
 
     section: Section
     values: sparse.csr_matrix | StoredMatrix
-    transform: Callable[[sparse.csr_matrix], sparse.csr_matrix]
+    transforms: tuple[Callable[[sparse.csr_matrix], sparse.csr_matrix], ...]
     is_relative: bool
     operator: sparse.csr_matrix
     center_weight: NDArray[np.float32]
@@ -187,7 +188,7 @@ def make_input(section: Section, kind: str, *, scale: float = 1e4) -> SectionInp
         center = operator.diagonal().astype(np.float32)
         off_diagonal = sparse.csr_matrix(operator - sparse.diags_array(center), dtype=np.float32)
         off_diagonal.eliminate_zeros()
-        return SectionInput(section, values, transform, False, off_diagonal, center, np.zeros(n, np.float32))
+        return SectionInput(section, values, (transform,), False, off_diagonal, center, np.zeros(n, np.float32))
     if n < 2:
         raise CoordinatesError(
             f"Section {section.name!r} has {n} spot; its mean over the other spots needs at least 2."
@@ -196,4 +197,4 @@ def make_input(section: Section, kind: str, *, scale: float = 1e4) -> SectionInp
     shift = np.where(np.diff(section.neighbors.indptr) > 0, n / (n - 1), 0.0).astype(np.float32)
     own = sparse.diags_array(shift / n)
     operator = sparse.csr_matrix(averaging(section.neighbors, with_center=False) + own, dtype=np.float32)
-    return SectionInput(section, values, transform, True, operator, np.full(n, n / (n - 1), np.float32), shift)
+    return SectionInput(section, values, (root, transform), True, operator, np.ones(n, np.float32), shift)

@@ -1,4 +1,4 @@
-"""The product of a section's counts with the first layer's weights, shared out among the workers of a Dask cluster."""
+"""The products of a section's counts with the first layer's weights, shared out among the workers of a Dask cluster."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import torch
 
 from sagefm.data._stored import StoredMatrix, as_csr, iter_blocks
 from sagefm.errors import ArgumentError
-from sagefm.model._embedding import project
+from sagefm.model._embedding import Products, project_counts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
     from scipy import sparse
@@ -43,13 +43,13 @@ def connected(client: Any) -> Iterator[Any]:
 
 def project_on_cluster(
     client: Any,
-    values: sparse.csr_matrix | StoredMatrix,
-    weight: torch.Tensor,
+    counts: sparse.csr_matrix | StoredMatrix,
+    transforms: Sequence[Callable[[sparse.csr_matrix], sparse.csr_matrix]],
+    weights: Sequence[torch.Tensor],
     *,
     block_rows: int,
-    sums: NDArray[np.float64] | None,
-) -> torch.Tensor:
-    """Return ``values @ weight.T`` (n_spots, n_out), as :func:`~sagefm.model._embedding.project` does.
+) -> Products:
+    """Return the products of a section's counts, as :func:`~sagefm.model._embedding.project_counts` does.
 
     A chunk of a Dask array is read, checked and multiplied where it is; other counts are sent in blocks. What comes
     back is of the width of the first layer.
@@ -58,23 +58,28 @@ def project_on_cluster(
     ----------
     client
         A :class:`distributed.Client`.
-    values
+    counts
         CSR float32 (n_spots, n_genes), in memory or stored.
-    weight
-        Weights (n_out, n_genes).
+    transforms
+        Take rows of counts to values.
+    weights
+        Weights (n_out, n_genes) on the values of each transform.
     block_rows
         Rows of a block that a worker makes dense.
-    sums
-        If given, the sum of each column is added to it (n_genes,).
     """
     from distributed import as_completed
 
-    product = torch.empty((values.shape[0], len(weight)), dtype=torch.float32)
+    n_spots, n_genes = counts.shape
+    whole = Products(
+        [torch.empty((n_spots, len(weight)), dtype=torch.float32) for weight in weights],
+        np.empty(n_spots, np.float32),
+        np.zeros((2, n_genes)),
+    )
     n_workers = len(client.scheduler_info(n_workers=-1)["workers"])
     if n_workers == 0:
         raise ArgumentError(f"The Dask scheduler at {client.scheduler.address} has no workers. Start some: dask worker")
-    shared = client.scatter(weight.cpu().numpy(), broadcast=True, hash=False)
-    tasks = _tasks(values)
+    shared = client.scatter([weight.cpu().numpy() for weight in weights], broadcast=True, hash=False)
+    tasks = _tasks(counts)
     # Few at a time: each holds a block of counts.
     n_ahead = 2 * n_workers
     rows_of: dict[Any, Any] = {}
@@ -83,7 +88,7 @@ def project_on_cluster(
         rows, block, chosen, prepare = next(tasks, (None, None, None, None))
         if rows is None:
             return None
-        arguments = (chosen, prepare, shared, block_rows, sums is not None)
+        arguments = (chosen, prepare, transforms, block_rows, *shared)
         if hasattr(block, "dask"):
             import dask
 
@@ -95,15 +100,17 @@ def project_on_cluster(
 
     first = [future for future in (submit() for _ in range(n_ahead)) if future is not None]
     running = as_completed(first, with_results=True)
-    for future, (part, total) in running:
-        product[torch.from_numpy(rows_of.pop(future.key))] = torch.from_numpy(part)
-        if sums is not None:
-            sums += total
+    for future, (parts, sizes, sums) in running:
+        rows = rows_of.pop(future.key)
+        for product, part in zip(whole.products, parts, strict=True):
+            product[torch.from_numpy(rows)] = torch.from_numpy(part)
+        whole.sizes[rows] = sizes
+        whole.sums[:] += sums
         future.release()
         following = submit()
         if following is not None:
             running.add(following)
-    return product
+    return whole
 
 
 def _tasks(
@@ -130,15 +137,15 @@ def _project_rows(
     block: Any,
     rows: NDArray[np.int64] | None,
     prepare: Callable[[sparse.csr_matrix], sparse.csr_matrix],
-    weight: NDArray[np.float32],
+    transforms: Sequence[Callable[[sparse.csr_matrix], sparse.csr_matrix]],
     block_rows: int,
-    with_sums: bool,
-) -> tuple[NDArray[np.float32], NDArray[np.float64] | None]:
-    """Run on a worker: the product of some rows, and the sums of their columns."""
+    *weights: NDArray[np.float32],
+) -> tuple[list[NDArray[np.float32]], NDArray[np.float32], NDArray[np.float64]]:
+    """Run on a worker: the products of some rows, their sizes, and sums over them."""
     counts = as_csr(block)
     counts = prepare(counts if rows is None else counts[rows])
-    sums = np.zeros(counts.shape[1]) if with_sums else None
     with torch.inference_mode():
         # Arrays that come from the scheduler are read only, and torch warns of these.
-        (product,) = project(counts, [torch.from_numpy(np.array(weight))], block_rows=block_rows, sums=sums)
-    return product.numpy(), sums
+        tensors = [torch.from_numpy(np.array(weight)) for weight in weights]
+        made = project_counts(counts, transforms, tensors, block_rows=block_rows)
+    return [product.numpy() for product in made.products], made.sizes, made.sums

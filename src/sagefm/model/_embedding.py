@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from sagefm._arguments import whole_number
-from sagefm._constants import BLOCK_ROWS
+from sagefm._constants import BLOCK_ROWS, PROFILE_PRIOR
+from sagefm.data._depth import depth_grid, expected_roots
 from sagefm.data._stored import iter_blocks
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
     from scipy import sparse
@@ -37,35 +38,91 @@ SPARSE_BELOW = 0.05
 class FirstLayer:
     """The first layer of a section: products of every spot, once, from which any spot's output is averaged.
 
-    With P = U W^T, ``h_i = a_i (P_center,i - W_center u_mean) + (O P_neigh)_i - s_i W_neigh u_mean + b``: averaging
-    and product commute, so that a spot is multiplied once and not once for each neighborhood it is in.
+    With P = U W_neigh^T, ``h_i = W_center c_i + (O P)_i - s_i W_neigh u_mean + b``: averaging and product commute, so
+    that a spot is multiplied once and not once for each neighborhood it is in.
 
     Attributes
     ----------
     inputs
         What the network reads of the section.
-    center, neighborhood
-        ``P`` of the weights on center and neighborhood (n_spots, hidden).
-    center_mean, neighborhood_mean
-        ``W u_mean`` (hidden,).
+    center
+        ``W_center c`` (n_spots, hidden).
+    neighborhood
+        ``P`` (n_spots, hidden).
+    neighborhood_mean
+        ``W_neigh u_mean`` (hidden,).
     bias
         ``b`` (hidden,).
+    sizes
+        Counts of each spot (n_spots,).
     """
 
     inputs: SectionInput
     center: Tensor
     neighborhood: Tensor
-    center_mean: Tensor
     neighborhood_mean: Tensor
     bias: Tensor
+    sizes: NDArray[np.float32]
 
     def h(self, rows: slice) -> Tensor:
         """Return the output of the first layer at some spots (n_rows, hidden)."""
         inputs, device = self.inputs, self.bias.device
-        weight = torch.from_numpy(inputs.center_weight[rows, None]).to(device)
         around = average(inputs.operator[rows], self.neighborhood)
         around -= torch.from_numpy(inputs.shift[rows, None]).to(device) * self.neighborhood_mean
-        return (self.center[rows] - self.center_mean) * weight + around + self.bias
+        return self.center[rows] + around + self.bias
+
+
+@dataclass(frozen=True)
+class Products:
+    """Transformed counts times weights, one product a transform, and what was summed on the way.
+
+    Attributes
+    ----------
+    products
+        (n_spots, n_out) each.
+    sizes
+        Counts of each spot (n_spots,).
+    sums
+        Counts of each gene, and sums of the last transform's values (2, n_genes).
+    """
+
+    products: list[Tensor]
+    sizes: NDArray[np.float32]
+    sums: NDArray[np.float64]
+
+
+def project_counts(
+    counts: sparse.csr_matrix | StoredMatrix,
+    transforms: Sequence[Callable[[sparse.csr_matrix], sparse.csr_matrix]],
+    weights: Sequence[Tensor],
+    *,
+    block_rows: int = BLOCK_ROWS,
+) -> Products:
+    """Return the products of a section's counts, which are read once.
+
+    Parameters
+    ----------
+    counts
+        CSR float32 (n_spots, n_genes), in memory or stored.
+    transforms
+        Take rows of counts to values.
+    weights
+        Weights (n_out, n_genes) on the values of each transform.
+    block_rows
+        Rows made dense at a time.
+    """
+    n_spots, n_genes = counts.shape
+    products = [torch.empty((n_spots, len(weight)), device=weight.device) for weight in weights]
+    sizes, sums = np.empty(n_spots, np.float32), np.zeros((2, n_genes))
+    buffer = np.empty((min(block_rows, n_spots), n_genes), dtype=np.float32)
+    for rows, block in iter_blocks(counts, block_rows):
+        sizes[rows] = np.asarray(block.sum(axis=1, dtype=np.float64)).ravel()
+        sums[0] += np.asarray(block.sum(axis=0, dtype=np.float64)).ravel()
+        for transform, weight, product in zip(transforms, weights, products, strict=True):
+            values = transform(block)
+            (product[rows],) = project(values, [weight], block_rows=block_rows, buffer=buffer)
+        sums[1] += np.asarray(values.sum(axis=0, dtype=np.float64)).ravel()
+    return Products(products, sizes, sums)
 
 
 def project(
@@ -73,7 +130,7 @@ def project(
     weights: Sequence[Tensor],
     *,
     block_rows: int = BLOCK_ROWS,
-    sums: NDArray[np.float64] | None = None,
+    buffer: NDArray[np.float32] | None = None,
 ) -> list[Tensor]:
     """Return ``values @ weight.T`` for weights on consecutive ranges of columns, each (n_spots, n_out).
 
@@ -89,18 +146,17 @@ def project(
         Weights (n_out, n_columns), whose columns together are those of `values`.
     block_rows
         Rows of a block.
-    sums
-        If given, the sum of each column is added to it (n_genes,).
+    buffer
+        Where blocks are made dense (block_rows, n_genes).
     """
     n_spots, n_genes = values.shape
     device = weights[0].device
     products = [torch.empty((n_spots, weight.shape[0]), device=device) for weight in weights]
     bounds = np.cumsum([0] + [weight.shape[1] for weight in weights]).tolist()
-    buffer = np.empty((min(block_rows, n_spots), n_genes), dtype=np.float32)
+    if buffer is None:
+        buffer = np.empty((min(block_rows, n_spots), n_genes), dtype=np.float32)
     by_gene: list[Tensor] = []
     for rows, block in iter_blocks(values, block_rows):
-        if sums is not None:
-            sums += np.asarray(block.sum(axis=0, dtype=np.float64)).ravel()
         if device.type == "cpu" and block.nnz < SPARSE_BELOW * block.shape[0] * n_genes:
             by_gene = by_gene or [weight.T.contiguous() for weight in weights]
             for i, product in enumerate(products):
@@ -146,23 +202,30 @@ def first_layer(
     # A whole vocabulary needs no copy of the weights.
     genes = None if section.n_genes == network.config.n_genes else torch.from_numpy(section.genes).to(device)
     w_center, w_neighborhood, bias = network.first_layer(genes)
-    sums = np.zeros(section.n_genes) if inputs.is_relative else None
-    weight = w_neighborhood if network.tied else torch.cat([w_center, w_neighborhood])
+    weights = [w_neighborhood] if network.tied else [w_center, w_neighborhood]
     if client is None:
-        (product,) = project(inputs.values, [weight], block_rows=block_rows, sums=sums)
+        made = project_counts(section.counts, inputs.transforms, weights, block_rows=block_rows)
     else:
         # distributed takes a second to import.
         from sagefm.model._cluster import project_on_cluster
 
-        product = project_on_cluster(client, inputs.values, weight, block_rows=block_rows, sums=sums).to(device)
-    p_center, p_neighborhood = (product, product) if network.tied else product.split(len(w_center), dim=1)
-    # scipy would copy a half of the columns anew for every block that is averaged.
-    p_neighborhood = p_neighborhood.contiguous()
-    if sums is None:
+        made = project_on_cluster(client, section.counts, inputs.transforms, weights, block_rows=block_rows)
+    products = [product.to(device) for product in made.products]
+    if network.tied:
+        weight = torch.from_numpy(inputs.center_weight[:, None]).to(device)
         none = torch.zeros(len(w_center), device=device)
-        return FirstLayer(inputs, p_center, p_neighborhood, none, none, bias)
-    mean = torch.from_numpy((sums / section.n_spots).astype(np.float32)).to(device)
-    return FirstLayer(inputs, p_center, p_neighborhood, w_center @ mean, w_neighborhood @ mean, bias)
+        return FirstLayer(inputs, products[0] * weight, products[0], none, bias, made.sizes)
+    # What the profile gives at a spot's depth is a function of depth.
+    between, depths = depth_grid(made.sizes)
+    expected = torch.from_numpy(expected_roots(depths, section_profile(made.sums[0]))).to(device) @ w_center.T
+    center = products[0].sub_(average(between, expected))
+    mean = torch.from_numpy((made.sums[1] / section.n_spots).astype(np.float32)).to(device)
+    return FirstLayer(inputs, center, products[1], w_neighborhood @ mean, bias, made.sizes)
+
+
+def section_profile(gene_totals: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Return the share of each gene in the counts of a section (n_genes,)."""
+    return gene_totals / max(float(gene_totals.sum(dtype=np.float64)), PROFILE_PRIOR)
 
 
 @torch.inference_mode()

@@ -15,13 +15,16 @@ from sagefm._constants import BLOCK_ROWS
 from sagefm.data._genes import assign_folds
 from sagefm.data._stored import iter_blocks
 from sagefm.metrics._recovery import Recovery
+from sagefm.model._adapt import SectionDecoder
 from sagefm.model._embedding import average, project
-from sagefm.module._objective import Batch, null_rates, read_center
+from sagefm.module._objective import Batch, null_rates, read_center, size_factors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import pandas as pd
     from numpy.typing import NDArray
+    from scipy import sparse
 
     from sagefm.data._section import SectionInput
     from sagefm.module._center import SpotNetwork
@@ -46,6 +49,28 @@ class ImputedBlock:
     unmeasured: NDArray[np.float32]
 
 
+@dataclass(frozen=True)
+class Pass:
+    """A fold of the genes, predicted while it, and maybe others, are hidden.
+
+    Attributes
+    ----------
+    hidden
+        True for the genes that the center hides (1, n_genes).
+    columns
+        Genes to predict (n_columns,).
+    around
+        Part of the first layer that the center's visible genes do not change (n_spots, hidden).
+    decoder
+        Read-out of the section, where one is fitted.
+    """
+
+    hidden: Tensor
+    columns: NDArray[np.int64]
+    around: Tensor
+    decoder: SectionDecoder | None = None
+
+
 @torch.inference_mode()
 def impute_section(
     network: SpotNetwork,
@@ -57,6 +82,8 @@ def impute_section(
     rng: int,
     device: torch.device,
     recovery: Recovery,
+    n_hidden: int = 1,
+    spot_names: pd.Index | None = None,
     block_rows: int = BLOCK_ROWS,
 ) -> Iterator[ImputedBlock]:
     """Predict genes of a section, each from a fold of the genes in which it was hidden.
@@ -83,6 +110,12 @@ def impute_section(
         Device to compute on.
     recovery
         Receives measured counts and predictions; its genes are the requested measured ones, in order.
+    n_hidden
+        Folds that are hidden at a time: the one that is predicted, and those after it. Where it is all of them, the
+        size factor is that of all counts.
+    spot_names
+        Names of the spots (n_spots,), from which parts are drawn to fit the read-out to the section (default network),
+        see :class:`~sagefm.model._adapt.SectionDecoder`; it is not fitted if left out.
     block_rows
         Spots predicted at a time.
 
@@ -105,62 +138,88 @@ def impute_section(
     measured, unmeasured = np.intersect1d(requested, section.genes), np.setdiff1d(requested, section.genes)
     output = np.searchsorted(measured, section.genes)
     is_wanted = np.isin(section.genes, measured)
-    parts = project(inputs.values, [w_neighborhood[:, a:b] for a, b in pairwise(edges)], block_rows=block_rows)
+    ranges = [slice(a, b) for a, b in pairwise(edges)]
+    parts = project(inputs.values, [w_neighborhood[:, columns] for columns in ranges], block_rows=block_rows)
     whole = parts[0].clone()
     for part in parts[1:]:
         whole += part
     center_weight = torch.from_numpy(inputs.center_weight).to(device)[:, None]
-    around = _neighborhood(inputs, whole, w_neighborhood, mean)
+    around = _neighborhood(inputs, whole, w_neighborhood, mean) + bias
+    of_spots = None if spot_names is None or network.tied else SectionDecoder.draw_parts(spot_names, rng)
     passes = []
-    for (a, b), part in zip(pairwise(edges), parts, strict=True):
-        columns = np.flatnonzero(is_wanted[a:b]) + a
-        if len(columns):
-            h = around
+    for fold, fold_columns in enumerate(ranges):
+        columns = np.flatnonzero(is_wanted[fold_columns]) + fold_columns.start
+        if len(columns) == 0:
+            continue
+        hidden = torch.zeros((1, len(genes)), dtype=torch.bool, device=device)
+        h, center = around, whole
+        for i in sorted({(fold + j) % n_folds for j in range(n_hidden)}):
+            hidden[:, ranges[i]] = True
+            center = center - parts[i]
             if mask == "neighborhood":
-                h = h - _neighborhood(inputs, part, w_neighborhood[:, a:b], mean[a:b])
-            passes.append((slice(a, b), columns, h + center_weight * (whole - part) if network.tied else h))
+                h = h - _neighborhood(inputs, parts[i], w_neighborhood[:, ranges[i]], mean[ranges[i]])
+        decoder = None
+        if of_spots is not None:
+            decoder = SectionDecoder(of_spots, network.config.hidden[-1], len(columns), device)
+        passes.append(Pass(hidden, columns, h + center_weight * center if network.tied else h, decoder))
     if len(unmeasured):
         # What the section did not measure is hidden already.
-        passes.append((slice(0, 0), np.arange(0), around + center_weight * whole if network.tied else around))
+        none = torch.zeros((1, len(genes)), dtype=torch.bool, device=device)
+        passes.append(Pass(none, np.arange(0), around + center_weight * whole if network.tied else around))
 
-    for rows, counts in iter_blocks(section.counts, block_rows):
-        batch = Batch(
+    def read(rows: slice, counts: sparse.csr_matrix) -> Batch:
+        return Batch(
             genes=genes,
             counts=torch.from_numpy(counts.toarray()).to(device),
-            # The published center is in the products already.
-            values=torch.empty(0) if network.tied else torch.from_numpy(inputs.transform(counts).toarray()).to(device),
+            values=torch.empty(0),
             neighborhood=torch.empty(0),
             center_weight=torch.from_numpy(inputs.center_weight[rows, None]).to(device),
-            mean=mean[None],
             gene_totals=gene_totals,
-            n_section=torch.tensor([[float(section.n_spots)]], device=device),
         )
+
+    def hidden_for_size(hidden: Tensor) -> Tensor:
+        # A center that shows nothing still has a depth.
+        return torch.zeros_like(hidden) if bool(hidden.all()) else hidden
+
+    if of_spots is not None:
+        for rows, counts in iter_blocks(section.counts, block_rows):
+            batch = read(rows, counts)
+            for one in passes:
+                if one.decoder is not None:
+                    z0 = network.encode(linear(read_center(network, batch, one.hidden), w_center, bias))
+                    at = torch.from_numpy(one.columns).to(device)
+                    sizes = size_factors(batch.counts, gene_totals, hidden_for_size(one.hidden))
+                    one.decoder.add(rows, z0, batch.counts[:, at], sizes, network.decode(z0, genes[at]).exp_())
+
+    for rows, counts in iter_blocks(section.counts, block_rows):
+        batch = read(rows, counts)
         block = ImputedBlock(
             section.rows[rows],
             np.empty((len(batch.counts), len(measured)), np.float32),
             np.empty((len(batch.counts), len(unmeasured)), np.float32),
         )
-        for hidden, columns, h_of_section in passes:
-            is_hidden = torch.zeros((1, len(genes)), dtype=torch.bool, device=device)
-            is_hidden[:, hidden] = True
-            rates = null_rates(batch.counts, gene_totals, is_hidden)
-            h = h_of_section[rows] + bias
+        for one in passes:
+            rates = null_rates(batch.counts, gene_totals, hidden_for_size(one.hidden))
+            h = one.around[rows]
             if not network.tied:
-                h = h + linear(read_center(network, batch, is_hidden, rates), w_center)
+                center = linear(read_center(network, batch, one.hidden), w_center)
+                h = h + center
             z = network.encode(h)
-            if len(columns) == 0:
+            if len(one.columns) == 0:
                 absent = torch.from_numpy(unmeasured).to(device)
                 block.unmeasured[:] = _decode(network, z, absent, _absent_rates(network, batch, rates, absent)).cpu()
                 continue
-            at = torch.from_numpy(columns).to(device)
+            at = torch.from_numpy(one.columns).to(device)
             predicted = _decode(network, z, genes[at], rates[:, at])
-            block.measured[:, output[columns]] = predicted.cpu().numpy()
+            if one.decoder is not None:
+                predicted *= one.decoder.log_ratio(rows, network.encode(center + bias)).exp_()
+            block.measured[:, output[one.columns]] = predicted.cpu().numpy()
             expected = torch.expm1(predicted) if network.config.input == "log1p" else predicted
             recovery.update(
                 batch.counts[:, at].cpu().numpy(),
                 expected.cpu().numpy(),
                 null=rates[:, at].cpu().numpy(),
-                genes=output[columns],
+                genes=output[one.columns],
             )
         recovery.add_spots(len(batch.counts))
         yield block

@@ -73,12 +73,14 @@ def impute_table(
     mask: str = "center",
     n_folds: int = 4,
     rng: int = 0,
+    n_hidden: int = 1,
+    adapt: bool = True,
     out: str | os.PathLike[str] | None = None,
     device: torch.device,
     batch_size: int | None = None,
     progress: bool = False,
 ) -> Imputation:
-    """Impute genes of a table; see :func:`sagefm.tl.impute`."""
+    """Impute genes of a table; see :func:`sagefm.tl.impute`, and `n_hidden` in :func:`impute_section`."""
     if out is not None and genes is not None:
         raise ArgumentError("out= is for all genes; the columns of genes= are kept in memory.")
     requested = check_impute(reader, checkpoint, genes, mask, n_folds, rng)
@@ -108,6 +110,8 @@ def impute_table(
                 rng=rng,
                 device=device,
                 recovery=recovery,
+                n_hidden=n_hidden,
+                spot_names=table.obs_names[section.section.rows] if adapt else None,
                 block_rows=block_rows,
             )
             for block in blocks:

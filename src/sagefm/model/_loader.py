@@ -163,8 +163,10 @@ def make_batch(
     n_genes = len(genes) if is_same else n_vocabulary
     device = next((part.device for part, _ in parts if isinstance(part, ResidentInput)), torch.device("cpu"))
     sizes = [len(rows) for _, rows in parts]
-    dense = {n: torch.empty((sum(sizes), n_genes), device=device) for n in ("counts", "values", "neighborhood")}
-    by_section = {name: np.zeros((len(parts), n_genes), np.float32) for name in ("mean", "gene_totals")}
+    # The default network makes its center of the counts.
+    names = ("counts", "neighborhood") if parts[0][0].is_relative else ("counts", "values", "neighborhood")
+    dense = {name: torch.empty((sum(sizes), n_genes), device=device) for name in names}
+    gene_totals = np.zeros((len(parts), n_genes), np.float32)
     measured = np.zeros((len(parts), n_genes), dtype=bool)
     for i, ((inputs, rows), end) in enumerate(zip(parts, np.cumsum(sizes).tolist(), strict=True)):
         columns: Any = slice(None) if is_same else inputs.section.genes
@@ -176,19 +178,17 @@ def make_batch(
                 fill(rows, out=at.numpy())
             else:
                 at.zero_()[:, columns] = torch.as_tensor(fill(rows), device=device)
-        by_section["mean"][i, columns] = inputs.mean
-        by_section["gene_totals"][i, columns] = inputs.section.gene_totals
+        gene_totals[i, columns] = inputs.section.gene_totals
         measured[i, columns] = True
     weight = np.concatenate([inputs.center_weight[rows] for inputs, rows in parts])
     section = np.repeat(np.arange(len(parts)), sizes)
     batch = Batch(
         genes=None if n_genes == n_vocabulary else torch.from_numpy(genes),
         center_weight=torch.from_numpy(weight[:, None]),
-        n_section=torch.tensor([[float(inputs.section.n_spots)] for inputs, _ in parts]),
         section=None if len(parts) == 1 else torch.from_numpy(section),
         measured=None if is_same else torch.from_numpy(measured),
         seeds=seeds,
-        **{name: torch.from_numpy(values) for name, values in by_section.items()},
-        **dense,
+        gene_totals=torch.from_numpy(gene_totals),
+        **{"values": torch.empty(0), **dense},
     )
     return batch if device.type == "cpu" else batch.to(device, non_blocking=True)

@@ -19,8 +19,10 @@ from scipy import sparse, stats
 from torch import Tensor
 
 from sagefm._constants import BLOCK_ROWS
+from sagefm.data._counts import root
+from sagefm.data._depth import expected_roots
 from sagefm.data._stored import iter_blocks, take_columns
-from sagefm.model._embedding import first_layer
+from sagefm.model._embedding import first_layer, section_profile
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sagefm.data._section import SectionInput
+    from sagefm.data._stored import StoredMatrix
     from sagefm.module._center import SpotNetwork
 
 
@@ -43,8 +46,12 @@ class PreparedSection:
         Output of the first layer, nothing hidden (n_spots, hidden).
     values
         ``U`` of the genes that are needed, as CSC (n_spots, n_needed): a gene's values are a slice.
-    mean
-        ``u_mean`` of these genes (n_needed,).
+    counts
+        Raw counts of these genes, likewise.
+    sizes
+        Counts of each spot (n_spots,).
+    profile
+        Share of these genes in the counts of the section (n_needed,).
     neighbors
         Operator without the diagonal (n_spots, n_spots).
     column
@@ -54,9 +61,27 @@ class PreparedSection:
     inputs: SectionInput
     h: Tensor
     values: sparse.csc_matrix
-    mean: NDArray[np.float32]
+    counts: sparse.csc_matrix
+    sizes: NDArray[np.float32]
+    profile: NDArray[np.floating]
     neighbors: sparse.csr_matrix
     column: NDArray[np.int64]
+
+    def center(self, genes: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return ``c`` of vocabulary genes (n_spots, n_genes); genes that were not measured are zero."""
+        if not self.inputs.is_relative:
+            return self.inputs.center_weight[:, None] * self.of(self.values, genes)
+        columns = self.column[genes]
+        profile = np.where(columns >= 0, self.profile[columns], 0.0)
+        return root(sparse.csr_matrix(self.of(self.counts, genes))).toarray() - expected_roots(self.sizes, profile)
+
+    def of(self, matrix: sparse.csc_matrix, genes: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return columns of vocabulary genes (n_spots, n_genes); genes that were not measured are zero."""
+        columns = self.column[genes]
+        measured = columns >= 0
+        values = np.zeros((matrix.shape[0], len(genes)), dtype=np.float32)
+        values[:, measured] = matrix[:, columns[measured]].toarray()
+        return values
 
 
 @dataclass(frozen=True)
@@ -107,15 +132,18 @@ def prepare_section(
     needed = np.flatnonzero(np.isin(section.genes, genes))
     column = np.full(network.config.n_genes, -1)
     column[section.genes[needed]] = np.arange(len(needed))
-    blocks = [block for _, block in iter_blocks(take_columns(inputs.values, needed))]
-    values = sparse.csc_matrix(sparse.vstack(blocks))
-    mean = np.asarray(values.mean(axis=0, dtype=np.float64), np.float32).ravel() * inputs.is_relative
-    return PreparedSection(inputs, h, values, mean, neighbors, column)
+    values, counts = (_by_gene(take_columns(matrix, needed)) for matrix in (inputs.values, section.counts))
+    profile = section_profile(section.gene_totals)[needed]
+    return PreparedSection(inputs, h, values, counts, first.sizes, profile, neighbors, column)
+
+
+def _by_gene(matrix: sparse.csr_matrix | StoredMatrix) -> sparse.csc_matrix:
+    return sparse.csc_matrix(sparse.vstack([block for _, block in iter_blocks(matrix)]))
 
 
 def value_range(sections: Sequence[PreparedSection], gene: int) -> tuple[float, float]:
     """Return the lowest and highest input value of a vocabulary gene over all spots."""
-    values = [_values(section, np.array([gene])) for section in sections]
+    values = [section.of(section.values, np.array([gene])) for section in sections]
     return min(float(v.min()) for v in values), max(float(v.max()) for v in values)
 
 
@@ -161,10 +189,8 @@ def perturb_source(
     w_hidden, w_source = w_center[:, :-1], w_neighborhood[:, -1]
     changes, null_sum, n_spots = [], np.zeros(len(null_genes)), 0
     for section in sections:
-        inputs = section.inputs
-        mean = np.where(section.column[hidden] >= 0, section.mean[section.column[hidden]], 0.0).astype(np.float32)
-        center = inputs.center_weight[:, None] * (_values(section, hidden) - mean)
-        received = section.neighbors @ _values(section, np.array([source]))[:, 0]
+        center = section.center(hidden)
+        received = section.neighbors @ section.of(section.values, np.array([source]))[:, 0]
         weight = np.asarray(section.neighbors.sum(axis=1), dtype=np.float32).ravel()
         for start in range(0, len(center), block_rows):
             rows = slice(start, start + block_rows)
@@ -181,15 +207,6 @@ def perturb_source(
     low, high = np.quantile(change, [0.1, 0.9], axis=0)
     curve = np.stack([change.mean(axis=0, dtype=np.float64), low, high])
     return Response(change[:, -1], curve, _rank_correlation(change), null_sum / max(n_spots, 1))
-
-
-def _values(section: PreparedSection, genes: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Return input values of vocabulary genes (n_spots, n_genes); genes that were not measured are at the mean."""
-    columns = section.column[genes]
-    measured = columns >= 0
-    values = np.zeros((section.values.shape[0], len(genes)), dtype=np.float32)
-    values[:, measured] = section.values[:, columns[measured]].toarray()
-    return values
 
 
 def _rank_correlation(change: NDArray[np.float32]) -> NDArray[np.float64]:

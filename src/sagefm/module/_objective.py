@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from sagefm._constants import PROFILE_PRIOR
+from sagefm._constants import ANSCOMBE, PROFILE_PRIOR
 from sagefm.module._center import SpotNetwork
 
 
@@ -24,17 +24,13 @@ class Batch:
     counts
         Raw counts x (n_spots, n_genes).
     values
-        Transformed counts u (n_spots, n_genes).
+        Transformed counts u (n_spots, n_genes); empty for the default network, whose center is made of the counts.
     neighborhood
         v (n_spots, n_genes).
     center_weight
         a (n_spots, 1).
-    mean
-        Mean of u in each section (n_sections, n_genes).
     gene_totals
         Counts of each gene in each section (n_sections, n_genes).
-    n_section
-        Spots of each section (n_sections, 1).
     section
         Section of each spot (n_spots,); None where there is one.
     measured
@@ -49,9 +45,7 @@ class Batch:
     values: Tensor
     neighborhood: Tensor
     center_weight: Tensor
-    mean: Tensor
     gene_totals: Tensor
-    n_section: Tensor
     section: Tensor | None = None
     measured: Tensor | None = None
     seeds: tuple[tuple[int, int], ...] = ()
@@ -135,31 +129,40 @@ def null_rates(counts: Tensor, gene_totals: Tensor, mask: Tensor, measured: Tens
     return profile.mul_(visible / (profile * is_shown).sum(dim=1, keepdim=True).clamp(min=PROFILE_PRIOR))
 
 
-def relative_center(batch: Batch, rates: Tensor, mask: Tensor, scale: float) -> Tensor:
+def size_factors(counts: Tensor, gene_totals: Tensor, mask: Tensor) -> Tensor:
+    """Return expected counts of a gene with a total of one (n_spots, 1): visible counts over their genes' totals."""
+    is_shown = shown(mask, counts)
+    visible = (counts * is_shown).sum(dim=1, keepdim=True)
+    return visible / (gene_totals * is_shown).sum(dim=1, keepdim=True).clamp(min=PROFILE_PRIOR)
+
+
+def root(x: Tensor) -> Tensor:
+    """Return 2 sqrt(x + 3/8) (Anscombe 1948)."""
+    return (4 * x).add_(ANSCOMBE).sqrt_()
+
+
+def root_center(batch: Batch, mask: Tensor) -> Tensor:
     """Return what the default network reads of the center (n_spots, n_genes).
 
-    Visible genes: log1p(scale x / size) less the mean of u over the other spots of the section, with the
-    spot's size estimated from its visible genes. Hidden genes are zero: at their section's mean.
+    Visible genes: r(x) - r(size p), with r(x) = 2 sqrt(x + 3/8), p the section's profile and size the counts that the
+    spot's visible genes stand for. Hidden genes are zero: at their section's profile.
     """
-    others = batch.n_section - 1
-    center = (batch.counts * (scale / rates.sum(dim=1, keepdim=True))).log1p_()
-    # The mean of the others is n/(n-1) mean - u/(n-1).
-    center.sub_(batch.at_spots(batch.mean * (batch.n_section / others)))
-    return center.addcdiv_(batch.values, batch.at_spots(others)).mul_(shown(mask, center))
+    # Visible counts are known: those of the spot itself may stay in the profile.
+    gene_totals = batch.at_spots(batch.gene_totals)
+    expected = gene_totals * size_factors(batch.counts, gene_totals, mask)
+    return root(batch.counts).sub_(root(expected)).mul_(shown(mask, expected))
 
 
-def read_center(network: SpotNetwork, batch: Batch, mask: Tensor, rates: Tensor | None) -> Tensor:
-    """Return what a network reads of the center under a mask (n_spots, n_genes); `rates` are the null's."""
+def read_center(network: SpotNetwork, batch: Batch, mask: Tensor) -> Tensor:
+    """Return what a network reads of the center under a mask (n_spots, n_genes)."""
     if network.config.input == "log1p":
         return published_center(batch.values, batch.center_weight, mask)
-    if rates is None:
-        raise ValueError("The default network reads sizes from the null rates.")
-    return relative_center(batch, rates, mask, network.config.scale)
+    return root_center(batch, mask)
 
 
-def predict(network: SpotNetwork, batch: Batch, mask: Tensor, rates: Tensor | None) -> Tensor:
+def predict(network: SpotNetwork, batch: Batch, mask: Tensor) -> Tensor:
     """Return predicted log1p counts or log rate ratios (n_spots, n_genes), the center's genes hidden by `mask`."""
-    center = read_center(network, batch, mask, rates)
+    center = read_center(network, batch, mask)
     w_center, w_neighborhood, bias = network.first_layer(batch.genes)
     if network.tied:
         h = linear(center.add_(batch.neighborhood), w_center, bias)
@@ -174,14 +177,14 @@ def masked_loss(network: SpotNetwork, batch: Batch, mask: Tensor) -> Tensor:
     # The published network needs no null.
     mask = mask.to(batch.counts.dtype)
     rates = None if network.config.likelihood == "mse" else _null_rates(batch, mask)
-    return _loss(network, batch, mask, predict(network, batch, mask, rates), rates)
+    return _loss(network, batch, mask, predict(network, batch, mask), rates)
 
 
 @torch.no_grad()
 def masked_deviance(network: SpotNetwork, batch: Batch, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return the loss on the hidden entries, and the deviances of model and null (:func:`explained_deviance`)."""
     rates = _null_rates(batch, mask)
-    output = predict(network, batch, mask, rates)
+    output = predict(network, batch, mask)
     loss = _loss(network, batch, mask, output, rates)
     if network.config.likelihood == "mse":
         output = torch.log(torch.expm1(output).clamp(min=1e-3) / rates.clamp(min=1e-12))
