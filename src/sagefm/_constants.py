@@ -23,6 +23,8 @@ UNLABELLED: Final = ("undetermined", "unlabelled", UNSURE, "nan", "")
 
 #: Least share of the vocabulary that a table must hold.
 MIN_COVERAGE: Final = 0.10
+#: Genes of the vocabulary that are enough all the same: those of a panel.
+MIN_GENES: Final = 200
 
 #: Counts added to every gene's total in a section's profile: no rate is zero.
 PROFILE_PRIOR: Final = 0.5

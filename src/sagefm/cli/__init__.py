@@ -11,6 +11,7 @@ import sagefm
 from sagefm.cli._convert import convert
 from sagefm.cli._demo import demo
 from sagefm.cli._info import info
+from sagefm.cli._pretrain import pretrain
 from sagefm.cli._run import SagefmGroup
 from sagefm.cli._train import train
 from sagefm.cli._verbs import embed, impute, perturb
@@ -20,7 +21,7 @@ __all__ = ["main"]
 
 @click.group(
     cls=SagefmGroup,
-    commands=[demo, train, embed, impute, perturb, info, convert],
+    commands=[demo, train, pretrain, embed, impute, perturb, info, convert],
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(sagefm.__version__, prog_name="sagefm")

@@ -152,7 +152,7 @@ def fit(table: AnnData, setup: dict[str, Any], *, network: dict[str, Any], devic
         accelerator="gpu" if resolved.type == "cuda" else resolved.type,
         devices=1 if resolved.index is None else [resolved.index],
         progress=False,
-        callbacks=[_progress_bar()],
+        callbacks=[progress_bar()],
         **training,
     )
     return model
@@ -251,7 +251,7 @@ def join_sections(
     return joined
 
 
-def _progress_bar() -> Any:
+def progress_bar() -> Any:
     """Return a Lightning callback that counts batches, on a terminal."""
     from lightning.pytorch.callbacks import Callback
     from tqdm import tqdm

@@ -13,7 +13,9 @@ import numpy as np
 import pandas as pd
 
 from sagefm._constants import SPATIAL_KEY
-from sagefm.data._genes import get_gene_names, to_symbols
+from sagefm.data._counts import get_counts
+from sagefm.data._genes import get_gene_names, named_genes, to_symbols
+from sagefm.data._stored import to_memory
 from sagefm.data._table import get_table
 from sagefm.errors import ArgumentError, GenesError, MissingKeyError, SagefmError
 
@@ -253,6 +255,29 @@ class Corpus:
                 f"gene_key=..., the column of var with symbols or Ensembl ids."
             )
         return genes
+
+    def expressed_genes(self, *, by: str | None = None, min_detected: float = 0.05, min_groups: int = 2) -> list[str]:
+        """Return named, coding genes that are detected in several donors, sorted; reads all sections once.
+
+        Parameters
+        ----------
+        by
+            Column of the metadata, e.g. the donor; sections count one by one if left out.
+        min_detected
+            Share of the spots of a section in which a gene is detected.
+        min_groups
+            Donors, or sections, with such a section.
+        """
+        groups: dict[str, set[str]] = {}
+        for i, name in enumerate(self.names):
+            table = self.read(i)
+            symbols = to_symbols(get_gene_names(table, self.gene_key))
+            counts = to_memory(get_counts(table, self.layer))
+            detected = np.bincount(counts.indices[counts.data > 0], minlength=counts.shape[1]) / max(len(table), 1)
+            group = name if by is None else str(self.metadata[by].iloc[i])
+            for symbol in symbols[detected >= min_detected]:
+                groups.setdefault(str(symbol), set()).add(group)
+        return named_genes(sorted(gene for gene, seen in groups.items() if len(seen) >= min_groups))
 
     def manifest(self) -> pd.DataFrame:
         """Return path, sha256, spots and genes of each section, with its metadata; reads all files once."""

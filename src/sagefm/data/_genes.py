@@ -8,12 +8,12 @@ import re
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pandas as pd
 
-from sagefm._constants import MIN_COVERAGE
+from sagefm._constants import MIN_COVERAGE, MIN_GENES
 from sagefm.errors import ArgumentError, GenesError, MissingKeyError
 
 if TYPE_CHECKING:
@@ -26,6 +26,10 @@ logger = logging.getLogger(__name__)
 
 _ENSEMBL = re.compile(r"^(ENSG\d{11})(\.\d+)?$")
 _MOUSE_ENSEMBL = re.compile(r"^ENSMUSG\d{11}(\.\d+)?$")
+#: Names of clones, non-coding and small RNAs, and read-throughs of the human reference.
+_NOT_CODING: Final = re.compile(
+    r"^(A[CDFLPJ]\d{6}\.\d+|LINC\d+|.+-(AS|IT|OT)\d+|.+-DT|MIR\d+.*|RP\d+-.*|CT[ABCD]-.*|RNU.*|SNOR.*|(Z|BX|FP|CR|CU)\d+\.\d+)$"
+)
 
 
 @dataclass(frozen=True)
@@ -180,7 +184,7 @@ def match_genes(table: AnnData, vocabulary: Vocabulary, gene_key: str | None = N
     used = np.flatnonzero(known & ~duplicate)
     columns = used[np.argsort(position[used], kind="stable")]
     coverage = len(columns) / max(len(vocabulary), 1)
-    if coverage < MIN_COVERAGE:
+    if coverage < MIN_COVERAGE and len(columns) < MIN_GENES:
         _raise_low_coverage(names, vocabulary, n_found=len(columns))
     via = np.where(~known, "", np.where(symbols == names.to_numpy(dtype=object), "symbol", "ensembl"))
     report = pd.DataFrame(
@@ -218,6 +222,12 @@ def _raise_low_coverage(names: pd.Index, vocabulary: Vocabulary, *, n_found: int
         )
     raise GenesError(
         f"Found {n_found} of the {len(vocabulary)} genes of the vocabulary "
-        f"({n_found / max(len(vocabulary), 1):.1%}; at least {MIN_COVERAGE:.0%} are needed); "
+        f"({n_found / max(len(vocabulary), 1):.1%}; at least {MIN_COVERAGE:.0%} or {MIN_GENES} genes are needed); "
         f"the table's genes are {values[:3]}, ... {reason}"
     )
+
+
+def named_genes(names: Sequence[str]) -> list[str]:
+    """Return those of some symbols that the human reference knows and whose name is not that of a non-coding gene."""
+    known = set(_ensembl_to_symbol().values())
+    return [name for name in names if name in known and not _NOT_CODING.match(name)]

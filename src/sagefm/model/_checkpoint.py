@@ -72,8 +72,12 @@ class Checkpoint:
         }
 
 
-def save_checkpoint(checkpoint: Checkpoint, folder: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+def save_checkpoint(
+    checkpoint: Checkpoint, folder: str | os.PathLike[str], *, overwrite: bool = False, half: bool = False
+) -> Path:
     """Write a checkpoint as a folder of ``model.safetensors`` and ``config.json``; all of it or nothing.
+
+    With `half`, parameters are rounded to half precision; they are read as float32.
 
     Raises
     ------
@@ -101,6 +105,9 @@ def save_checkpoint(checkpoint: Checkpoint, folder: str | os.PathLike[str], *, o
     staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.network.state_dict().items()}
+        if half:
+            # The profile spans more orders of magnitude than half precision does.
+            tensors = {name: tensor if name == "prior" else tensor.half() for name, tensor in tensors.items()}
         save_file(tensors, staging / WEIGHTS_FILE)
         (staging / CONFIG_FILE).write_text(json.dumps(config, indent=1))
         staging.chmod(0o755)
@@ -151,7 +158,7 @@ def load_checkpoint(folder: str | os.PathLike[str], *, name: str | None = None) 
     if len(vocabulary) != config.n_genes:
         raise CheckpointError(f"{folder} lists {len(vocabulary)} genes for a network of {config.n_genes}.")
     try:
-        tensors = load_file(folder / WEIGHTS_FILE)
+        tensors = {name: tensor.float() for name, tensor in load_file(folder / WEIGHTS_FILE).items()}
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{folder / WEIGHTS_FILE} cannot be read as safetensors: {error}.") from error
     with torch.device("meta"):

@@ -328,7 +328,7 @@ class SAGEFM(BaseModelClass):
             history=history,
         )
 
-    def save(self, dir_path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+    def save(self, dir_path: str | os.PathLike[str], *, overwrite: bool = False, half: bool = False) -> None:
         """Write ``model.safetensors`` and ``config.json`` to a folder.
 
         Parameters
@@ -337,8 +337,10 @@ class SAGEFM(BaseModelClass):
             Folder, which must not exist.
         overwrite
             Replace the checkpoint in an existing folder; an error otherwise.
+        half
+            Store parameters in half precision, for half the size.
         """
-        folder = save_checkpoint(self.to_checkpoint(), dir_path, overwrite=overwrite)
+        folder = save_checkpoint(self.to_checkpoint(), dir_path, overwrite=overwrite, half=half)
         self._name, self._sha256 = str(folder), file_sha256(folder / WEIGHTS_FILE)
 
     @classmethod

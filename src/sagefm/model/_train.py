@@ -59,6 +59,7 @@ def fit(
     mask_fraction: float | tuple[float, float] | None = None,
     lr: float | None = None,
     weight_decay: float | None = None,
+    schedule: str | None = None,
     patience: int | None = None,
     window: int | None = None,
     n_shards: int | None = None,
@@ -75,12 +76,15 @@ def fit(
     max_epochs = whole_number(max_epochs, name="max_epochs", minimum=1)
     batch_size = whole_number(batch_size, name="batch_size", minimum=1)
     seed = whole_number(seed, name="seed", minimum=0)
+    if schedule not in (None, "plateau", "cosine"):
+        raise ArgumentError(f"schedule={schedule!r}; expected 'plateau' or 'cosine'.")
     if window is not None:
         window = whole_number(window, name="sections_in_memory", minimum=1)
     if devices == "auto" and not {"strategy", "num_nodes"} & set(trainer_kwargs):
         devices = 1
     training = TrainingConfig.of(network.config)
-    given: dict[str, Any] = {"lr": lr, "weight_decay": weight_decay, "mask_fraction": _as_range(mask_fraction)}
+    given: dict[str, Any] = {"lr": lr, "weight_decay": weight_decay, "schedule": schedule}
+    given["mask_fraction"] = _as_range(mask_fraction)
     training = replace(training, **{name: value for name, value in given.items() if value is not None})
     train_spots, validation_spots = split_spots(sections, validation_size, np.random.default_rng(seed), groups)
     has_validation = any(len(rows) for rows in validation_spots)
