@@ -184,7 +184,7 @@ def test_lazy(form: str, section: ad.AnnData, model: Path, tmp_path: Path) -> No
 
 def test_training_that_was_stopped(section: ad.AnnData, file: Path, tmp_path: Path) -> None:
     """A state file is written, and taken up."""
-    arguments = ["--hidden", "16,8", "--batch-size", "64"]
+    arguments = ["--hidden", "16,8", "--batch-size", "64", "--validation-size", "0"]
     succeeds("train", file, "-o", tmp_path / "whole", *arguments, "--epochs", "3")
     succeeds("train", file, "-o", tmp_path / "a", *arguments, "--epochs", "2", "--state-file", tmp_path / "state")
     succeeds("train", file, "-o", tmp_path / "b", *arguments, "--epochs", "3", "--state-file", tmp_path / "state")
