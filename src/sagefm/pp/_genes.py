@@ -29,8 +29,8 @@ def match_genes(
     adata
         AnnData, SpatialData or MuData.
     model
-        A trained :class:`~sagefm.model.SAGEFM`, the folder it was saved to, ``"published"`` (the authors' checkpoint,
-        see :func:`sagefm.model.load_published`), or the name of a bundled model, of which there is none yet.
+        ``"default"``, the bundled model; a trained :class:`~sagefm.model.SAGEFM`, or the folder it was saved to; or
+        ``"published"`` (the authors' checkpoint, see :func:`sagefm.model.load_published`).
     gene_key
         Column of ``var`` with gene symbols or Ensembl ids (with or without version); ``var_names`` if left out.
     table_key

@@ -36,8 +36,8 @@ def embed(
     adata
         AnnData, SpatialData or MuData with raw counts and spot coordinates.
     model
-        A trained :class:`~sagefm.model.SAGEFM`, the folder it was saved to, ``"published"`` (the authors' checkpoint,
-        see :func:`sagefm.model.load_published`), or the name of a bundled model, of which there is none yet.
+        ``"default"``, the bundled model; a trained :class:`~sagefm.model.SAGEFM`, or the folder it was saved to; or
+        ``"published"`` (the authors' checkpoint, see :func:`sagefm.model.load_published`).
     layer
         Layer with raw counts; ``X`` if left out.
     gene_key

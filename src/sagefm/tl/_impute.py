@@ -43,13 +43,17 @@ def impute(
     every count was a target of training: judge by another section, or by ``model.validation_indices`` with
     :func:`sagefm.metrics.controls`.
 
+    The default network's read-out is fitted to the section first: what hidden counts have in common with the embedding
+    in the *other* spots is added (:class:`~sagefm.model._adapt.SectionDecoder`). A spot's place in that is drawn from
+    its name in ``obs_names``.
+
     Parameters
     ----------
     adata
         AnnData, SpatialData or MuData with raw counts and spot coordinates.
     model
-        A trained :class:`~sagefm.model.SAGEFM`, the folder it was saved to, ``"published"`` (the authors' checkpoint,
-        see :func:`sagefm.model.load_published`), or the name of a bundled model, of which there is none yet.
+        ``"default"``, the bundled model; a trained :class:`~sagefm.model.SAGEFM`, or the folder it was saved to; or
+        ``"published"`` (the authors' checkpoint, see :func:`sagefm.model.load_published`).
     genes
         Genes to impute, symbols or Ensembl ids, measured or not. All measured genes if left out.
     mask

@@ -52,8 +52,8 @@ def perturb(
     adata
         AnnData, SpatialData or MuData with raw counts and spot coordinates.
     model
-        A trained :class:`~sagefm.model.SAGEFM`, the folder it was saved to, ``"published"`` (the authors' checkpoint,
-        see :func:`sagefm.model.load_published`), or the name of a bundled model, of which there is none yet.
+        ``"default"``, the bundled model; a trained :class:`~sagefm.model.SAGEFM`, or the folder it was saved to; or
+        ``"published"`` (the authors' checkpoint, see :func:`sagefm.model.load_published`).
     pairs
         DataFrame with columns ``source`` and ``target``; or ``"consensus"``, LIANA's consensus ligand-receptor
         pairs of single genes that this table and model hold (needs ``pip install liana``, which is GPL-3).
