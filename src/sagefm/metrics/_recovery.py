@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import pandas as pd
-from scipy import sparse, special, stats
+from scipy import sparse, stats
 
 from sagefm.errors import ArgumentError
 
@@ -30,6 +30,8 @@ class Recovery:
       with ``(predicted - null)/sqrt(null)``;
     - ``d2``: share of the null's Poisson deviance that the prediction explains, 0 for the null itself.
 
+    The correlation of log1p counts, ``raw_r``, is kept for comparison with published figures.
+
     Parameters
     ----------
     n_genes
@@ -38,8 +40,9 @@ class Recovery:
 
     def __init__(self, n_genes: int) -> None:
         self.n_spots = 0
-        # Sums of a, b, a^2, b^2, ab of the residuals, the deviances of prediction and null, and detections.
-        self._sums = np.zeros((8, n_genes))
+        # Sums of a, b, a^2, b^2, ab of the residuals, then of the log1p counts; the deviances of prediction and null,
+        # and detections.
+        self._sums = np.zeros((13, n_genes))
 
     def update(
         self,
@@ -59,35 +62,39 @@ class Recovery:
             Positions of these genes in the sums (n_genes,).
         """
         root = np.sqrt(null)
-        a, b = (counts - null) / root, (predicted - null) / root
-        sums = [a, b, a * a, b * b, a * b, _deviance(counts, predicted), _deviance(counts, null), counts > 0]
+        sums = [
+            *_products((counts - null) / root, (predicted - null) / root),
+            *_products(np.log1p(counts), np.log1p(predicted)),
+            _deviance(counts, predicted).sum(axis=0, dtype=np.float64),
+            _deviance(counts, null).sum(axis=0, dtype=np.float64),
+            np.count_nonzero(counts, axis=0),
+        ]
         for row, values in zip(self._sums, sums, strict=True):
-            row[genes] += values.sum(axis=0, dtype=np.float64)
+            row[genes] += values
 
     def add_spots(self, n_spots: int) -> None:
         """Count spots, once for all genes."""
         self.n_spots += n_spots
 
     def result(self) -> pd.DataFrame:
-        """Return ``r``, ``pval``, ``qval`` and ``d2`` for each gene; all but d2 are NaN for genes detected in few spots.
+        """Return a row for each gene; correlations are NaN for genes detected in few spots.
+
+        ``r``, ``pval``, ``qval``, ``d2``; the same of log1p counts, ``raw_r``, ``raw_qval``; ``deviance`` and
+        ``null_deviance``; ``detected``, the share of spots with a count.
 
         The p-value is one-sided, from Student's t with n_spots - 2 degrees of freedom; neighboring spots are
         not independent, so that it is a lower bound. ``qval`` is its Benjamini-Hochberg false discovery rate.
         """
-        n = self.n_spots
-        a, b, aa, bb, ab, model, null, detected = self._sums
+        model, null, detected = self._sums[10:]
+        found = detected >= MIN_DETECTED
+        r, pval, qval = _correlation(self._sums[:5], self.n_spots, found)
+        raw_r, _, raw_qval = _correlation(self._sums[5:10], self.n_spots, found)
         with np.errstate(divide="ignore", invalid="ignore"):
-            variance = (n * aa - a**2) * (n * bb - b**2)
-            r = np.where(variance > 0, (n * ab - a * b) / np.sqrt(np.maximum(variance, 0)), np.nan)
-            r = np.where(detected >= MIN_DETECTED, np.clip(r, -1, 1), np.nan)
-            t = r * np.sqrt((n - 2) / np.maximum(1 - r**2, np.finfo(float).eps)) if n > 2 else np.full_like(r, np.nan)
             d2 = np.where(null > 0, 1 - model / null, np.nan)
-        pval = stats.t.sf(t, max(n - 2, 1))
-        qval = np.full_like(pval, np.nan)
-        known = np.isfinite(pval)
-        if known.any():
-            qval[known] = stats.false_discovery_control(pval[known])
-        return pd.DataFrame({"r": r, "pval": pval, "qval": qval, "d2": d2})
+        columns = {"r": r, "pval": pval, "qval": qval, "d2": d2, "raw_r": raw_r, "raw_qval": raw_qval}
+        return pd.DataFrame(
+            columns | {"deviance": model, "null_deviance": null, "detected": detected / max(self.n_spots, 1)}
+        )
 
 
 def recovery(
@@ -109,7 +116,7 @@ def recovery(
 
     Returns
     -------
-    One row a gene: ``r``, ``pval``, ``qval``, ``d2``.
+    One row a gene, with the columns of :meth:`Recovery.result`.
 
     Raises
     ------
@@ -130,8 +137,96 @@ def recovery(
     return sums.result()
 
 
+def pooled_d2(table: pd.DataFrame, min_detected: float = 0.1) -> float:
+    """Return the share of the null's deviance that is explained, pooled over genes.
+
+    Unlike the median of ``d2``, genes with many counts weigh as much as they tell.
+
+    Parameters
+    ----------
+    table
+        Result of :func:`recovery`, or of :meth:`Recovery.result`.
+    min_detected
+        Genes detected in a smaller share of spots are left out.
+    """
+    kept = table[(table["detected"] >= min_detected) & table["deviance"].notna()]
+    null = float(kept["null_deviance"].sum())
+    return 1 - float(kept["deviance"].sum()) / null if null > 0 else float("nan")
+
+
+def noise_ceiling(counts: sparse.csr_matrix | NDArray[np.floating], rng: int = 0) -> pd.DataFrame:
+    """Return the correlation of residuals that no predictor can exceed but by chance, gene by gene.
+
+    Every count is split into two independent halves by a fair coin for each molecule. With r_half the correlation,
+    over spots, of the halves' Pearson residuals, each over its own profile times size factor, the reliability of the
+    full count's residual is ``R = 2 r_half / (1 + r_half)`` (Spearman and Brown), and that of a perfect prediction
+    with it ``ceiling = sqrt(R)``: the bound of ``r`` in :func:`recovery`.
+
+    Parameters
+    ----------
+    counts
+        Raw counts (n_spots, n_genes).
+    rng
+        Seed of the split.
+
+    Returns
+    -------
+    ``r_half`` and ``ceiling``, NaN for genes detected in few spots; a ceiling is 0 where r_half is not positive.
+
+    Notes
+    -----
+    One gene's ceiling is noisy; take medians over genes. That a predictor may read more than its gene does not matter:
+    the bound is of the noise of what is predicted. Depth and the section's profile are in the null, not in the bound.
+    """
+    whole = sparse.csr_matrix(counts)
+    n_spots, n_genes = whole.shape
+    first = whole.astype(np.float64)
+    first.data = np.random.default_rng(rng).binomial(whole.data.astype(np.int64), 0.5).astype(np.float64)
+    halves = first, sparse.csr_matrix(whole - first)
+    shares = [np.asarray(half.sum(axis=0)).ravel() / max(half.sum(), 1) for half in halves]
+    sums = np.zeros((5, n_genes))
+    for start in range(0, n_spots, 512):
+        residuals = []
+        for half, share in zip(halves, shares, strict=True):
+            x = half[start : start + 512].toarray()
+            null = np.maximum(x.sum(axis=1, keepdims=True) * share, np.finfo(np.float32).tiny)
+            residuals.append((x - null) / np.sqrt(null))
+        sums += _products(residuals[0], residuals[1])
+    detected = np.asarray((whole > 0).sum(axis=0)).ravel()
+    r_half = _correlation(sums, n_spots, detected >= MIN_DETECTED)[0]
+    positive = np.maximum(r_half, 0)
+    return pd.DataFrame({"r_half": r_half, "ceiling": np.sqrt(2 * positive / (1 + positive))})
+
+
+def _products(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return the sums over spots of a, b, a^2, b^2, ab (5, n_genes)."""
+    return np.stack([values.sum(axis=0, dtype=np.float64) for values in (a, b, a * a, b * b, a * b)])
+
+
+def _correlation(
+    sums: NDArray[np.float64], n: int, found: NDArray[np.bool_]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Return correlations of `found` genes, one-sided p-values and false discovery rates, from sums of products."""
+    a, b, aa, bb, ab = sums
+    with np.errstate(divide="ignore", invalid="ignore"):
+        variance = (n * aa - a**2) * (n * bb - b**2)
+        r = np.where(variance > 0, (n * ab - a * b) / np.sqrt(np.maximum(variance, 0)), np.nan)
+        r = np.where(found, np.clip(r, -1, 1), np.nan)
+        t = r * np.sqrt((n - 2) / np.maximum(1 - r**2, np.finfo(float).eps)) if n > 2 else np.full_like(r, np.nan)
+    pval = stats.t.sf(t, max(n - 2, 1))
+    qval = np.full_like(pval, np.nan)
+    known = np.isfinite(pval)
+    if known.any():
+        qval[known] = stats.false_discovery_control(pval[known])
+    return r, pval, qval
+
+
 def _deviance(counts: NDArray[np.floating], rates: NDArray[np.floating]) -> NDArray[np.float64]:
     # A rate of exactly zero would make one count an infinite surprise.
     floored = np.maximum(rates, 1e-6)
-    deviance: NDArray[np.float64] = 2 * (special.xlogy(counts, counts / floored) - counts + floored)
-    return deviance
+    deviance = np.asarray(floored - counts, dtype=np.float64)
+    # Most counts are zero, and a logarithm costs more than the rest together.
+    counted = np.nonzero(counts)
+    x = counts[counted].astype(np.float64)
+    deviance[counted] += x * np.log(x / floored[counted])
+    return 2 * deviance

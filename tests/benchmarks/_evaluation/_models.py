@@ -1,0 +1,94 @@
+"""A checkpoint's embeddings and imputations, and the same of its variants."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from anndata import AnnData
+
+from sagefm.data import _genes
+from sagefm.data._graph import averaging
+from sagefm.data._section import SectionInput
+from sagefm.model._checkpoint import Checkpoint
+from sagefm.model._embedding import embed_table
+from sagefm.model._impute_table import impute_table
+from sagefm.model._inputs import TableReader, read_table
+from sagefm.module._center import make_network
+
+# Small panels are to be scored too.
+_genes.MIN_COVERAGE = 0.0
+DEVICE = torch.device("cpu")
+N_FOLDS = 3
+
+
+class AloneReader(TableReader):
+    """A table whose spots have no neighborhood: they read a deviation of zero."""
+
+    def inputs(self, config) -> list[SectionInput]:
+        return [
+            replace(section, operator=section.operator * 0, shift=np.zeros_like(section.shift))
+            for section in super().inputs(config)
+        ]
+
+
+def reader_of(adata: AnnData, checkpoint: Checkpoint, *, alone: bool = False) -> TableReader:
+    reader = read_table(adata, checkpoint.vocabulary)
+    return AloneReader(**vars(reader)) if alone else reader
+
+
+def random_weights(checkpoint: Checkpoint, seed: int = 2**20) -> Checkpoint:
+    """Return an untrained checkpoint of the same architecture, vocabulary and prior."""
+    # Far from the small seeds that models are made with: the same would be the same initial values.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = make_network(checkpoint.config).eval()
+    for name, buffer in checkpoint.network.named_buffers():
+        network.get_buffer(name).copy_(buffer)
+    return replace(checkpoint, network=network, name="random weights", sha256="")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A row of the recovery table: how a checkpoint imputes."""
+
+    checkpoint: Checkpoint
+    adapt: bool
+    alone: bool = False
+
+    def impute(self, adata: AnnData, n_hidden: int) -> np.ndarray:
+        """Return expected counts (n_spots, n_vars), NaN outside the vocabulary."""
+        made = impute_table(
+            reader_of(adata, self.checkpoint, alone=self.alone),
+            self.checkpoint,
+            n_folds=N_FOLDS,
+            n_hidden=n_hidden,
+            adapt=self.adapt,
+            device=DEVICE,
+        )
+        return np.maximum(np.expm1(made.layer) if made.scale == "log1p" else made.layer, 0)
+
+
+def variants(checkpoint: Checkpoint, published: Checkpoint | None) -> dict[str, Variant]:
+    """Return the rows of the recovery table that are networks."""
+    found = {
+        "model, zero-shot": Variant(checkpoint, adapt=False),
+        "model, adapted": Variant(checkpoint, adapt=True),
+        "model, zero-shot, no neighborhood": Variant(checkpoint, adapt=False, alone=True),
+        "model, adapted, no neighborhood": Variant(checkpoint, adapt=True, alone=True),
+        # Untrained and not adapted, the default network is the null.
+        "random weights, adapted": Variant(random_weights(checkpoint), adapt=True),
+    }
+    if published is not None:
+        found["published"] = Variant(published, adapt=False)
+    return found
+
+
+def embed(adata: AnnData, checkpoint: Checkpoint) -> np.ndarray:
+    return embed_table(reader_of(adata, checkpoint), checkpoint, device=DEVICE)
+
+
+def average_around(adata: AnnData, values: np.ndarray) -> np.ndarray:
+    """Return the mean of each spot and its neighbors (n_spots, n_columns)."""
+    return averaging(adata.obsp["sagefm_connectivities"], with_center=True) @ values

@@ -1,0 +1,142 @@
+"""Clustering and annotation from embeddings, with controls that know no network."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from scipy import sparse
+from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+import sagefm
+from _evaluation._models import average_around, embed, random_weights
+from _evaluation._sections import labels_of
+from sagefm.data._counts import log_normalize
+from sagefm.model._checkpoint import Checkpoint
+
+N_COMPONENTS = 20
+LEARNERS = {
+    "logistic": lambda: make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)),
+    "neighbors": lambda: make_pipeline(StandardScaler(), KNeighborsClassifier(15)),
+}
+
+
+def _pca(values: sparse.csr_matrix) -> np.ndarray:
+    return PCA(N_COMPONENTS, svd_solver="arpack", random_state=0).fit_transform(values)
+
+
+def embeddings(
+    adata: AnnData, checkpoint: Checkpoint, published: Checkpoint | None, *, mofa: bool = True
+) -> dict[str, np.ndarray]:
+    """Return embeddings of a section by name (n_spots, n_latent)."""
+    u = log_normalize(adata.X, 1e4).astype(np.float64)
+    own = embed(adata, checkpoint)
+    found = {"model": own, "model, mean of 15 spots": average_around(adata, own)}
+    if published is not None:
+        found["published"] = embed(adata, published)
+    found["random weights"] = embed(adata, random_weights(checkpoint))
+    found["PCA of the spot"] = _pca(u)
+    found["PCA of the mean of 15 spots"] = _pca(sparse.csr_matrix(average_around(adata, u)))
+    if mofa and (factors := _mofa(u)) is not None:
+        found["MOFA"] = factors
+    return found
+
+
+def _mofa(u: sparse.csr_matrix, n_genes: int = 2000) -> np.ndarray | None:
+    """Return the factors of MOFA on the most variable genes; None where mofapy2 is not installed."""
+    try:
+        from mofapy2.run.entry_point import entry_point
+    except ImportError:
+        return None
+    variance = np.asarray(u.multiply(u).mean(axis=0)).ravel() - np.asarray(u.mean(axis=0)).ravel() ** 2
+    model = entry_point()
+    model.set_data_matrix([[u[:, np.argsort(-variance)[:n_genes]].toarray()]])
+    model.set_model_options(factors=N_COMPONENTS)
+    model.set_train_options(iter=200, convergence_mode="fast", seed=0, quiet=True)
+    model.build()
+    model.run()
+    return np.asarray(model.model.nodes["Z"].getExpectation())
+
+
+def evaluate_clustering(found: dict[str, np.ndarray], adata: AnnData, n_seeds: int) -> pd.DataFrame | None:
+    """Return a row an embedding: mean and standard deviation over seeds; None for fewer than two classes."""
+    labels = labels_of(adata)
+    if labels is None or labels.nunique() < 2:
+        return None
+    rows = []
+    for name, embedding in found.items():
+        scores = sagefm.metrics.clustering(embedding, labels, coordinates=adata.obsm["spatial"], n_seeds=n_seeds)
+        spread = scores.std(ddof=0).add_suffix("_sd")
+        rows.append({"embedding": name, **scores.mean().to_dict(), **spread.to_dict()})
+    return pd.DataFrame(rows)
+
+
+def _features(sections: dict[str, AnnData], checkpoint: Checkpoint, published: Checkpoint | None) -> dict:
+    """Return embeddings of all sections by name and section; principal components are of the genes they share."""
+    own = {name: embed(adata, checkpoint) for name, adata in sections.items()}
+    found = {"model": own, "model, mean of 15 spots": {n: average_around(sections[n], e) for n, e in own.items()}}
+    if published is not None:
+        found["published"] = {name: embed(adata, published) for name, adata in sections.items()}
+    genes = sorted(set.intersection(*(set(adata.var_names) for adata in sections.values())))
+    u = {n: log_normalize(sparse.csr_matrix(a[:, genes].X), 1e4).astype(np.float64) for n, a in sections.items()}
+    around = {n: sparse.csr_matrix(average_around(sections[n], values)) for n, values in u.items()}
+    edges = np.cumsum([values.shape[0] for values in u.values()])[:-1]
+    found["PCA of the spot"] = _joint(_pca(sparse.csr_matrix(sparse.vstack(list(u.values())))), u, edges)
+    found["PCA of the mean of 15 spots"] = _joint(
+        _pca(sparse.csr_matrix(sparse.vstack(list(around.values())))), u, edges
+    )
+    loadings = sagefm.metrics.fit_components([sparse.csr_matrix(a[:, genes].X) for a in sections.values()])
+    loadings /= np.linalg.norm(loadings, axis=1, keepdims=True)
+    found["PCA of deviations"] = {n: (values - values.mean(axis=0)) @ loadings.T for n, values in u.items()}
+    return found
+
+
+def _joint(values: np.ndarray, names: dict, edges: np.ndarray) -> dict[str, np.ndarray]:
+    return dict(zip(names, np.split(values, edges), strict=True))
+
+
+def evaluate_annotation(
+    sections: dict[str, AnnData],
+    groups: dict[str, str],
+    checkpoint: Checkpoint,
+    published: Checkpoint | None,
+) -> pd.DataFrame:
+    """Return a row a features, learner and group left out.
+
+    Components are of all sections, none of which needs a label for it; classifiers are fitted without the group.
+
+    Parameters
+    ----------
+    sections
+        Labelled sections of one tissue, by name.
+    groups
+        Donor of each section, which is left out as a whole.
+    checkpoint, published
+        Networks to embed with.
+    """
+    labels = {name: labels_of(adata) for name, adata in sections.items()}
+    rows = []
+    for features, found in _features(sections, checkpoint, published).items():
+        for group in dict.fromkeys(groups.values()):
+            inside = [name for name in sections if groups[name] == group]
+            x, y = _stack(found, labels, [name for name in sections if name not in inside])
+            queries, truth = _stack(found, labels, inside)
+            if not len(truth) or len(set(y)) < 2:
+                continue
+            for learner, make in LEARNERS.items():
+                predicted = make().fit(x, y).predict(queries)
+                scores = sagefm.metrics.annotation(truth, predicted).to_dict()
+                rows.append({"left_out": group, "features": features, "learner": learner, **scores})
+    return pd.DataFrame(rows)
+
+
+def _stack(found: dict, labels: dict, names: list[str]) -> tuple[np.ndarray, list[str]]:
+    kept = {name: labels[name].notna().to_numpy() for name in names}
+    values = [np.asarray(found[name])[kept[name]] for name in names]
+    return np.concatenate(values) if values else np.empty((0, 0)), [
+        str(label) for name in names for label in labels[name][kept[name]]
+    ]

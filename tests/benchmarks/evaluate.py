@@ -1,0 +1,192 @@
+"""The whole report of a model: recovery, clustering, annotation and small panels, each beside its controls.
+
+Sections are those of `--donors`, or those that the checkpoint names as held out. Controls may learn from the other
+donors' sections of the folder. Prints markdown tables; writes them, CSV files and figures to `--out`.
+
+python tests/benchmarks/evaluate.py MODEL_DIR --sections FOLDER [--donors her2st_C her2st_G] [--published DIR]
+    [--tasks recovery clustering annotation panels] [--out FOLDER]
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import time
+import warnings
+from pathlib import Path
+
+import pandas as pd
+from _evaluation import _report, _sections, _structure
+from _evaluation._recovery import COLUMNS, evaluate_recovery, mean_by_donor
+from _evaluation._sections import cut_panel, donor, labels_of, list_sections, read_section, tissue
+from anndata import AnnData
+
+from sagefm.model import Checkpoint
+from sagefm.model._pretrained import resolve_model
+
+TASKS = ("recovery", "clustering", "annotation", "panels")
+PANELS = (5000, 2000, 500)
+#: Sections with fewer spots are marked: their medians are noisy.
+FEW_SPOTS = 200
+
+
+class Evaluation:
+    """A checkpoint, the sections to evaluate it on, and what controls learned from the others."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self.checkpoint: Checkpoint = resolve_model(arguments.model)
+        self.published = resolve_model(arguments.published) if arguments.published else None
+        self.out, self.n_seeds = arguments.out, arguments.seeds
+        self.paths = list_sections(arguments.sections)
+        names = self.checkpoint.training.get("held_out") or []
+        if arguments.donors:
+            names = [name for name in self.paths if donor(name) in arguments.donors]
+        self.names = [name for name in names if name in self.paths]
+        if not self.names:
+            raise SystemExit("No section to evaluate: the checkpoint names none as held out; pass --donors.")
+        held = {donor(name) for name in names}
+        self.held_donors = {donor(name) for name in self.checkpoint.training.get("held_out") or names}
+        others = {name: path for name, path in self.paths.items() if donor(name) not in held | self.held_donors}
+        self.training = _sections.learn(others, self.checkpoint.vocabulary.symbols)
+        self.seconds: list[dict[str, object]] = []
+
+    def timed(self, task: str, name: str, start: float) -> None:
+        self.seconds.append({"task": task, "section": name, "seconds": time.perf_counter() - start})
+
+    def recovery(self) -> None:
+        rows = []
+        for name in self.names:
+            start, adata = time.perf_counter(), read_section(self.paths[name])
+            rows.append(self._recovery(adata, name))
+            self.timed("recovery", name, start)
+        table = pd.concat(rows, ignore_index=True)
+        table.to_csv(self.out / "recovery_sections.csv", index=False)
+        for n, of_n in table.groupby("n_hidden"):
+            wide = of_n.pivot_table(index="predictor", columns="section", values="r", sort=False)
+            marked = {s: f"{s}*" for s, few in of_n.groupby("section")["few_spots"].any().items() if few}
+            title = f"Residual r by section, {n} of 3 folds hidden (* fewer than {FEW_SPOTS} spots)"
+            _report.show(title, wide.rename(columns=marked).reset_index(), self.out)
+        for one, of_donor in table.groupby("donor"):
+            means = of_donor.groupby(["n_hidden", "predictor"], sort=False)[[*COLUMNS]].mean().reset_index()
+            _report.show(f"Recovery, donor {one}", means, self.out)
+        means = mean_by_donor(table)
+        _report.show("Recovery, mean of donors", means, self.out, file="recovery.csv")
+        best = _best_pca(means)
+        _report.show("Recovery, mean of donors: the best penalty of the PCA controls", best, self.out)
+        _report.plot_recovery(means, self.out)
+
+    def _recovery(self, adata: AnnData, name: str) -> pd.DataFrame:
+        found = evaluate_recovery(adata, self.checkpoint, self.published, self.training)
+        return found.assign(section=name, donor=donor(name), n_spots=adata.n_obs, few_spots=adata.n_obs < FEW_SPOTS)
+
+    def clustering(self) -> None:
+        rows = []
+        for name in self.names:
+            start, adata = time.perf_counter(), read_section(self.paths[name])
+            if labels_of(adata) is None:
+                continue
+            embeddings = _structure.embeddings(adata, self.checkpoint, self.published)
+            found = _structure.evaluate_clustering(embeddings, adata, self.n_seeds)
+            if found is not None:
+                rows.append(found.assign(section=name))
+            self.timed("clustering", name, start)
+        if not rows:
+            print("No labelled section: no clustering.\n")
+            return
+        table = pd.concat(rows, ignore_index=True)
+        by_section = table.pivot_table(index="embedding", columns="section", values="ari", sort=False).reset_index()
+        _report.show("Adjusted Rand index by section", by_section, self.out)
+        table.to_csv(self.out / "clustering_sections.csv", index=False)
+        means = table.groupby("embedding", sort=False).mean(numeric_only=True).reset_index()
+        _report.show("Clustering, mean of sections", means, self.out, file="clustering.csv")
+        _report.plot_clustering(table, self.out)
+
+    def annotation(self) -> None:
+        rows = []
+        for group in dict.fromkeys(tissue(name) for name in self.names):
+            start = time.perf_counter()
+            # Panels have too few genes in common with the others.
+            names = [n for n in self.paths if tissue(n) == group and "genes" not in n]
+            sections = {name: read_section(self.paths[name]) for name in names}
+            sections = {
+                n: a for n, a in sections.items() if (known := labels_of(a)) is not None and known.nunique() > 1
+            }
+            # The labelled DLPFC sections are of one donor: each is the other's reference.
+            groups = {name: name if group == "dlpfc" else donor(name) for name in sections}
+            if len(set(groups.values())) < 2:
+                continue
+            found = _structure.evaluate_annotation(sections, groups, self.checkpoint, self.published)
+            held = {value for name, value in groups.items() if donor(name) in self.held_donors}
+            rows.append(found.assign(tissue=group, held_out=found["left_out"].isin(held)))
+            self.timed("annotation", group, start)
+        if not rows:
+            print("No tissue with labels in two groups: no annotation.\n")
+            return
+        table = pd.concat(rows, ignore_index=True)
+        table.to_csv(self.out / "annotation_groups.csv", index=False)
+        for title, part in (("all donors", table), ("held-out donors", table[table["held_out"]])):
+            keys = ["tissue", "learner", "features"]
+            means = part.drop(columns=["left_out", "held_out"]).groupby(keys, sort=False).mean().reset_index()
+            file = "annotation.csv" if title == "held-out donors" else None
+            _report.show(f"Annotation, one group left out at a time, mean of {title}", means, self.out, file=file)
+
+    def panels(self) -> None:
+        recovered, clustered = [], []
+        for name in self.names:
+            adata = read_section(self.paths[name])
+            for size in PANELS:
+                if size >= adata.n_vars:
+                    continue
+                start, panel = time.perf_counter(), cut_panel(adata, size)
+                recovered.append(self._recovery(panel, name).assign(panel=size))
+                if labels_of(panel) is not None:
+                    embeddings = _structure.embeddings(panel, self.checkpoint, self.published, mofa=False)
+                    found = _structure.evaluate_clustering(embeddings, panel, self.n_seeds)
+                    clustered += [] if found is None else [found.assign(section=name, panel=size)]
+                self.timed(f"panel of {size}", name, start)
+        if recovered:
+            table = pd.concat(recovered, ignore_index=True)
+            table.to_csv(self.out / "panels_recovery_sections.csv", index=False)
+            means = _best_pca(mean_by_donor(table))
+            _report.show("Recovery in panels, mean of donors", means, self.out, file="panels_recovery.csv")
+        if clustered:
+            table = pd.concat(clustered, ignore_index=True)
+            means = table.groupby(["panel", "embedding"], sort=False).mean(numeric_only=True).reset_index()
+            _report.show("Clustering in panels, mean of sections", means, self.out, file="panels_clustering.csv")
+
+
+def _best_pca(means: pd.DataFrame) -> pd.DataFrame:
+    """Return the table with one row for the penalties of a PCA control by r, and one by D2."""
+    keys = [key for key in ("panel", "n_hidden") if key in means]
+    kind = means["predictor"].str.extract(r"^(PCA.*), ridge", expand=False)
+    rows = [means[kind.isna()]]
+    for measure in ("r", "pooled_d2"):
+        at = means[kind.notna() & means[measure].notna()].groupby([*keys, kind.rename("kind")])[measure].idxmax()
+        best = means.loc[at]
+        rows.append(best.assign(predictor=best["predictor"] + f" (best {measure})"))
+    return pd.concat(rows).sort_values(keys, kind="stable", ascending=[key != "panel" for key in keys])
+
+
+def main() -> None:
+    """Run the tasks asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", help="folder of a checkpoint")
+    parser.add_argument("--sections", type=Path, required=True)
+    parser.add_argument("--donors", nargs="*", default=[])
+    parser.add_argument("--published", help="folder of the published checkpoint, or 'published'")
+    parser.add_argument("--tasks", nargs="*", choices=TASKS, default=list(TASKS))
+    parser.add_argument("--seeds", type=int, default=10, help="fits of a clustering")
+    parser.add_argument("--out", type=Path, default=Path("evaluation"))
+    arguments = parser.parse_args()
+    logging.disable(logging.INFO)
+    warnings.simplefilter("ignore")
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    (arguments.out / "report.md").unlink(missing_ok=True)
+    evaluation = Evaluation(arguments)
+    for task in arguments.tasks:
+        getattr(evaluation, task)()
+    _report.show("Seconds", pd.DataFrame(evaluation.seconds), arguments.out, file="seconds.csv")
+
+
+if __name__ == "__main__":
+    main()
