@@ -20,7 +20,7 @@ from sagefm.metrics._predictors import (
     fit_factors,
     with_neighbors,
 )
-from sagefm.metrics._recovery import Recovery
+from sagefm.metrics._recovery import Measured, Recovery
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -207,5 +207,6 @@ def add_recovery(
             name: view.null * predict(view) for name, predict in predictors.items()
         }
         rates |= {name: model[view.spots][:, view.wanted] for name, model in models.items()}
+        measured = Measured(hidden, view.null)
         for name, rate in rates.items():
-            sums[name].update(hidden, rate, null=view.null, genes=view.wanted)
+            sums[name].update_measured(measured, rate, genes=view.wanted)

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 _N_FACTOR_SPOTS: Final = 1000
 _N_FACTOR_ITERATIONS: Final = 40
 _N_UPDATES: Final = 15
+#: Normalised counts added to both sides of a ratio: where nothing is reconstructed it is exactly one.
+_FLOOR: Final = 1e-6
 
 
 class SectionCounts:
@@ -139,6 +141,12 @@ class View:
         return self.size * self.profile[:, self.wanted]
 
     @cached_property
+    def wanted_mean(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Mean of u of the wanted genes over the other spots, and expm1 of it (n_spots, n_wanted)."""
+        mean = self.mean[:, self.wanted]
+        return mean, np.expm1(mean)
+
+    @cached_property
     def depth(self) -> NDArray[np.float64]:
         """Counts that the spot is expected to have (n_spots, 1)."""
         depth: NDArray[np.float64] = self.size * self.profile.sum(axis=1, keepdims=True)
@@ -219,10 +227,9 @@ class Components:
         if self.prior_mean is not None:
             target += self.ridge * self.prior_mean[view.spots].T
         scores = np.linalg.solve(shown @ shown.T + self.ridge * np.eye(len(shown)), target).T
-        mean = view.mean[:, view.wanted]
-        floor = 1e-6
+        mean, mean_counts = view.wanted_mean
         reconstructed = np.maximum(mean + scores @ self.loadings[:, view.wanted], 0)
-        ratio: NDArray[np.float64] = (np.expm1(reconstructed) + floor) / (np.expm1(mean) + floor)
+        ratio: NDArray[np.float64] = (np.expm1(reconstructed) + _FLOOR) / (mean_counts + _FLOOR)
         return ratio
 
 

@@ -19,6 +19,30 @@ if TYPE_CHECKING:
 MIN_DETECTED: Final = 5
 
 
+class Measured:
+    """Measured counts and expected counts of their null (n_spots, n_genes), with what predictions of them share."""
+
+    def __init__(self, counts: NDArray[np.floating], null: NDArray[np.floating]) -> None:
+        self.counts, self.null = counts, null
+        self.root = np.sqrt(null)
+        self.residual = (counts - null) / self.root
+        self.log = np.log1p(counts)
+        # Most counts are zero, and a logarithm costs more than the rest together.
+        self._counted = np.nonzero(counts)
+        self.detected = np.count_nonzero(counts, axis=0)
+        self.null_deviance = self.deviance_of(null)
+
+    def deviance_of(self, rates: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Return the Poisson deviance of expected counts, summed over spots (n_genes,)."""
+        # A rate of exactly zero would make one count an infinite surprise.
+        floored = np.maximum(rates, 1e-6)
+        x = self.counts[self._counted].astype(np.float64)
+        terms = x * np.log(x / floored[self._counted])
+        logs = np.bincount(self._counted[1], weights=terms, minlength=rates.shape[1])
+        deviance: NDArray[np.float64] = 2 * (logs + (floored - self.counts).sum(axis=0, dtype=np.float64))
+        return deviance
+
+
 class Recovery:
     """Sums over spots from which recovery is computed; blocks of spots may come in any order.
 
@@ -61,13 +85,16 @@ class Recovery:
         genes
             Positions of these genes in the sums (n_genes,).
         """
-        root = np.sqrt(null)
+        self.update_measured(Measured(counts, null), predicted, genes=genes)
+
+    def update_measured(self, measured: Measured, predicted: NDArray[np.floating], *, genes: NDArray[np.int64]) -> None:
+        """Add spots whose counts and null several predictions share; see :meth:`update`."""
         sums = [
-            *_products((counts - null) / root, (predicted - null) / root),
-            *_products(np.log1p(counts), np.log1p(predicted)),
-            _deviance(counts, predicted).sum(axis=0, dtype=np.float64),
-            _deviance(counts, null).sum(axis=0, dtype=np.float64),
-            np.count_nonzero(counts, axis=0),
+            *_products(measured.residual, (predicted - measured.null) / measured.root),
+            *_products(measured.log, np.log1p(predicted)),
+            measured.deviance_of(predicted),
+            measured.null_deviance,
+            measured.detected,
         ]
         for row, values in zip(self._sums, sums, strict=True):
             row[genes] += values
@@ -219,14 +246,3 @@ def _correlation(
     if known.any():
         qval[known] = stats.false_discovery_control(pval[known])
     return r, pval, qval
-
-
-def _deviance(counts: NDArray[np.floating], rates: NDArray[np.floating]) -> NDArray[np.float64]:
-    # A rate of exactly zero would make one count an infinite surprise.
-    floored = np.maximum(rates, 1e-6)
-    deviance = np.asarray(floored - counts, dtype=np.float64)
-    # Most counts are zero, and a logarithm costs more than the rest together.
-    counted = np.nonzero(counts)
-    x = counts[counted].astype(np.float64)
-    deviance[counted] += x * np.log(x / floored[counted])
-    return 2 * deviance
