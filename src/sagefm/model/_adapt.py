@@ -2,19 +2,41 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 #: Parts of the spots; a part is predicted from a read-out that the others were fitted on.
 N_PARTS: Final = 5
 #: Prior precision of the added weights, on an embedding of unit variance in all. Chosen on held-out donors.
 PRECISION: Final = 100.0
+#: Principal components of the section, and spots that they are found in.
+N_COMPONENTS: Final = 20
+N_SAMPLE: Final = 1024
+#: A count counts as its share of what the network expects, but no more than four times.
+_LEAST_RATIO: Final = 0.25
 #: Bound on the added log rate ratio.
 _BOUND: Final = 3.0
+
+
+def section_components(center: Tensor) -> Tensor:
+    """Return the principal components of what centers show (n_components, n_genes), of one total variance of scores.
+
+    Parameters
+    ----------
+    center
+        ``c`` of some spots under one mask (n_spots, n_genes).
+    """
+    values, vectors = torch.linalg.eigh(center @ center.T)
+    values, vectors = values[-N_COMPONENTS:].clamp(min=1e-6), vectors[:, -N_COMPONENTS:]
+    components = (vectors / values.sqrt()).T @ center
+    return components
 
 
 class SectionDecoder:
@@ -57,6 +79,12 @@ class SectionDecoder:
         drawn = pd.util.hash_array(names.to_numpy(dtype=object), hash_key=f"{rng:016d}"[-16:])
         return torch.from_numpy((drawn % N_PARTS).astype(np.int64))
 
+    @staticmethod
+    def draw_spots(names: pd.Index, rng: int) -> NDArray[np.int64]:
+        """Return at most `N_SAMPLE` spots at random, from their names likewise."""
+        drawn = pd.util.hash_array(names.to_numpy(dtype=object), hash_key=f"{rng + 1:016d}"[-16:])
+        return np.sort(np.argsort(drawn, kind="stable")[:N_SAMPLE])
+
     def add(self, rows: slice, z0: Tensor, counts: Tensor, sizes: Tensor, ratio: Tensor) -> None:
         """Add spots.
 
@@ -74,11 +102,12 @@ class SectionDecoder:
             Rate ratios of the network (n_rows, n_genes).
         """
         one = torch.cat([z0, torch.ones_like(z0[:, :1])], dim=1)
-        expected = ratio * sizes
+        weight = 1 / ratio.clamp(min=_LEAST_RATIO)
+        weighted, expected = counts * weight, sizes * (ratio * weight)
         for part in range(N_PARTS):
             at = self.part[rows] == part
             z = one[at]
-            self._observed[part] += z.T @ counts[at]
+            self._observed[part] += z.T @ weighted[at]
             self._expected[part] += z.T @ expected[at]
             self._gram[part] += z.T @ z
             self._weighted[part] += z.T @ (z * sizes[at])
@@ -91,7 +120,8 @@ class SectionDecoder:
         for part in range(N_PARTS):
             at = self.part[rows] == part
             added[at] = (z0[at] - center[part]) @ weights[part]
-        return added.clamp_(-_BOUND, _BOUND)
+        # A first step is linear: taken as an exponent, it would overshoot where a gene rises several times.
+        return torch.where(added > 0, added.clamp(min=0).log1p(), added.clamp(min=-_BOUND))
 
     def _weights(self) -> tuple[Tensor, Tensor]:
         """Return B (n_parts, n_latent, n_genes) and the mean of z0 (n_parts, n_latent), for the spots of each part."""

@@ -13,9 +13,9 @@ from torch.nn.functional import linear
 
 from sagefm._constants import BLOCK_ROWS
 from sagefm.data._genes import assign_folds
-from sagefm.data._stored import iter_blocks
+from sagefm.data._stored import iter_blocks, to_memory
 from sagefm.metrics._recovery import Recovery
-from sagefm.model._adapt import SectionDecoder
+from sagefm.model._adapt import SectionDecoder, section_components
 from sagefm.model._embedding import average, project
 from sagefm.module._objective import Batch, null_rates, read_center, size_factors
 
@@ -61,13 +61,16 @@ class Pass:
         Genes to predict (n_columns,).
     around
         Part of the first layer that the center's visible genes do not change (n_spots, hidden).
+    components
+        Principal components of the visible center in the section (n_components, n_genes).
     decoder
-        Read-out of the section, where one is fitted.
+        Read-out of the section, where one is fitted, on the embedding of the center and the components' scores.
     """
 
     hidden: Tensor
     columns: NDArray[np.int64]
     around: Tensor
+    components: Tensor
     decoder: SectionDecoder | None = None
 
 
@@ -146,6 +149,18 @@ def impute_section(
     center_weight = torch.from_numpy(inputs.center_weight).to(device)[:, None]
     around = _neighborhood(inputs, whole, w_neighborhood, mean) + bias
     of_spots = None if spot_names is None or network.tied else SectionDecoder.draw_parts(spot_names, rng)
+    no_components = torch.empty((0, len(genes)), device=device)
+
+    def read(rows: slice | NDArray[np.int64], counts: sparse.csr_matrix) -> Batch:
+        return Batch(
+            genes=genes,
+            counts=torch.from_numpy(counts.toarray()).to(device),
+            values=torch.empty(0),
+            neighborhood=torch.empty(0),
+            center_weight=torch.from_numpy(inputs.center_weight[rows, None]).to(device),
+            gene_totals=gene_totals,
+        )
+
     passes = []
     for fold, fold_columns in enumerate(ranges):
         columns = np.flatnonzero(is_wanted[fold_columns]) + fold_columns.start
@@ -158,23 +173,18 @@ def impute_section(
             center = center - parts[i]
             if mask == "neighborhood":
                 h = h - _neighborhood(inputs, parts[i], w_neighborhood[:, ranges[i]], mean[ranges[i]])
-        decoder = None
+        decoder, components = None, no_components
         if of_spots is not None:
-            decoder = SectionDecoder(of_spots, network.config.hidden[-1], len(columns), device)
-        passes.append(Pass(hidden, columns, h + center_weight * center if network.tied else h, decoder))
+            some = SectionDecoder.draw_spots(spot_names, rng)
+            batch = read(some, to_memory(section.counts)[some])
+            components = section_components(read_center(network, batch, hidden))
+            decoder = SectionDecoder(of_spots, network.config.hidden[-1] + len(components), len(columns), device)
+        passes.append(Pass(hidden, columns, h + center_weight * center if network.tied else h, components, decoder))
     if len(unmeasured):
         # What the section did not measure is hidden already.
         none = torch.zeros((1, len(genes)), dtype=torch.bool, device=device)
-        passes.append(Pass(none, np.arange(0), around + center_weight * whole if network.tied else around))
-
-    def read(rows: slice, counts: sparse.csr_matrix) -> Batch:
-        return Batch(
-            genes=genes,
-            counts=torch.from_numpy(counts.toarray()).to(device),
-            values=torch.empty(0),
-            neighborhood=torch.empty(0),
-            center_weight=torch.from_numpy(inputs.center_weight[rows, None]).to(device),
-            gene_totals=gene_totals,
+        passes.append(
+            Pass(none, np.arange(0), around + center_weight * whole if network.tied else around, no_components)
         )
 
     def hidden_for_size(hidden: Tensor) -> Tensor:
@@ -186,10 +196,12 @@ def impute_section(
             batch = read(rows, counts)
             for one in passes:
                 if one.decoder is not None:
-                    z0 = network.encode(linear(read_center(network, batch, one.hidden), w_center, bias))
+                    visible = read_center(network, batch, one.hidden)
+                    z0 = network.encode(linear(visible, w_center, bias))
+                    known = torch.cat([z0, linear(visible, one.components)], dim=1)
                     at = torch.from_numpy(one.columns).to(device)
                     sizes = size_factors(batch.counts, gene_totals, hidden_for_size(one.hidden))
-                    one.decoder.add(rows, z0, batch.counts[:, at], sizes, network.decode(z0, genes[at]).exp_())
+                    one.decoder.add(rows, known, batch.counts[:, at], sizes, network.decode(z0, genes[at]).exp_())
 
     for rows, counts in iter_blocks(section.counts, block_rows):
         batch = read(rows, counts)
@@ -202,7 +214,8 @@ def impute_section(
             rates = null_rates(batch.counts, gene_totals, hidden_for_size(one.hidden))
             h = one.around[rows]
             if not network.tied:
-                center = linear(read_center(network, batch, one.hidden), w_center)
+                visible = read_center(network, batch, one.hidden)
+                center = linear(visible, w_center)
                 h = h + center
             z = network.encode(h)
             if len(one.columns) == 0:
@@ -212,7 +225,8 @@ def impute_section(
             at = torch.from_numpy(one.columns).to(device)
             predicted = _decode(network, z, genes[at], rates[:, at])
             if one.decoder is not None:
-                predicted *= one.decoder.log_ratio(rows, network.encode(center + bias)).exp_()
+                known = torch.cat([network.encode(center + bias), linear(visible, one.components)], dim=1)
+                predicted *= one.decoder.log_ratio(rows, known).exp_()
             block.measured[:, output[one.columns]] = predicted.cpu().numpy()
             expected = torch.expm1(predicted) if network.config.input == "log1p" else predicted
             recovery.update(
