@@ -25,7 +25,7 @@ _CONTENTS = ("demo.png", "dlpfc.h5ad", "perturbation.csv")
 #: neurofilaments of large neurons, and the upper layers.
 _STRUCTURES = [("PLP1", "MOBP"), ("GFAP", "AQP4"), ("MGP", "MYL9"), ("NEFL", "NEFM"), ("HPCAL1", "CUX2")]
 #: Ligands and their receptors.
-_LIGANDS = [("PTN", "PTPRZ1"), ("APOE", "LRP1"), ("SST", "SSTR2"), ("CX3CL1", "CX3CR1"), ("FGF1", "FGFR3")]
+_LIGANDS = [("PTN", "PTPRZ1"), ("APOE", "LRP1"), ("SST", "SSTR2"), ("SPP1", "CD44"), ("FGF1", "FGFR3")]
 #: Spots that controls are held against.
 _TEST_SHARE = 0.1
 #: Share of spots in which a gene must be seen to count in the summary.
