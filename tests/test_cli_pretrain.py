@@ -1,0 +1,100 @@
+"""``sagefm pretrain`` on a folder of small sections."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+from safetensors.numpy import load_file
+
+import sagefm
+from sagefm.cli import main
+from sagefm.model import load_checkpoint
+
+RECIPE = {
+    "hidden": [12, 6],
+    "dropout": 0.1,
+    "vocabulary": {"min_detected": 0.05, "min_groups": 2},
+    "max_epochs": 3,
+    "batch_size": 64,
+    "schedule": "cosine",
+    "validation_size": 0.0,
+    "early_stopping": False,
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three sections of real symbols, and a table of their donors."""
+    out = tmp_path_factory.mktemp("sections")
+    names = sagefm.datasets.synovium().var_names[2000:2080]
+    for seed in range(3):
+        adata = sagefm.datasets.simulate(120, n_genes=80, rng=seed)
+        adata.var_names = [*names[: 78 + seed], *(f"LINC{i:05d}" for i in range(2 - seed))]
+        adata.write_h5ad(out / f"s{seed}.h5ad")
+    pd.DataFrame({"id": ["s0", "s1", "s2"], "donor": ["a", "a", "b"]}).to_csv(out / "metadata.csv", index=False)
+    (out / "recipe.json").write_text(json.dumps(RECIPE))
+    return out
+
+
+def run(*arguments: object) -> tuple[int, str]:
+    """Exit code and output of a command."""
+    result = CliRunner().invoke(main, ["pretrain", *map(str, arguments)])
+    return result.exit_code, result.output
+
+
+def test_recipe_resume_and_half(folder: Path, tmp_path: Path) -> None:
+    common = [folder, "--config", folder / "recipe.json", "--donor-key", "donor"]
+    code, text = run(*common, "-o", tmp_path / "whole")
+    assert code == 0, text
+    assert "3 of 3" in text
+    whole = load_checkpoint(tmp_path / "whole")
+    assert set(whole.training["sections"]) == {"s0", "s1", "s2"}
+    assert whole.training["schedule"] == "cosine"
+    assert not [gene for gene in whole.vocabulary.symbols if gene.startswith("LINC")]
+    assert whole.history["learning_rate"][-1] < whole.history["learning_rate"][0]
+    code, text = run(*common, "-o", tmp_path / "half", "--half")
+    assert code == 0, text
+    stored = load_file(tmp_path / "half" / "model.safetensors")
+    assert {name: values.dtype.itemsize for name, values in stored.items() if name != "prior"} == dict.fromkeys(
+        set(stored) - {"prior"}, 2
+    )
+    half = load_checkpoint(tmp_path / "half").network.state_dict()
+    for name, values in whole.network.state_dict().items():
+        assert half[name].dtype == values.dtype
+        assert (half[name] - values).abs().max() < 1e-3
+
+
+def test_excluded_donor(folder: Path, tmp_path: Path) -> None:
+    recipe = {**RECIPE, "vocabulary": {"min_detected": 0.05, "min_groups": 1}, "max_epochs": 1}
+    (tmp_path / "one.json").write_text(json.dumps(recipe))
+    code, text = run(
+        folder, "--config", tmp_path / "one.json", "--donor-key", "donor", "--exclude", "a", "-o", tmp_path / "m"
+    )
+    assert code == 0, text
+    assert set(load_checkpoint(tmp_path / "m").training["sections"]) == {"s2"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--donor-key", "patient"], "the table has the columns"),
+        (["--exclude", "*"], "leaves no section"),
+        (["--config", "no_such"], "neither a bundled recipe nor a JSON file"),
+    ],
+)
+def test_what_cannot_be_used(folder: Path, tmp_path: Path, arguments: list[str], message: str) -> None:
+    code, text = run(folder, "-o", tmp_path / "m", *arguments)
+    assert code != 0
+    assert message in " ".join(text.split())
+    assert not (tmp_path / "m").exists()
+
+
+def test_a_recipe_with_an_unknown_argument(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.json").write_text(json.dumps({**RECIPE, "depth_of_trees": 3}))
+    code, text = run(folder, "--config", tmp_path / "bad.json", "--donor-key", "donor", "-o", tmp_path / "m")
+    assert code == 1
+    assert "depth_of_trees" in text
