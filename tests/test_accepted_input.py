@@ -107,7 +107,10 @@ def test_read_only_arrays(form, section, checkpoint, expected, run_verbs, assert
 @pytest.mark.parametrize("form", ["csr", "csc", "dense"])
 def test_views(form, section, checkpoint, expected, run_verbs, assert_same, state):
     # The same spots and genes as a view of a larger table.
-    larger = ad.concat([section[:60].copy(), section], index_unique="-")
+    # A spot keeps its name: imputation draws from it.
+    extra = section[:60].copy()
+    extra.obs_names = [f"{name}-again" for name in extra.obs_names]
+    larger = ad.concat([extra, section])
     more = larger[:, :40].copy()
     more.var_names = [f"other{i}" for i in range(40)]
     larger = ad.concat([more, larger], axis=1, merge="first")

@@ -178,7 +178,8 @@ def impute_section(
             some = SectionDecoder.draw_spots(spot_names, rng)
             batch = read(some, to_memory(section.counts)[some])
             components = section_components(read_center(network, batch, hidden))
-            decoder = SectionDecoder(of_spots, network.config.hidden[-1] + len(components), len(columns), device)
+            widths = (network.config.hidden[-1], len(components))
+            decoder = SectionDecoder(of_spots, widths, len(columns), device)
         passes.append(Pass(hidden, columns, h + center_weight * center if network.tied else h, components, decoder))
     if len(unmeasured):
         # What the section did not measure is hidden already.
