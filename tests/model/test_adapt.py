@@ -86,3 +86,5 @@ def test_nothing_shown_at_the_center(default, section) -> None:
     section.X = sparse.csr_matrix(counts)
     moved = impute_table(read_table(section, default.vocabulary), default, n_folds=3, n_hidden=3, device=CPU).layer
     np.testing.assert_allclose(moved[spot], whole[spot], rtol=1e-4)
+    without = impute_table(reader, default, n_folds=3, n_hidden=3, adapt=False, device=CPU).layer
+    np.testing.assert_allclose(whole, without, rtol=1e-3)

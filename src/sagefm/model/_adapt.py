@@ -21,6 +21,8 @@ N_COMPONENTS: Final = 20
 N_SAMPLE: Final = 1024
 #: A count counts as its share of what the network expects, but no more than four times.
 _LEAST_RATIO: Final = 0.25
+#: Total variance below which y is the same at all spots: nothing is shown at their centers.
+_LEAST_VARIANCE: Final = 1e-4
 #: Bound on the added log rate ratio.
 _BOUND: Final = 3.0
 
@@ -138,7 +140,9 @@ class SectionDecoder:
                 n_spots = gram[-1, -1].clamp(min=1)
                 mean = gram[:-1, -1] / n_spots
                 variance = gram.diagonal()[:-1] / n_spots - mean**2
-                scale = torch.cat([v.sum().clamp(min=1e-12).sqrt().expand(len(v)) for v in variance.split(self.widths)])
+                scale = torch.cat(
+                    [v.sum().clamp(min=_LEAST_VARIANCE).sqrt().expand(len(v)) for v in variance.split(self.widths)]
+                )
                 slope = residual[:-1] - torch.outer(mean, residual[-1])
                 cross = torch.outer(weighted[:-1, -1], mean)
                 curvature = weighted[:-1, :-1] - cross - cross.T + weighted[-1, -1] * torch.outer(mean, mean)
