@@ -13,7 +13,7 @@ from torch.nn.functional import linear
 
 from sagefm._constants import BLOCK_ROWS
 from sagefm.data._genes import assign_folds
-from sagefm.data._stored import iter_blocks, to_memory
+from sagefm.data._stored import StoredMatrix, iter_blocks, to_memory
 from sagefm.metrics._recovery import Recovery
 from sagefm.model._adapt import SectionDecoder, section_components
 from sagefm.model._embedding import average, project
@@ -161,6 +161,10 @@ def impute_section(
             gene_totals=gene_totals,
         )
 
+    if of_spots is not None:
+        some = SectionDecoder.draw_spots(spot_names, rng)
+        chosen = section.counts.with_rows(some) if isinstance(section.counts, StoredMatrix) else section.counts[some]
+        sample = read(some, to_memory(chosen))
     passes = []
     for fold, fold_columns in enumerate(ranges):
         columns = np.flatnonzero(is_wanted[fold_columns]) + fold_columns.start
@@ -175,9 +179,7 @@ def impute_section(
                 h = h - _neighborhood(inputs, parts[i], w_neighborhood[:, ranges[i]], mean[ranges[i]])
         decoder, components = None, no_components
         if of_spots is not None:
-            some = SectionDecoder.draw_spots(spot_names, rng)
-            batch = read(some, to_memory(section.counts)[some])
-            components = section_components(read_center(network, batch, hidden))
+            components = section_components(read_center(network, sample, hidden))
             widths = (network.config.hidden[-1], len(components))
             decoder = SectionDecoder(of_spots, widths, len(columns), device)
         passes.append(Pass(hidden, columns, h + center_weight * center if network.tied else h, components, decoder))
