@@ -41,6 +41,11 @@ def section_components(center: Tensor) -> Tensor:
     return ((vectors / values.sqrt()).T @ wide).float().to(center.device)
 
 
+def _draw(names: pd.Index, rng: int) -> NDArray[np.uint64]:
+    """Return a random number for each name (n_spots,)."""
+    return pd.util.hash_array(names.to_numpy(dtype=object), hash_key=f"{rng:016d}"[-16:])
+
+
 class SectionDecoder:
     """Weights B of a section, which multiply the network's rates by 1 + B_g y_i.
 
@@ -80,14 +85,12 @@ class SectionDecoder:
     @staticmethod
     def draw_parts(names: pd.Index, rng: int) -> Tensor:
         """Return a random part for each spot (n_spots,), drawn from its name: the order of the spots does not matter."""
-        drawn = pd.util.hash_array(names.to_numpy(dtype=object), hash_key=f"{rng:016d}"[-16:])
-        return torch.from_numpy((drawn % N_PARTS).astype(np.int64))
+        return torch.from_numpy((_draw(names, rng) % N_PARTS).astype(np.int64))
 
     @staticmethod
     def draw_spots(names: pd.Index, rng: int) -> NDArray[np.int64]:
         """Return at most `N_SAMPLE` spots at random, from their names likewise."""
-        drawn = pd.util.hash_array(names.to_numpy(dtype=object), hash_key=f"{rng + 1:016d}"[-16:])
-        return np.sort(np.argsort(drawn, kind="stable")[:N_SAMPLE])
+        return np.sort(np.argsort(_draw(names, rng + 1), kind="stable")[:N_SAMPLE])
 
     def add(self, rows: slice, y: Tensor, counts: Tensor, sizes: Tensor, ratio: Tensor) -> None:
         """Add spots.

@@ -70,11 +70,7 @@ def project_on_cluster(
     from distributed import as_completed
 
     n_spots, n_genes = counts.shape
-    whole = Products(
-        [torch.empty((n_spots, len(weight)), dtype=torch.float32) for weight in weights],
-        np.empty(n_spots, np.float32),
-        np.zeros((2, n_genes)),
-    )
+    whole = Products.empty(n_spots, n_genes, weights, torch.device("cpu"))
     n_workers = len(client.scheduler_info(n_workers=-1)["workers"])
     if n_workers == 0:
         raise ArgumentError(f"The Dask scheduler at {client.scheduler.address} has no workers. Start some: dask worker")

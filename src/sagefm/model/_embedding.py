@@ -90,6 +90,12 @@ class Products:
     sizes: NDArray[np.float32]
     sums: NDArray[np.float64]
 
+    @classmethod
+    def empty(cls, n_spots: int, n_genes: int, weights: Sequence[Tensor], device: torch.device) -> Products:
+        """Return products to be filled in, on a device."""
+        products = [torch.empty((n_spots, len(weight)), device=device) for weight in weights]
+        return cls(products, np.empty(n_spots, np.float32), np.zeros((2, n_genes)))
+
 
 def project_counts(
     counts: sparse.csr_matrix | StoredMatrix,
@@ -112,17 +118,16 @@ def project_counts(
         Rows made dense at a time.
     """
     n_spots, n_genes = counts.shape
-    products = [torch.empty((n_spots, len(weight)), device=weight.device) for weight in weights]
-    sizes, sums = np.empty(n_spots, np.float32), np.zeros((2, n_genes))
+    made = Products.empty(n_spots, n_genes, weights, weights[0].device)
     buffer = np.empty((min(block_rows, n_spots), n_genes), dtype=np.float32)
     for rows, block in iter_blocks(counts, block_rows):
-        sizes[rows] = np.asarray(block.sum(axis=1, dtype=np.float64)).ravel()
-        sums[0] += np.asarray(block.sum(axis=0, dtype=np.float64)).ravel()
-        for transform, weight, product in zip(transforms, weights, products, strict=True):
+        made.sizes[rows] = np.asarray(block.sum(axis=1, dtype=np.float64)).ravel()
+        made.sums[0] += np.asarray(block.sum(axis=0, dtype=np.float64)).ravel()
+        for transform, weight, product in zip(transforms, weights, made.products, strict=True):
             values = transform(block)
             (product[rows],) = project(values, [weight], block_rows=block_rows, buffer=buffer)
-        sums[1] += np.asarray(values.sum(axis=0, dtype=np.float64)).ravel()
-    return Products(products, sizes, sums)
+        made.sums[1] += np.asarray(values.sum(axis=0, dtype=np.float64)).ravel()
+    return made
 
 
 def project(
