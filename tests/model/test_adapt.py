@@ -9,7 +9,9 @@ import torch
 from scipy import sparse
 
 import sagefm
-from sagefm.model._adapt import N_PARTS, PRECISION, SectionDecoder
+from sagefm.metrics._factors import fit_factors
+from sagefm.metrics._predictors import FactorModel, SectionCounts
+from sagefm.model._adapt import N_COMPONENTS, N_PARTS, PRECISION, SectionDecoder, SectionFactors
 from sagefm.model._impute_table import impute_table
 from sagefm.model._inputs import read_table
 
@@ -65,6 +67,44 @@ def test_a_part_does_not_read_its_own_counts(case: dict[str, torch.Tensor]) -> N
         found.append(decoder.log_ratio(slice(0, N_SPOTS), case["z0"]))
     assert torch.equal(found[0][part == 2], found[1][part == 2])
     assert not torch.allclose(found[0][part == 1], found[1][part == 1])
+
+
+@pytest.fixture
+def tissue() -> np.ndarray:
+    return sagefm.datasets.simulate(90, n_genes=80, rng=3).X.toarray().astype(np.float32)
+
+
+def test_factors_equal_the_control(tissue: np.ndarray) -> None:
+    """Spots of a part are predicted as the control predicts them from a fit on the others."""
+    part = torch.arange(len(tissue)) % N_PARTS
+    sample = np.random.default_rng(0).permutation(len(tissue))[:70]
+    made = SectionFactors(part, sample, torch.from_numpy(tissue[sample]), rng=0)
+    section = SectionCounts(sparse.csr_matrix(tissue), sparse.csr_matrix((len(tissue), len(tissue))))
+    folds, every = np.arange(tissue.shape[1]) % 3, slice(0, len(tissue))
+    totals = torch.from_numpy(tissue.sum(axis=0))[None]
+    for view, _ in section.views(np.arange(len(tissue)), folds, 1, len(tissue)):
+        hidden = torch.from_numpy(view.counts.sum(axis=0) == 0)[None]
+        hidden[:, view.shown] = False
+        found = made.log_ratio(every, torch.from_numpy(tissue), totals, hidden, view.wanted)
+        for i in range(N_PARTS):
+            model = FactorModel(fit_factors(tissue[sample][part[sample] != i], N_COMPONENTS, 0))
+            at = np.flatnonzero(part == i)
+            np.testing.assert_allclose(found[at].exp().numpy(), model(view)[at], rtol=1e-4)
+
+
+def test_factors_of_a_part_do_not_read_its_hidden_counts(tissue: np.ndarray) -> None:
+    part, every = torch.arange(len(tissue)) % N_PARTS, np.arange(len(tissue))
+    hidden = torch.arange(tissue.shape[1])[None] % 3 == 0
+    columns = np.flatnonzero(hidden[0])
+    found = []
+    for extra in (0.0, 50.0):
+        counts = torch.from_numpy(tissue) + extra * (part == 2)[:, None] * hidden
+        made = SectionFactors(part, every, counts, rng=0)
+        found.append(made.log_ratio(slice(0, len(tissue)), counts, counts.sum(dim=0)[None], hidden, columns))
+    # The profile that ratios are to holds the other spots of the part, and its sum the depth.
+    shift = (found[1] - found[0])[part == 2]
+    assert shift.abs().max() < 0.1
+    assert (found[1] - found[0])[part == 1].abs().max() > 0.1
 
 
 def test_it_recovers_what_the_network_does_not_know(default) -> None:

@@ -17,7 +17,7 @@ from sagefm.metrics._predictors import (
     Profile,
     SectionCounts,
     fit_components,
-    fit_factors,
+    fit_factor_model,
     with_neighbors,
 )
 from sagefm.metrics._recovery import Measured, Recovery
@@ -175,7 +175,7 @@ def make_predictors(
         if name == "neighborhood":
             made[name] = Neighborhood(section, prior)
         elif name == "factors":
-            made[name] = fit_factors(section, train, n_components, rng)
+            made[name] = fit_factor_model(section, train, n_components, rng)
         elif name == "profile" and profile is not None:
             made[name] = Profile(profile)
         elif components is not None:

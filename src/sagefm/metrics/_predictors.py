@@ -20,16 +20,13 @@ from scipy import sparse
 from sagefm._constants import PROFILE_PRIOR
 from sagefm.data._counts import log_normalize
 from sagefm.data._graph import averaging
+from sagefm.metrics._factors import Factors, fit_factors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
-#: Spots and iterations of the factor model's fit, and multiplicative updates of a spot's scores.
-_N_FACTOR_SPOTS: Final = 1000
-_N_FACTOR_ITERATIONS: Final = 40
-_N_UPDATES: Final = 15
 #: Normalised counts added to both sides of a ratio: where nothing is reconstructed it is exactly one.
 _FLOOR: Final = 1e-6
 
@@ -295,63 +292,22 @@ def with_neighbors(
 
 
 @dataclass(frozen=True)
-class Factors:
-    """A Poisson factor model: rates ``w H``, w from multiplicative updates on the visible genes.
+class FactorModel:
+    """The rates of a Poisson factor model over those of its mean spot."""
 
-    Attributes
-    ----------
-    factors
-        H, each row a profile that sums to one (n_components, n_genes).
-    shares
-        Mean share of each factor in a spot's counts (n_components,).
-    strength
-        Counts of the mean spot added to every spot.
-    """
-
-    factors: NDArray[np.float32]
-    shares: NDArray[np.float32]
-    strength: float = 20.0
+    factors: Factors
 
     def __call__(self, view: View) -> NDArray[np.float64]:
-        shown = self.factors[:, view.shown]
         x = view.counts[:, view.shown].astype(np.float32)
-        depth = view.depth.astype(np.float32)
-        pseudo = np.float32(self.strength)
-        prior = depth * self.shares
-        w = prior
-        # Maximum a posteriori under w ~ Gamma with mean `prior`, worth `strength` counts.
-        total = shown.sum(axis=1) + pseudo / depth
-        for _ in range(_N_UPDATES if len(view.shown) else 0):
-            w = (w * ((x / np.maximum(w @ shown, 1e-12)) @ shown.T) + pseudo * prior / depth) / total
-        wanted = self.factors[:, view.wanted]
-        return ((w @ wanted) / np.maximum(prior @ wanted, 1e-12)).astype(np.float64)
+        ratio = self.factors.ratio(x, view.depth.astype(np.float32), view.shown, view.wanted)
+        return np.asarray(ratio, dtype=np.float64)
 
 
-def fit_factors(section: SectionCounts, train: NDArray[np.int64], n_components: int, rng: int) -> Factors:
-    """Fit a Poisson factor model (NMF with the Kullback-Leibler divergence) on at most 1,000 of `train`."""
-    import warnings
-
-    from sklearn.decomposition import NMF
-    from sklearn.exceptions import ConvergenceWarning
-
-    if len(train) > _N_FACTOR_SPOTS:
-        train = np.sort(np.random.default_rng(rng).choice(train, _N_FACTOR_SPOTS, replace=False))
+def fit_factor_model(
+    section: SectionCounts, train: NDArray[np.int64], n_components: int, rng: int, n_spots: int = 1000
+) -> FactorModel:
+    """Fit a Poisson factor model on at most `n_spots` of `train`."""
+    if len(train) > n_spots:
+        train = np.sort(np.random.default_rng(rng).choice(train, n_spots, replace=False))
     # So few spots are faster dense.
-    counts = section.counts[train].toarray().astype(np.float32)
-    model = NMF(
-        min(n_components, min(counts.shape)),
-        beta_loss="kullback-leibler",
-        solver="mu",
-        init="random",
-        max_iter=_N_FACTOR_ITERATIONS,
-        random_state=rng,
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        w = model.fit_transform(counts)
-    profile = np.asarray(counts.sum(axis=0, dtype=np.float64)).ravel() + PROFILE_PRIOR
-    factors = model.components_ / np.maximum(model.components_.sum(axis=1, keepdims=True), 1e-12)
-    # A gene that a factor lacks keeps one hundredth of the section's share.
-    factors = 0.99 * factors + 0.01 * profile / profile.sum()
-    shares = (w * model.components_.sum(axis=1)).sum(axis=0)
-    return Factors(factors.astype(np.float32), (shares / shares.sum()).astype(np.float32))
+    return FactorModel(fit_factors(section.counts[train].toarray().astype(np.float32), n_components, rng))

@@ -1,13 +1,24 @@
-"""Fitting the read-out to a section: what its own spots add to what the network learned elsewhere."""
+"""Fitting the read-out to a section: what its own spots add to what the network learned elsewhere.
+
+An imputed rate is the geometric mean of two, each fitted on the spots of other parts:
+
+    rate_ig = null_ig (ratio_ig (1 + B_g y_i))^(1/2) (factors_ig)^(1/2)
+
+with ``ratio`` the network's, B the weights of :class:`SectionDecoder`, and ``factors`` those of :class:`SectionFactors`.
+"""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
+
+from sagefm._constants import PROFILE_PRIOR
+from sagefm.metrics._factors import fit_factors
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -16,9 +27,9 @@ if TYPE_CHECKING:
 N_PARTS: Final = 5
 #: Prior precision lambda of the added weights.
 PRECISION: Final = 200.0
-#: Principal components of the section, and spots that they are found in.
+#: Principal components of the section, profiles of its factor model, and spots that they are found in.
 N_COMPONENTS: Final = 20
-N_SAMPLE: Final = 1024
+N_SAMPLE: Final = 640
 #: A count counts as its share of what the network expects, but no more than four times.
 _LEAST_RATIO: Final = 0.25
 #: Total variance below which y is the same at all spots: nothing is shown at their centers.
@@ -89,8 +100,8 @@ class SectionDecoder:
 
     @staticmethod
     def draw_spots(names: pd.Index, rng: int) -> NDArray[np.int64]:
-        """Return at most `N_SAMPLE` spots at random, from their names likewise."""
-        return np.sort(np.argsort(_draw(names, rng + 1), kind="stable")[:N_SAMPLE])
+        """Return at most `N_SAMPLE` spots, chosen and put in order at random, from their names likewise."""
+        return np.argsort(_draw(names, rng + 1), kind="stable")[:N_SAMPLE]
 
     def add(self, rows: slice, y: Tensor, counts: Tensor, sizes: Tensor, ratio: Tensor) -> None:
         """Add spots.
@@ -157,3 +168,56 @@ class SectionDecoder:
             device = self.part.device
             self._fitted = torch.stack(weights).float().to(device), torch.stack(centers).float().to(device)
         return self._fitted
+
+
+class SectionFactors:
+    """A Poisson factor model of a section for each part of its spots, fitted on spots of the others.
+
+    Parameters
+    ----------
+    part
+        Part of each spot (n_spots,).
+    sample
+        Some spots (n_sample,).
+    counts
+        Their counts (n_sample, n_genes).
+    rng
+        Seed of the initial values.
+    """
+
+    def __init__(self, part: Tensor, sample: NDArray[np.int64], counts: Tensor, rng: int) -> None:
+        self.part, of_sample = part.to(counts.device), part[sample].numpy()
+        self._models = []
+        for i in range(N_PARTS):
+            found = fit_factors(counts.cpu().numpy()[of_sample != i], N_COMPONENTS, rng)
+            profiles, shares = (torch.from_numpy(x).to(counts.device) for x in (found.profiles, found.shares))
+            self._models.append(replace(found, profiles=profiles, shares=shares))
+
+    def log_ratio(
+        self, rows: slice, counts: Tensor, gene_totals: Tensor, hidden: Tensor, columns: NDArray[np.int64]
+    ) -> Tensor:
+        """Return log rate ratios of genes to the section's profile (n_rows, n_columns).
+
+        Parameters
+        ----------
+        rows
+            The spots.
+        counts
+            Their counts (n_rows, n_genes).
+        gene_totals
+            Counts of each gene in the section (1, n_genes).
+        hidden
+            True for the genes that they hide (1, n_genes).
+        columns
+            Genes to predict.
+        """
+        shown = torch.nonzero(~hidden[0])[:, 0]
+        profile = (gene_totals - counts).add_(PROFILE_PRIOR)
+        visible = counts[:, shown]
+        size = visible.sum(dim=1, keepdim=True).clamp(min=1) / profile[:, shown].sum(dim=1, keepdim=True)
+        depth = size * profile.sum(dim=1, keepdim=True)
+        found = torch.empty((len(counts), len(columns)), device=counts.device)
+        for i, model in enumerate(self._models):
+            at = self.part[rows] == i
+            found[at] = model.ratio(visible[at], depth[at], shown, torch.from_numpy(columns).to(counts.device))
+        return found.log()

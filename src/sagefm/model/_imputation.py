@@ -15,7 +15,7 @@ from sagefm._constants import BLOCK_ROWS
 from sagefm.data._genes import assign_folds
 from sagefm.data._stored import StoredMatrix, iter_blocks, to_memory
 from sagefm.metrics._recovery import Recovery
-from sagefm.model._adapt import SectionDecoder, section_components
+from sagefm.model._adapt import SectionDecoder, SectionFactors, section_components
 from sagefm.model._embedding import average, project
 from sagefm.module._objective import Batch, null_rates, read_center, size_factors
 
@@ -91,6 +91,9 @@ def impute_section(
 ) -> Iterator[ImputedBlock]:
     """Predict genes of a section, each from a fold of the genes in which it was hidden.
 
+    With the read-out fitted to the section, an expected count is the geometric mean of the network's and of a factor
+    model's of the section, see :mod:`sagefm.model._adapt`; where a center shows nothing, it is the network's alone.
+
     The first layer is linear, so that hiding a fold takes its own product off the whole: the folds'
     products together cost one. (The default network's center is the exception: its size factor is that of
     the visible genes, so that its center is multiplied once a fold.)
@@ -139,7 +142,7 @@ def impute_section(
     gene_totals = torch.from_numpy(section.gene_totals).to(device)[None]
 
     measured, unmeasured = np.intersect1d(requested, section.genes), np.setdiff1d(requested, section.genes)
-    output = np.searchsorted(measured, section.genes)
+    place = np.searchsorted(measured, section.genes)
     is_wanted = np.isin(section.genes, measured)
     ranges = [slice(a, b) for a, b in pairwise(edges)]
     parts = project(inputs.values, [w_neighborhood[:, columns] for columns in ranges], block_rows=block_rows)
@@ -163,8 +166,12 @@ def impute_section(
 
     if of_spots is not None:
         some = SectionDecoder.draw_spots(spot_names, rng)
-        chosen = section.counts.with_rows(some) if isinstance(section.counts, StoredMatrix) else section.counts[some]
-        sample = read(some, to_memory(chosen))
+        ordered = np.sort(some)
+        chosen = (
+            section.counts.with_rows(ordered) if isinstance(section.counts, StoredMatrix) else section.counts[ordered]
+        )
+        sample = read(some, to_memory(chosen)[np.searchsorted(ordered, some)])
+        factors = SectionFactors(of_spots, some, sample.counts, rng)
     passes = []
     for fold, fold_columns in enumerate(ranges):
         columns = np.flatnonzero(is_wanted[fold_columns]) + fold_columns.start
@@ -194,17 +201,21 @@ def impute_section(
         # A center that shows nothing still has a depth.
         return torch.zeros_like(hidden) if bool(hidden.all()) else hidden
 
+    def known_of(one: Pass, visible: Tensor, product: Tensor) -> Tensor:
+        """Return y of a center: its embedding without a neighborhood, and its scores."""
+        return torch.cat([network.encode(product + bias), linear(visible, one.components)], dim=1)
+
     if of_spots is not None:
         for rows, counts in iter_blocks(section.counts, block_rows):
             batch = read(rows, counts)
             for one in passes:
                 if one.decoder is not None:
                     visible = read_center(network, batch, one.hidden)
-                    z0 = network.encode(linear(visible, w_center, bias))
-                    known = torch.cat([z0, linear(visible, one.components)], dim=1)
+                    y = known_of(one, visible, linear(visible, w_center))
                     at = torch.from_numpy(one.columns).to(device)
                     sizes = size_factors(batch.counts, gene_totals, hidden_for_size(one.hidden))
-                    one.decoder.add(rows, known, batch.counts[:, at], sizes, network.decode(z0, genes[at]).exp_())
+                    ratio = network.decode(y[:, : network.config.hidden[-1]], genes[at]).exp_()
+                    one.decoder.add(rows, y, batch.counts[:, at], sizes, ratio)
 
     for rows, counts in iter_blocks(section.counts, block_rows):
         batch = read(rows, counts)
@@ -223,20 +234,24 @@ def impute_section(
             z = network.encode(h)
             if len(one.columns) == 0:
                 absent = torch.from_numpy(unmeasured).to(device)
-                block.unmeasured[:] = _decode(network, z, absent, _absent_rates(network, batch, rates, absent)).cpu()
+                rates = _absent_rates(network, batch, rates, absent)
+                block.unmeasured[:] = _expected(network, network.decode(z, absent), rates).cpu()
                 continue
             at = torch.from_numpy(one.columns).to(device)
-            predicted = _decode(network, z, genes[at], rates[:, at])
+            output = network.decode(z, genes[at])
             if one.decoder is not None:
-                known = torch.cat([network.encode(center + bias), linear(visible, one.components)], dim=1)
-                predicted *= one.decoder.log_ratio(rows, known).exp_()
-            block.measured[:, output[one.columns]] = predicted.cpu().numpy()
+                output += one.decoder.log_ratio(rows, known_of(one, visible, center))
+                if not one.hidden.all():
+                    output += factors.log_ratio(rows, batch.counts, gene_totals, one.hidden, one.columns)
+                    output /= 2
+            predicted = _expected(network, output, rates[:, at])
+            block.measured[:, place[one.columns]] = predicted.cpu().numpy()
             expected = torch.expm1(predicted) if network.config.input == "log1p" else predicted
             recovery.update(
                 batch.counts[:, at].cpu().numpy(),
                 expected.cpu().numpy(),
                 null=rates[:, at].cpu().numpy(),
-                genes=output[one.columns],
+                genes=place[one.columns],
             )
         recovery.add_spots(len(batch.counts))
         yield block
@@ -248,9 +263,8 @@ def _neighborhood(inputs: SectionInput, product: Tensor, weight: Tensor, mean: T
     return average(inputs.operator, product) - shifted
 
 
-def _decode(network: SpotNetwork, z: Tensor, genes: Tensor, rates: Tensor) -> Tensor:
+def _expected(network: SpotNetwork, output: Tensor, rates: Tensor) -> Tensor:
     """Return predicted log1p counts (published) or expected counts (default) (n_spots, n_genes)."""
-    output = network.decode(z, genes)
     return output if network.config.input == "log1p" else rates * output.exp()
 
 
