@@ -13,11 +13,13 @@ import argparse
 import logging
 import time
 import warnings
+from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
-from _evaluation import _report, _sections, _structure
+from _evaluation import _peers, _report, _sections, _structure
 from _evaluation._recovery import COLUMNS, evaluate_recovery, mean_by_donor
+from _evaluation._rows import Rows
 from _evaluation._sections import cut_panel, donor, labels_of, list_sections, read_section, tissue
 from anndata import AnnData
 
@@ -34,21 +36,28 @@ class Evaluation:
     """A checkpoint, the sections to evaluate it on, and what controls learned from the others."""
 
     def __init__(self, arguments: argparse.Namespace) -> None:
-        self.checkpoint: Checkpoint = resolve_model(arguments.model)
+        self.checkpoint: Checkpoint | None = resolve_model(arguments.model) if arguments.model else None
         self.published = resolve_model(arguments.published) if arguments.published else None
         self.out, self.n_seeds = arguments.out, arguments.seeds
+        self.peers, self.stagate_epochs = arguments.peers, arguments.stagate_epochs
         self.paths = list_sections(arguments.sections)
-        names = self.checkpoint.training.get("held_out") or []
+        held_out = self.checkpoint.training.get("held_out") or [] if self.checkpoint else []
+        names = held_out
         if arguments.donors:
             names = [name for name in self.paths if donor(name) in arguments.donors]
         self.names = [name for name in names if name in self.paths]
         if not self.names:
-            raise SystemExit("No section to evaluate: the checkpoint names none as held out; pass --donors.")
-        held = {donor(name) for name in names}
-        self.held_donors = {donor(name) for name in self.checkpoint.training.get("held_out") or names}
-        others = {name: path for name, path in self.paths.items() if donor(name) not in held | self.held_donors}
-        self.training = _sections.learn(others, self.checkpoint.vocabulary.symbols)
+            raise SystemExit("No section to evaluate: no checkpoint names one as held out; pass --donors.")
+        self.held_donors = {donor(name) for name in held_out or names}
+        self.evaluated_donors = {donor(name) for name in names}
         self.seconds: list[dict[str, object]] = []
+
+    @cached_property
+    def training(self) -> _sections.Training | None:
+        """What controls learn from the sections of other donors."""
+        held = self.evaluated_donors | self.held_donors
+        others = {name: path for name, path in self.paths.items() if donor(name) not in held}
+        return _sections.learn(others, self.checkpoint.vocabulary.symbols)
 
     def timed(self, task: str, name: str, start: float) -> None:
         self.seconds.append({"task": task, "section": name, "seconds": time.perf_counter() - start})
@@ -80,26 +89,43 @@ class Evaluation:
         return found.assign(section=name, donor=donor(name), n_spots=adata.n_obs, few_spots=adata.n_obs < FEW_SPOTS)
 
     def clustering(self) -> None:
+        # The row of an earlier run counts if it was of the same network.
+        file = Rows(self.out / "clustering_sections.csv", ["section", "embedding", "network", "n_seeds"])
         rows = []
         for name in self.names:
             start, adata = time.perf_counter(), read_section(self.paths[name])
-            if labels_of(adata) is None:
+            if not _structure.has_classes(adata):
                 continue
-            embeddings = _structure.embeddings(adata, self.checkpoint, self.published)
-            found = _structure.evaluate_clustering(embeddings, adata, self.n_seeds)
-            if found is not None:
-                rows.append(found.assign(section=name))
+            makers = _structure.embedders(adata, self.checkpoint, self.published)
+            if self.peers:
+                makers |= _peers.peers(adata, self.stagate_epochs)
+            for embedding, make in makers.items():
+                key = {
+                    "section": name,
+                    "embedding": embedding,
+                    "network": self._network(embedding),
+                    "n_seeds": str(self.n_seeds),
+                }
+                row = file.find(key)
+                if row is None:
+                    row = file.add({**key, **_structure.evaluate_clustering(make, adata, self.n_seeds)})
+                rows.append(row)
             self.timed("clustering", name, start)
         if not rows:
             print("No labelled section: no clustering.\n")
             return
-        table = pd.concat(rows, ignore_index=True)
+        table = pd.DataFrame(rows).drop(columns=["network", "n_seeds"])
         by_section = table.pivot_table(index="embedding", columns="section", values="ari", sort=False).reset_index()
         _report.show("Adjusted Rand index by section", by_section, self.out)
-        table.to_csv(self.out / "clustering_sections.csv", index=False)
         means = table.groupby("embedding", sort=False).mean(numeric_only=True).reset_index()
         _report.show("Clustering, mean of sections", means, self.out, file="clustering.csv")
         _report.plot_clustering(table, self.out)
+
+    def _network(self, embedding: str) -> str:
+        """Return the hash of the network that an embedding is of; empty for other methods."""
+        if embedding == "published":
+            return self.published.sha256
+        return self.checkpoint.sha256 if embedding.startswith(("model", "random weights")) else ""
 
     def annotation(self) -> None:
         rows = []
@@ -139,10 +165,10 @@ class Evaluation:
                     continue
                 start, panel = time.perf_counter(), cut_panel(adata, size)
                 recovered.append(self._recovery(panel, name).assign(panel=size))
-                if labels_of(panel) is not None:
-                    embeddings = _structure.embeddings(panel, self.checkpoint, self.published, mofa=False)
-                    found = _structure.evaluate_clustering(embeddings, panel, self.n_seeds)
-                    clustered += [] if found is None else [found.assign(section=name, panel=size)]
+                makers = _structure.embedders(panel, self.checkpoint, self.published)
+                for embedding, make in makers.items() if _structure.has_classes(panel) else ():
+                    found = _structure.evaluate_clustering(make, panel, self.n_seeds)
+                    clustered.append({"panel": size, "embedding": embedding, "section": name, **found})
                 self.timed(f"panel of {size}", name, start)
         if recovered:
             table = pd.concat(recovered, ignore_index=True)
@@ -150,8 +176,12 @@ class Evaluation:
             means = _best_pca(mean_by_donor(table))
             _report.show("Recovery in panels, mean of donors", means, self.out, file="panels_recovery.csv")
         if clustered:
-            table = pd.concat(clustered, ignore_index=True)
-            means = table.groupby(["panel", "embedding"], sort=False).mean(numeric_only=True).reset_index()
+            means = (
+                pd.DataFrame(clustered)
+                .groupby(["panel", "embedding"], sort=False)
+                .mean(numeric_only=True)
+                .reset_index()
+            )
             _report.show("Clustering in panels, mean of sections", means, self.out, file="panels_clustering.csv")
 
 
@@ -170,14 +200,18 @@ def _best_pca(means: pd.DataFrame) -> pd.DataFrame:
 def main() -> None:
     """Run the tasks asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", help="folder of a checkpoint")
+    parser.add_argument("model", nargs="?", help="folder of a checkpoint; needed for all tasks but clustering")
     parser.add_argument("--sections", type=Path, required=True)
     parser.add_argument("--donors", nargs="*", default=[])
     parser.add_argument("--published", help="folder of the published checkpoint, or 'published'")
     parser.add_argument("--tasks", nargs="*", choices=TASKS, default=list(TASKS))
     parser.add_argument("--seeds", type=int, default=10, help="fits of a clustering")
+    parser.add_argument("--peers", action="store_true", help="cluster with published methods too: minutes a section")
+    parser.add_argument("--stagate-epochs", type=int, default=_peers.STAGATE_EPOCHS)
     parser.add_argument("--out", type=Path, default=Path("evaluation"))
     arguments = parser.parse_args()
+    if not arguments.model and arguments.tasks != ["clustering"]:
+        parser.error("Tasks other than clustering need a model; pass one, or --tasks clustering.")
     logging.disable(logging.INFO)
     warnings.simplefilter("ignore")
     arguments.out.mkdir(parents=True, exist_ok=True)

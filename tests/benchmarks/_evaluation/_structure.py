@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pandas as pd
 from anndata import AnnData
@@ -18,6 +21,9 @@ from _evaluation._sections import labels_of
 from sagefm.data._counts import log_normalize
 from sagefm.model._checkpoint import Checkpoint
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 N_COMPONENTS = 20
 LEARNERS = {
     "logistic": lambda: make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)),
@@ -29,50 +35,43 @@ def _pca(values: sparse.csr_matrix) -> np.ndarray:
     return PCA(N_COMPONENTS, svd_solver="arpack", random_state=0).fit_transform(values)
 
 
-def embeddings(
-    adata: AnnData, checkpoint: Checkpoint, published: Checkpoint | None, *, mofa: bool = True
-) -> dict[str, np.ndarray]:
-    """Return embeddings of a section by name (n_spots, n_latent)."""
-    u = log_normalize(adata.X, 1e4).astype(np.float64)
-    own = embed(adata, checkpoint)
-    found = {"model": own, "model, mean of 15 spots": average_around(adata, own)}
+def embedders(
+    adata: AnnData, checkpoint: Checkpoint | None, published: Checkpoint | None
+) -> dict[str, Callable[[], np.ndarray]]:
+    """Return what makes each embedding of a section (n_spots, n_latent) from its counts, by name."""
+    found: dict[str, Callable[[], np.ndarray]] = {}
+    if checkpoint is not None:
+        found["model"] = lambda: embed(adata, checkpoint)
+        found["model, mean of 15 spots"] = lambda: average_around(adata, embed(adata, checkpoint))
     if published is not None:
-        found["published"] = embed(adata, published)
-    found["random weights"] = embed(adata, random_weights(checkpoint))
-    found["PCA of the spot"] = _pca(u)
-    found["PCA of the mean of 15 spots"] = _pca(sparse.csr_matrix(average_around(adata, u)))
-    if mofa and (factors := _mofa(u)) is not None:
-        found["MOFA"] = factors
+        found["published"] = lambda: embed(adata, published)
+    if checkpoint is not None:
+        found["random weights"] = lambda: embed(adata, random_weights(checkpoint))
+    found["PCA of the spot"] = lambda: _pca(_log_normalized(adata))
+    found["PCA of the mean of 15 spots"] = lambda: _pca(
+        sparse.csr_matrix(average_around(adata, _log_normalized(adata)))
+    )
     return found
 
 
-def _mofa(u: sparse.csr_matrix, n_genes: int = 2000) -> np.ndarray | None:
-    """Return the factors of MOFA on the most variable genes; None where mofapy2 is not installed."""
-    try:
-        from mofapy2.run.entry_point import entry_point
-    except ImportError:
-        return None
-    variance = np.asarray(u.multiply(u).mean(axis=0)).ravel() - np.asarray(u.mean(axis=0)).ravel() ** 2
-    model = entry_point()
-    model.set_data_matrix([[u[:, np.argsort(-variance)[:n_genes]].toarray()]])
-    model.set_model_options(factors=N_COMPONENTS)
-    model.set_train_options(iter=200, convergence_mode="fast", seed=0, quiet=True)
-    model.build()
-    model.run()
-    return np.asarray(model.model.nodes["Z"].getExpectation())
+def _log_normalized(adata: AnnData) -> sparse.csr_matrix:
+    return log_normalize(adata.X, 1e4).astype(np.float64)
 
 
-def evaluate_clustering(found: dict[str, np.ndarray], adata: AnnData, n_seeds: int) -> pd.DataFrame | None:
-    """Return a row an embedding: mean and standard deviation over seeds; None for fewer than two classes."""
+def has_classes(adata: AnnData) -> bool:
+    """Return whether an expert's labels tell at least two classes apart."""
     labels = labels_of(adata)
-    if labels is None or labels.nunique() < 2:
-        return None
-    rows = []
-    for name, embedding in found.items():
-        scores = sagefm.metrics.clustering(embedding, labels, coordinates=adata.obsm["spatial"], n_seeds=n_seeds)
-        spread = scores.std(ddof=0).add_suffix("_sd")
-        rows.append({"embedding": name, **scores.mean().to_dict(), **spread.to_dict()})
-    return pd.DataFrame(rows)
+    return labels is not None and labels.nunique() > 1
+
+
+def evaluate_clustering(make: Callable[[], np.ndarray], adata: AnnData, n_seeds: int) -> dict[str, float]:
+    """Return scores of one embedding, mean and standard deviation over seeds, and the seconds that making it took."""
+    start, cpu_start = time.perf_counter(), time.process_time()
+    embedding = make()
+    seconds = {"seconds": time.perf_counter() - start, "cpu_seconds": time.process_time() - cpu_start}
+    scores = sagefm.metrics.clustering(embedding, labels_of(adata), coordinates=adata.obsm["spatial"], n_seeds=n_seeds)
+    spread = scores.std(ddof=0).add_suffix("_sd")
+    return {**scores.mean().to_dict(), **spread.to_dict(), **seconds}
 
 
 def _features(sections: dict[str, AnnData], checkpoint: Checkpoint, published: Checkpoint | None) -> dict:
