@@ -4,7 +4,7 @@ Sections are those of `--donors`, or those that the checkpoint names as held out
 donors' sections of the folder. Prints markdown tables; writes them, CSV files and figures to `--out`.
 
 python tests/benchmarks/evaluate.py MODEL_DIR --sections FOLDER [--donors her2st_C her2st_G] [--published DIR]
-    [--tasks recovery clustering annotation panels] [--out FOLDER]
+    [--tasks recovery clustering annotation panels finetuning] [--out FOLDER]
 """
 
 from __future__ import annotations
@@ -26,10 +26,12 @@ from anndata import AnnData
 from sagefm.model import Checkpoint
 from sagefm.model._pretrained import resolve_model
 
-TASKS = ("recovery", "clustering", "annotation", "panels")
+TASKS = ("recovery", "clustering", "annotation", "panels", "finetuning")
 PANELS = (5000, 2000, 500)
 #: Sections with fewer spots are marked: their medians are noisy.
 FEW_SPOTS = 200
+#: Sections with fewer spots are too small to train on alone.
+MIN_FINETUNING = 1000
 
 
 class Evaluation:
@@ -39,6 +41,7 @@ class Evaluation:
         self.checkpoint: Checkpoint | None = resolve_model(arguments.model) if arguments.model else None
         self.published = resolve_model(arguments.published) if arguments.published else None
         self.out, self.n_seeds = arguments.out, arguments.seeds
+        self.finetuning_epochs = arguments.finetuning_epochs
         self.peers, self.stagate_epochs = arguments.peers, arguments.stagate_epochs
         self.paths = list_sections(arguments.sections)
         held_out = self.checkpoint.training.get("held_out") or [] if self.checkpoint else []
@@ -184,6 +187,23 @@ class Evaluation:
             )
             _report.show("Clustering in panels, mean of sections", means, self.out, file="panels_clustering.csv")
 
+    def finetuning(self) -> None:
+        """Train on one section alone, from the model and from random weights, and cluster it."""
+        rows = []
+        for name in self.names:
+            adata = read_section(self.paths[name])
+            if adata.n_obs < MIN_FINETUNING or not _structure.has_classes(adata):
+                continue
+            for start in (self.checkpoint, None):
+                makers = _structure.finetuned(adata, start, self.finetuning_epochs)
+                for embedding, make in makers.items():
+                    found = _structure.evaluate_clustering(make, adata, self.n_seeds)
+                    rows.append({"section": name, "embedding": embedding, **found})
+        if rows:
+            _report.show(
+                "Clustering after training on the section", pd.DataFrame(rows), self.out, file="finetuning.csv"
+            )
+
 
 def _best_pca(means: pd.DataFrame) -> pd.DataFrame:
     """Return the table with one row for the penalties of a PCA control by r, and one by D2."""
@@ -208,6 +228,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=10, help="fits of a clustering")
     parser.add_argument("--peers", action="store_true", help="cluster with published methods too: minutes a section")
     parser.add_argument("--stagate-epochs", type=int, default=_peers.STAGATE_EPOCHS)
+    parser.add_argument("--finetuning-epochs", type=int, default=20)
     parser.add_argument("--out", type=Path, default=Path("evaluation"))
     arguments = parser.parse_args()
     if not arguments.model and arguments.tasks != ["clustering"]:
