@@ -2,6 +2,15 @@
 
 Every message says what was found, what was expected, and the call that repairs it.
 All derive from :class:`SagefmError` and from the built-in error that a caller would expect.
+
+Examples
+--------
+>>> import sagefm
+>>> try:
+...     sagefm.tl.embed(sagefm.datasets.synovium(), layer="counts")
+... except sagefm.errors.SagefmError as error:
+...     print(type(error).__name__, error)
+MissingKeyError layer='counts' is not in adata.layers; found [].
 """
 
 from __future__ import annotations

@@ -163,3 +163,13 @@ def test_doubled_gene_names_name_the_file(folder, sections):
         doubled.write_h5ad(folder / "st" / "T1.h5ad")
     with pytest.raises(GenesError, match=r"T1\.h5ad: adata\.var_names"):
         Corpus.from_folder(folder).gene_counts()
+
+
+def test_expressed_genes(folder):
+    """Sorted, and fewer where more of the spots must show a gene."""
+    corpus = Corpus.from_folder(folder)
+    genes = corpus.expressed_genes(by="patient", min_detected=0.9)
+    assert 0 < len(genes) < len(corpus.expressed_genes(min_detected=0.1))
+    assert genes == sorted(genes)
+    with pytest.raises(MissingKeyError, match="by='donor' is not a column of the metadata"):
+        corpus.expressed_genes(by="donor")

@@ -8,7 +8,7 @@ from scipy import sparse
 
 import sagefm
 from sagefm.data._genes import assign_folds
-from sagefm.errors import ArgumentError
+from sagefm.errors import ArgumentError, CountsError, MissingKeyError
 from sagefm.metrics import Recovery, controls, fit_components, noise_ceiling, pooled_d2
 from sagefm.metrics._controls import PREDICTORS, make_predictors, split_spots
 from sagefm.metrics._predictors import SectionCounts
@@ -184,3 +184,20 @@ def test_pooled_d2_weighs_by_deviance():
 
 def test_nothing_to_pool():
     assert np.isnan(pooled_d2(Recovery(3).result()))
+
+
+def test_measures_refuse_what_they_cannot_read():
+    counts = np.ones((4, 3))
+    with pytest.raises(ArgumentError, match=r"shapes \[\(4, 3\), \(4, 2\), \(4, 3\)\]; expected 3 genes"):
+        Recovery(3).update(counts, counts[:, :2], null=counts, genes=np.arange(3))
+    with pytest.raises(ArgumentError, match="n_spots=-1"):
+        Recovery(3).add_spots(-1)
+    with pytest.raises(MissingKeyError, match=r"lacks \['deviance', 'null_deviance'\]"):
+        pooled_d2(Recovery(3).result()[["detected"]])
+    with pytest.raises(CountsError, match="fractional"):
+        noise_ceiling(counts / 2)
+    for sections in ([], [sparse.csr_matrix(counts), sparse.csr_matrix(counts[:, :2])]):
+        with pytest.raises(ArgumentError, match="expected the same genes"):
+            fit_components(sections)
+    with pytest.raises(ArgumentError, match="n_components=0"):
+        fit_components([sparse.csr_matrix(counts)], 0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Self
@@ -15,13 +14,14 @@ import pandas as pd
 from sagefm._constants import SPATIAL_KEY
 from sagefm.data._counts import get_counts
 from sagefm.data._genes import get_gene_names, named_genes, to_symbols
-from sagefm.data._stored import to_memory
+from sagefm.data._metadata import align_metadata, find_metadata
+from sagefm.data._stored import open_store, to_memory
 from sagefm.data._table import get_table
 from sagefm.errors import ArgumentError, GenesError, MissingKeyError, SagefmError
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from anndata import AnnData
 
@@ -55,16 +55,28 @@ class Corpus:
 
     Examples
     --------
-    >>> import tempfile
+    >>> import pandas as pd
     >>> import sagefm
-    >>> folder = tempfile.mkdtemp()
     >>> for seed in (0, 1):
-    ...     sagefm.datasets.simulate(100, n_genes=50, rng=seed).write_h5ad(f"{folder}/s{seed}.h5ad")
-    >>> corpus = sagefm.datasets.Corpus.from_folder(folder)
+    ...     sagefm.datasets.simulate(100, n_genes=50, rng=seed).write_h5ad(f"s{seed}.h5ad")
+    >>> facts = pd.DataFrame({"organ": ["Brain", "Liver"]}, index=["s0", "s1"])
+    >>> corpus = sagefm.datasets.Corpus.from_folder(".", facts)
     >>> corpus.names
     ['s0', 's1']
-    >>> corpus.manifest()["n_spots"].tolist()
-    [100, 100]
+    >>> corpus.subset(corpus.metadata["organ"] == "Brain").read(0).shape
+    (100, 50)
+
+    Which genes a model of them could have, measured in half of the sections or detected in both:
+
+    >>> len(corpus.vocabulary(0.5)), int(corpus.gene_counts().max()), len(corpus.expressed_genes(by="organ")) <= 50
+    (50, 2, True)
+
+    A manifest holds shapes and hashes; sections that are not those any more are refused:
+
+    >>> corpus.manifest()["sha256"].iloc[0] == corpus.sha256(0), corpus.shape(0)
+    (True, (100, 50))
+    >>> corpus.manifest().to_csv("manifest.csv")
+    >>> again = sagefm.datasets.Corpus.from_manifest("manifest.csv")
     """
 
     def __init__(
@@ -90,21 +102,8 @@ class Corpus:
         twice = [name for name, n in Counter(self.names).items() if n > 1]
         if twice:
             raise ArgumentError(f"Several files are named {twice[:3]}; expected a name for each section.")
-        metadata = pd.DataFrame(index=self.names) if metadata is None else metadata
-        metadata = metadata.set_axis(metadata.index.astype(str))
-        unknown = [name for name in self.names if name not in metadata.index]
-        if unknown:
-            raise MissingKeyError(
-                f"{len(unknown)} sections are not in the index of the metadata, e.g. {unknown[:3]}; "
-                f"it holds {list(metadata.index[:3])}. Expected a row for each file, by its name without suffix."
-            )
-        doubled = metadata.index[metadata.index.duplicated() & metadata.index.isin(self.names)]
-        if len(doubled):
-            raise ArgumentError(
-                f"The metadata have several rows for {list(doubled[:3])}; expected one for each section."
-            )
         #: What is known of each section, a row a section in the order of `names`.
-        self.metadata: pd.DataFrame = metadata.loc[self.names]
+        self.metadata: pd.DataFrame = align_metadata(metadata, self.names)
         self._shapes: dict[str, tuple[int, int]] = {}
         self._verified: set[str] = set()
 
@@ -130,31 +129,41 @@ class Corpus:
             Column that names the section; ``"id"`` if there is one, or the first.
         **kwargs
             As in :class:`Corpus`.
+
+        Returns
+        -------
+        The corpus.
+
+        Raises
+        ------
+        sagefm.errors.SagefmError
+            As :class:`Corpus`; several tables, or no column `key`.
         """
         root = Path(folder)
         stores = root / "st" if (root / "st").is_dir() else root
         paths = sorted(path for path in stores.glob("*") if path.suffix in _SUFFIXES)
-        if metadata is None:
-            found = sorted({*root.glob("HEST*.csv"), *root.glob("metadata.csv"), *root.glob("metadata.tsv")})
-            if len(found) > 1:
-                raise ArgumentError(f"Found several tables, {[path.name for path in found]}: pass metadata=...")
-            metadata = found[0] if found else None
-        if metadata is None:
-            return cls(paths, **kwargs)
-        if isinstance(metadata, pd.DataFrame):
-            facts = metadata
-        else:
-            facts = pd.read_csv(metadata, sep="\t" if Path(metadata).suffix == ".tsv" else ",")
-            key = key or ("id" if "id" in facts else str(facts.columns[0]))
-        if key is not None:
-            if key not in facts:
-                raise MissingKeyError(f"key={key!r} is not a column of the metadata; found {list(facts.columns)}.")
-            facts = facts.set_index(facts[key].astype(str))
-        return cls(paths, facts, **kwargs)
+        return cls(paths, find_metadata(root, metadata, key), **kwargs)
 
     @classmethod
     def from_manifest(cls, manifest: str | os.PathLike[str] | pd.DataFrame, **kwargs: Any) -> Self:
-        """Return the sections of a manifest (:meth:`manifest`, or a CSV of it); files that changed are errors."""
+        """Return the sections of a manifest; of a file that changed, reading it is an error.
+
+        Parameters
+        ----------
+        manifest
+            What :meth:`manifest` returned, or a CSV of it.
+        **kwargs
+            As in :class:`Corpus`.
+
+        Returns
+        -------
+        The corpus.
+
+        Raises
+        ------
+        sagefm.errors.SagefmError
+            As :class:`Corpus`; a manifest without paths or hashes.
+        """
         if not isinstance(manifest, pd.DataFrame):
             manifest = pd.read_csv(manifest, index_col=0, dtype={0: str, "sha256": str})
         missing = [name for name in ("path", "sha256") if name not in manifest or manifest[name].isna().any()]
@@ -167,7 +176,22 @@ class Corpus:
         return len(self.paths)
 
     def subset(self, keep: Sequence[bool] | pd.Series) -> Corpus:
-        """Return some of the sections, e.g. ``corpus.subset(corpus.metadata["organ"] == "Brain")``."""
+        """Return some of the sections.
+
+        Parameters
+        ----------
+        keep
+            True or False for each section.
+
+        Returns
+        -------
+        The corpus of those that are kept.
+
+        Raises
+        ------
+        ArgumentError
+            Other values or another length; no section is left.
+        """
         mask = np.asarray(keep)
         if mask.dtype != bool or mask.shape != (len(self),):
             raise ArgumentError(
@@ -186,16 +210,40 @@ class Corpus:
         return part
 
     def shape(self, i: int) -> tuple[int, int]:
-        """Return spots and genes of a section, from the head of its file."""
+        """Return the shape of a section, from the head of its file.
+
+        Parameters
+        ----------
+        i
+            Position of the section.
+
+        Returns
+        -------
+        Numbers of spots and genes.
+
+        Raises
+        ------
+        SagefmError
+            The file cannot be read.
+        """
         name = self.names[i]
         if name not in self._shapes:
-            with self._open(i) as file:
+            with open_store(self.paths[i]) as file:
                 n_spots, n_genes = (int(file[axis][file[axis].attrs["_index"]].shape[0]) for axis in ("obs", "var"))
             self._shapes[name] = n_spots, n_genes
         return self._shapes[name]
 
     def sha256(self, i: int) -> str:
         """Return the hash of a section, computed once.
+
+        Parameters
+        ----------
+        i
+            Position of the section.
+
+        Returns
+        -------
+        sha256, in hexadecimal.
 
         Raises
         ------
@@ -213,6 +261,15 @@ class Corpus:
     def read(self, i: int) -> AnnData:
         """Return a section in memory; the first time, its hash is compared with the known one, or taken down.
 
+        Parameters
+        ----------
+        i
+            Position of the section.
+
+        Returns
+        -------
+        The section as it is in its file (n_spots, n_genes).
+
         Raises
         ------
         SagefmError
@@ -229,12 +286,17 @@ class Corpus:
         return get_table(table)
 
     def gene_counts(self) -> pd.Series:
-        """Return in how many sections each gene (symbol) was measured, most first."""
+        """Return in how many sections each gene was measured.
+
+        Returns
+        -------
+        Numbers of sections by symbol, the largest first.
+        """
         from anndata.io import read_elem
 
         counts: Counter[str] = Counter()
         for i in range(len(self)):
-            with self._open(i) as file:
+            with open_store(self.paths[i]) as file:
                 var = read_elem(file["var"])
             try:
                 names = to_symbols(get_gene_names(SimpleNamespace(var=var, var_names=var.index), self.gene_key))
@@ -244,7 +306,24 @@ class Corpus:
         return pd.Series(dict(counts.most_common()), dtype=int)
 
     def vocabulary(self, min_share: float = 0.5) -> list[str]:
-        """Return the genes that at least `min_share` of the sections measured."""
+        """Return the genes that many of the sections measured.
+
+        Parameters
+        ----------
+        min_share
+            Least share of the sections, above 0 and at most 1.
+
+        Returns
+        -------
+        Symbols, those of most sections first.
+
+        Raises
+        ------
+        ArgumentError
+            A share outside its range.
+        GenesError
+            No gene is in as many sections.
+        """
         if not 0 < min_share <= 1:
             raise ArgumentError(f"min_share={min_share!r}; expected a share above 0 and at most 1.")
         counts = self.gene_counts()
@@ -257,7 +336,7 @@ class Corpus:
         return genes
 
     def expressed_genes(self, *, by: str | None = None, min_detected: float = 0.05, min_groups: int = 2) -> list[str]:
-        """Return named, coding genes that are detected in several donors, sorted; reads all sections once.
+        """Return named, coding genes that are detected in several donors; reads all sections once.
 
         Parameters
         ----------
@@ -267,7 +346,20 @@ class Corpus:
             Share of the spots of a section in which a gene is detected.
         min_groups
             Donors, or sections, with such a section.
+
+        Returns
+        -------
+        Symbols, sorted.
+
+        Raises
+        ------
+        sagefm.errors.SagefmError
+            A section that cannot be read, values that are not raw counts.
+        MissingKeyError
+            The metadata have no column `by`.
         """
+        if by is not None and by not in self.metadata:
+            raise MissingKeyError(f"by={by!r} is not a column of the metadata; found {list(self.metadata.columns)}.")
         groups: dict[str, set[str]] = {}
         for i, name in enumerate(self.names):
             table = self.read(i)
@@ -280,30 +372,18 @@ class Corpus:
         return named_genes(sorted(gene for gene, seen in groups.items() if len(seen) >= min_groups))
 
     def manifest(self) -> pd.DataFrame:
-        """Return path, sha256, spots and genes of each section, with its metadata; reads all files once."""
+        """Return what identifies each section, with its metadata; reads all files once.
+
+        Returns
+        -------
+        A row a section: ``path``, ``sha256``, ``n_spots``, ``n_genes``, and the columns of ``metadata``.
+        """
         rows = []
         for i, path in enumerate(self.paths):
             n_spots, n_genes = self.shape(i)
             rows.append({"path": str(path.resolve()), "sha256": self.sha256(i), "n_spots": n_spots, "n_genes": n_genes})
         facts = pd.DataFrame(rows, index=pd.Index(self.names, name="section"))
         return facts.join(self.metadata.drop(columns=facts.columns, errors="ignore"))
-
-    @contextmanager
-    def _open(self, i: int) -> Iterator[Any]:
-        """Yield the open file of a section, of which no more is read than is asked for."""
-        path = self.paths[i]
-        try:
-            if path.suffix == ".h5ad":
-                import h5py
-
-                with h5py.File(path, "r") as file:
-                    yield file
-            else:
-                import zarr
-
-                yield zarr.open_group(path, mode="r")
-        except Exception as error:
-            raise SagefmError(f"{path} cannot be read: {error}") from error
 
 
 def file_sha256(path: Path) -> str:

@@ -45,6 +45,12 @@ def dlpfc() -> AnnData:
     Science 384, eadh1938 (2024), doi:10.1126/science.adh1938.
 
     Totty et al., SpotSweeper, https://github.com/MicTott/SpotSweeper, ``data/DLPFC_artifact.rda``.
+
+    Examples
+    --------
+    >>> import sagefm
+    >>> sagefm.datasets.dlpfc().shape
+    (3529, 5000)
     """
     return _read("dlpfc")
 
@@ -82,6 +88,12 @@ def synovium() -> AnnData:
     Vickovic et al., "Three-dimensional spatial transcriptomics uncovers cell type localizations in the human
     rheumatoid arthritis synovium", Communications Biology 5, 129 (2022), doi:10.1038/s42003-022-03050-3;
     https://github.com/klarman-cell-observatory/3dst.
+
+    Examples
+    --------
+    >>> import sagefm
+    >>> sagefm.datasets.synovium().obs["label"].cat.categories.size
+    5
     """
     return _read("synovium")
 

@@ -124,6 +124,15 @@ def simulate(
     - The genes of pairs are of middle to high abundance (the upper half without the highest 5 %, where these
       are enough).
     - Domains grow from spread-out seeds along shortest paths with random step lengths: each is connected.
+
+    Examples
+    --------
+    >>> import sagefm
+    >>> adata = sagefm.datasets.simulate(200, n_genes=300, n_sections=2, rng=1)
+    >>> adata.shape
+    (400, 300)
+    >>> adata.uns["truth"]["kind"].value_counts().to_dict()
+    {'planted': 10, 'decoy': 10}
     """
     parameters: dict[str, Any] = {
         "n_spots": n_spots,

@@ -20,7 +20,7 @@ from sagefm.metrics._predictors import (
     fit_factor_model,
     with_neighbors,
 )
-from sagefm.metrics._recovery import Measured, Recovery
+from sagefm.metrics._recovery import Measured, Recovery, add_measured
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -111,6 +111,15 @@ def controls(
     ArgumentError
         `predicted`, `components` or `profile` do not fit `counts`, a name is unknown, or one of `train` and `test` is
         missing.
+
+    Examples
+    --------
+    >>> import sagefm
+    >>> adata = sagefm.datasets.simulate(300, n_genes=200)
+    >>> sagefm.pp.spatial_neighbors(adata)
+    >>> found = sagefm.metrics.controls(adata.X, adata.obsp["sagefm_connectivities"], n_components=5)
+    >>> list(found)
+    ['neighborhood', 'pca']
     """
     n_genes = counts.shape[1]
     if predicted is not None and predicted.shape != counts.shape:
@@ -209,4 +218,4 @@ def add_recovery(
         rates |= {name: model[view.spots][:, view.wanted] for name, model in models.items()}
         measured = Measured(hidden, view.null)
         for name, rate in rates.items():
-            sums[name].update_measured(measured, rate, genes=view.wanted)
+            add_measured(sums[name], measured, rate, view.wanted)

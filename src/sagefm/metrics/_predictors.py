@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING, Final, Protocol
 import numpy as np
 from scipy import sparse
 
+from sagefm._arguments import whole_number
 from sagefm._constants import PROFILE_PRIOR
 from sagefm.data._counts import log_normalize
 from sagefm.data._graph import averaging
+from sagefm.errors import ArgumentError
 from sagefm.metrics._factors import Factors, fit_factors
 
 if TYPE_CHECKING:
@@ -248,9 +250,24 @@ def fit_components(
     Returns
     -------
     Loadings (n_components, n_genes), scaled so that scores have unit variance, the largest component first.
+
+    Raises
+    ------
+    ArgumentError
+        No section, sections of different genes, or fewer than one component.
+
+    Examples
+    --------
+    >>> import sagefm
+    >>> donors = [sagefm.datasets.simulate(100, n_genes=200, rng=seed).X for seed in (0, 1)]
+    >>> sagefm.metrics.fit_components(donors, 5).shape
+    (5, 200)
     """
     from scipy.sparse.linalg import LinearOperator, svds
 
+    if len({section.shape[1] for section in counts}) != 1:
+        raise ArgumentError(f"counts has the shapes {[section.shape for section in counts]}; expected the same genes.")
+    n_components = whole_number(n_components, name="n_components", minimum=1)
     values = [log_normalize(sparse.csr_matrix(section), scale).astype(np.float64) for section in counts]
     u = sparse.csr_matrix(sparse.vstack(values))
     n_spots = np.array([section.shape[0] for section in values])

@@ -8,7 +8,9 @@ import numpy as np
 import pandas as pd
 from scipy import sparse, stats
 
-from sagefm.errors import ArgumentError
+from sagefm._arguments import whole_number
+from sagefm.data._counts import check_counts
+from sagefm.errors import ArgumentError, MissingKeyError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -60,6 +62,20 @@ class Recovery:
     ----------
     n_genes
         Number of genes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import sagefm
+    >>> adata = sagefm.datasets.simulate(300, n_genes=200, return_rates=True)
+    >>> counts, rates = adata.X.toarray(), adata.layers["rate"]
+    >>> null = counts.sum(axis=1, keepdims=True) * counts.sum(axis=0) / counts.sum()
+    >>> sums = sagefm.metrics.Recovery(200)
+    >>> for rows in np.array_split(np.arange(300), 3):
+    ...     sums.update(counts[rows], rates[rows], null=null[rows], genes=np.arange(200))
+    ...     sums.add_spots(len(rows))
+    >>> sums.result()["d2"].shape
+    (200,)
     """
 
     def __init__(self, n_genes: int) -> None:
@@ -84,31 +100,43 @@ class Recovery:
             Measured counts and expected counts of prediction and null (n_spots, n_genes).
         genes
             Positions of these genes in the sums (n_genes,).
-        """
-        self.update_measured(Measured(counts, null), predicted, genes=genes)
 
-    def update_measured(self, measured: Measured, predicted: NDArray[np.floating], *, genes: NDArray[np.int64]) -> None:
-        """Add spots whose counts and null several predictions share; see :meth:`update`."""
-        sums = [
-            *_products(measured.residual, (predicted - measured.null) / measured.root),
-            *_products(measured.log, np.log1p(predicted)),
-            measured.deviance_of(predicted),
-            measured.null_deviance,
-            measured.detected,
-        ]
-        for row, values in zip(self._sums, sums, strict=True):
-            row[genes] += values
+        Raises
+        ------
+        ArgumentError
+            Shapes differ.
+        """
+        if not counts.shape == predicted.shape == null.shape == (len(counts), len(genes)):
+            shapes = [counts.shape, predicted.shape, null.shape]
+            raise ArgumentError(f"counts, predicted and null have the shapes {shapes}; expected {len(genes)} genes.")
+        add_measured(self, Measured(counts, null), predicted, genes)
 
     def add_spots(self, n_spots: int) -> None:
-        """Count spots, once for all genes."""
-        self.n_spots += n_spots
+        """Count spots, once for all genes.
+
+        Parameters
+        ----------
+        n_spots
+            Spots that :meth:`update` was given.
+
+        Raises
+        ------
+        ArgumentError
+            Not a whole number of at least 0.
+        """
+        self.n_spots += whole_number(n_spots, name="n_spots", minimum=0)
 
     def result(self) -> pd.DataFrame:
-        """Return a row for each gene; correlations are NaN for genes detected in few spots.
+        """Return the recovery of each gene.
 
-        ``r``, ``pval``, ``qval``, ``d2``; the same of log1p counts, ``raw_r``, ``raw_qval``; ``deviance`` and
-        ``null_deviance``; ``detected``, the share of spots with a count.
+        Returns
+        -------
+        A row a gene: ``r``, ``pval``, ``qval``, ``d2``; the same of log1p counts, ``raw_r``, ``raw_qval``; ``deviance``
+        and ``null_deviance``; ``detected``, the share of spots with a count. Correlations are NaN for genes detected in
+        few spots.
 
+        Notes
+        -----
         The p-value is one-sided, from Student's t with n_spots - 2 degrees of freedom; neighboring spots are
         not independent, so that it is a lower bound. ``qval`` is its Benjamini-Hochberg false discovery rate.
         """
@@ -122,6 +150,19 @@ class Recovery:
         return pd.DataFrame(
             columns | {"deviance": model, "null_deviance": null, "detected": detected / max(self.n_spots, 1)}
         )
+
+
+def add_measured(sums: Recovery, measured: Measured, predicted: NDArray[np.floating], genes: NDArray[np.int64]) -> None:
+    """Add spots whose counts and null several predictions share; see :meth:`Recovery.update`."""
+    added = [
+        *_products(measured.residual, (predicted - measured.null) / measured.root),
+        *_products(measured.log, np.log1p(predicted)),
+        measured.deviance_of(predicted),
+        measured.null_deviance,
+        measured.detected,
+    ]
+    for row, values in zip(sums._sums, added, strict=True):
+        row[genes] += values
 
 
 def recovery(
@@ -149,6 +190,14 @@ def recovery(
     ------
     ArgumentError
         Shapes differ.
+
+    Examples
+    --------
+    >>> import sagefm
+    >>> adata = sagefm.datasets.simulate(300, n_genes=200, return_rates=True)
+    >>> found = sagefm.metrics.recovery(adata.X, adata.layers["rate"])  # of the truth
+    >>> found[["r", "d2"]].shape
+    (200, 2)
     """
     dense = counts if isinstance(counts, np.ndarray) else counts.toarray()
     measured = np.asarray(dense, dtype=np.float64)
@@ -175,7 +224,26 @@ def pooled_d2(table: pd.DataFrame, min_detected: float = 0.1) -> float:
         Result of :func:`recovery`, or of :meth:`Recovery.result`.
     min_detected
         Genes detected in a smaller share of spots are left out.
+
+    Returns
+    -------
+    The share; NaN where no gene is left.
+
+    Raises
+    ------
+    MissingKeyError
+        `table` lacks a column.
+
+    Examples
+    --------
+    >>> import sagefm
+    >>> adata = sagefm.datasets.simulate(300, n_genes=200, return_rates=True)
+    >>> sagefm.metrics.pooled_d2(sagefm.metrics.recovery(adata.X, adata.layers["rate"])) > 0
+    True
     """
+    missing = [name for name in ("detected", "deviance", "null_deviance") if name not in table]
+    if missing:
+        raise MissingKeyError(f"The table lacks {missing}; expected one of sagefm.metrics.recovery(...).")
     kept = table[(table["detected"] >= min_detected) & table["deviance"].notna()]
     null = float(kept["null_deviance"].sum())
     return 1 - float(kept["deviance"].sum()) / null if null > 0 else float("nan")
@@ -198,14 +266,28 @@ def noise_ceiling(counts: sparse.csr_matrix | NDArray[np.floating], rng: int = 0
 
     Returns
     -------
-    ``r_half`` and ``ceiling``, NaN for genes detected in few spots; a ceiling is 0 where r_half is not positive.
+    ``r_half`` and ``ceiling``, a row a gene; NaN for genes detected in few spots, and 0 as the ceiling where r_half is
+    not positive.
+
+    Raises
+    ------
+    CountsError
+        Values that are not raw counts.
 
     Notes
     -----
     One gene's ceiling is noisy; take medians over genes. That a predictor may read more than its gene does not matter:
     the bound is of the noise of what is predicted. Depth and the section's profile are in the null, not in the bound.
+
+    Examples
+    --------
+    >>> import sagefm
+    >>> ceiling = sagefm.metrics.noise_ceiling(sagefm.datasets.synovium().X)["ceiling"]
+    >>> ceiling.shape
+    (15005,)
     """
     whole = sparse.csr_matrix(counts)
+    check_counts(whole.data, where="counts")
     n_spots, n_genes = whole.shape
     first = whole.astype(np.float64)
     first.data = np.random.default_rng(rng).binomial(whole.data.astype(np.int64), 0.5).astype(np.float64)

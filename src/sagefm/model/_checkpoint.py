@@ -46,6 +46,15 @@ class Checkpoint:
         Arguments of ``setup_anndata`` it was trained with.
     history
         Losses by epoch, a list a metric.
+
+    Examples
+    --------
+    >>> import sagefm
+    >>> checkpoint = sagefm.model.SAGEFM.from_pretrained("default").to_checkpoint()
+    >>> checkpoint.config.hidden
+    (256, 64)
+    >>> checkpoint.provenance()["model"]
+    'default'
     """
 
     network: PooledNetwork | CenterNeighborhoodNetwork
@@ -62,7 +71,12 @@ class Checkpoint:
         return self.network.config
 
     def provenance(self) -> dict[str, str]:
-        """Return what is written to ``uns`` beside a result."""
+        """Return what is written to ``uns`` beside a result.
+
+        Returns
+        -------
+        Model, architecture, hash of the parameters, and versions.
+        """
         return {
             "model": self.name,
             "architecture": self.config.architecture,
@@ -129,12 +143,24 @@ def load_checkpoint(folder: str | os.PathLike[str], *, name: str | None = None) 
     name
         Name recorded beside results; the folder where left out.
 
+    Returns
+    -------
+    The :class:`Checkpoint`, its parameters as float32.
+
     Raises
     ------
     ModelNotFoundError
         The folder does not exist.
     CheckpointError
         The folder is no checkpoint, is of a newer format, or its files do not fit together.
+
+    Examples
+    --------
+    >>> import sagefm
+    >>> sagefm.model.SAGEFM.from_pretrained("default").save("folder")
+    >>> checkpoint = sagefm.model.load_checkpoint("folder")
+    >>> adata = sagefm.datasets.synovium()
+    >>> sagefm.tl.embed(adata, checkpoint)
     """
     folder = Path(folder)
     if not folder.exists():

@@ -133,6 +133,19 @@ def impute_table(
     )
 
 
+def impute_frame(
+    reader: TableReader, checkpoint: Checkpoint, *, genes: Sequence[str] | None = None, **arguments: Any
+) -> pd.DataFrame:
+    """Return the values of :func:`impute_table` as one table (n_spots, n_genes), without columns that were not asked for."""
+    report = reader.match.report
+    names = list(report["gene"][report["matched"]] if genes is None else genes)
+    result = impute_table(reader, checkpoint, genes=names, **arguments)
+    imputed = result.recovery["imputed"].to_numpy()
+    values = sparse.csr_matrix(result.layer)[:, np.flatnonzero(imputed)].toarray()
+    measured = pd.DataFrame(values, index=reader.table.obs_names, columns=report["gene"].to_numpy()[imputed])
+    return pd.concat([measured, result.outside], axis=1)
+
+
 def _as_columns(values: NDArray[np.float32], columns: NDArray[np.int64], n_vars: int) -> sparse.csr_matrix:
     """Return a CSR matrix (n_spots, n_vars) that holds `values` in `columns`."""
     order = np.argsort(columns)

@@ -128,6 +128,15 @@ def pretrain(
     Notes
     -----
     With several devices or nodes, each reads sections of its own (``strategy="ddp"``).
+
+    Examples
+    --------
+    >>> import sagefm
+    >>> for seed in (0, 1, 2):
+    ...     sagefm.datasets.simulate(100, n_genes=300, rng=seed).write_h5ad(f"s{seed}.h5ad")
+    >>> corpus = sagefm.datasets.Corpus.from_folder(".")
+    >>> model = sagefm.model.pretrain(corpus, hidden=(64, 16), max_epochs=2)
+    >>> model.save("model")
     """
     small = [name for i, name in enumerate(corpus.names) if corpus.shape(i)[0] < N_SPOTS]
     if small:

@@ -103,6 +103,10 @@ def load_published(path: str | os.PathLike[str] | None = None, *, progress: bool
     progress
         Show a progress bar of the download, on a terminal.
 
+    Returns
+    -------
+    The :class:`~sagefm.model.Checkpoint`.
+
     Raises
     ------
     ModelNotFoundError
@@ -120,6 +124,11 @@ def load_published(path: str | os.PathLike[str] | None = None, *, progress: bool
     References
     ----------
     Zhan et al., SAGE-FM, arXiv:2601.15504 (2026); https://github.com/dayenai/SAGE-FM.
+
+    Examples
+    --------
+    >>> import sagefm
+    >>> checkpoint = sagefm.model.load_published("FILE.pt")  # doctest: +SKIP
     """
     if path is not None:
         return _load_copy(_existing(path))

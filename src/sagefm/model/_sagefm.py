@@ -6,29 +6,18 @@ import sys
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
-import pandas as pd
-import rich.pretty  # noqa: F401  scvi-tools 1.4 uses it in view_anndata_setup without importing it
-from anndata import AnnData
-from scipy import sparse
-from scvi.data import AnnDataManager
-from scvi.data.fields import CategoricalObsField, LayerField, ObsmField
 from scvi.model.base import BaseModelClass
 
 import sagefm
-from sagefm._constants import SPATIAL_KEY, WEIGHTS_FILE
+from sagefm._constants import WEIGHTS_FILE
 from sagefm.data._corpus import TableSections
-from sagefm.data._counts import get_counts
 from sagefm.data._files import file_sha256
 from sagefm.data._genes import get_gene_names, make_vocabulary
-from sagefm.data._table import coordinates_in_table, get_coordinates, get_libraries, get_table
-from sagefm.errors import ArgumentError, MissingKeyError
+from sagefm.data._table import get_table
+from sagefm.errors import MissingKeyError
 from sagefm.model._checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from sagefm.model._embedding import embed_table
-from sagefm.model._fields import NeighborsField
-from sagefm.model._impute_table import impute_table
-from sagefm.model._inputs import TableReader, read_table, resolve_device
-from sagefm.model._perturb_table import check_pairs, perturb_table
 from sagefm.model._pretrained import resolve_model
+from sagefm.model._table_model import TableModel
 from sagefm.model._train import as_frame, fit
 from sagefm.module._center import make_network
 from sagefm.module._config import NetworkConfig
@@ -37,10 +26,8 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Sequence
 
-    from numpy.typing import NDArray
 
-
-class SAGEFM(BaseModelClass):
+class SAGEFM(TableModel):
     """Graph model of spatial transcriptomics, trained to predict hidden genes of a spot.
 
     Parameters
@@ -65,18 +52,53 @@ class SAGEFM(BaseModelClass):
     table_key, mod
         Table of a SpatialData object, modality of a MuData object.
 
-    Examples
-    --------
-    >>> import sagefm
-    >>> adata = sagefm.datasets.dlpfc()
-    >>> sagefm.model.SAGEFM.setup_anndata(adata)
-    >>> model = sagefm.model.SAGEFM(adata)
-    >>> model.train(max_epochs=20)
-    >>> adata.obsm["X_sagefm"] = model.get_latent_representation()
+    Raises
+    ------
+    sagefm.errors.SagefmError
+        The table has not been set up, an unknown architecture or likelihood, widths that do not fit it.
 
     Notes
     -----
-    Saved as safetensors and JSON, never as pickle. The equations are those of :mod:`sagefm.module`.
+    Saved as safetensors and JSON, never as pickle. The equations are those of ``sagefm.module``.
+
+    Examples
+    --------
+    >>> import sagefm
+    >>> adata = sagefm.datasets.simulate(200, n_genes=300)
+    >>> sagefm.model.SAGEFM.setup_anndata(adata)
+    >>> model = sagefm.model.SAGEFM(adata, hidden=(64, 16))
+    >>> model.train(max_epochs=5)
+    >>> adata.obsm["X_sagefm"] = model.get_latent_representation()
+    >>> adata.obsm["X_sagefm"].shape
+    (200, 16)
+
+    What the functions of ``sagefm.tl`` write into a table, the model returns:
+
+    >>> source, target = adata.uns["truth"].loc["0", ["source", "target"]]
+    >>> model.impute(genes=[source, target]).shape
+    (200, 2)
+    >>> scores = model.perturb(sources=[source], targets=[target])
+
+    A folder, and from it a model, with a table or without; the checkpoint alone is what ``sagefm.tl`` needs:
+
+    >>> model.save("folder")
+    >>> model = sagefm.model.SAGEFM.load("folder", adata)
+    >>> model.to_checkpoint().config.hidden
+    (64, 16)
+
+    Training goes on from a pretrained model, on a table of your own:
+
+    >>> model = sagefm.model.SAGEFM.from_pretrained("default", adata)
+    >>> model.train(max_epochs=1)
+
+    Tables in containers:
+
+    >>> from mudata import MuData
+    >>> mdata = MuData({"rna": sagefm.datasets.simulate(50, n_genes=300)})
+    >>> sagefm.model.SAGEFM.setup_mudata(mdata, mod="rna")
+    >>> from spatialdata import SpatialData
+    >>> sdata = SpatialData(tables={"table": sagefm.datasets.simulate(50, n_genes=300)})
+    >>> sagefm.model.SAGEFM.setup_spatialdata(sdata, table_key="table")
     """
 
     def __init__(
@@ -111,69 +133,6 @@ class SAGEFM(BaseModelClass):
         self._name, self._sha256 = "SAGEFM", ""
         self._training: dict[str, Any] = {}
         self._describe()
-
-    @classmethod
-    def setup_anndata(
-        cls,
-        adata: AnnData,
-        *,
-        layer: str | None = None,
-        spatial_key: str = SPATIAL_KEY,
-        library_key: str | None = None,
-        gene_key: str | None = None,
-        neighbors_key: str | None = None,
-        **kwargs: Any,
-    ) -> None:
-        """Register counts, coordinates, libraries and the spatial graph, which is built if there is none.
-
-        Parameters
-        ----------
-        adata
-            Table of raw counts.
-        layer, spatial_key, library_key, gene_key, neighbors_key
-            As in :func:`sagefm.tl.embed`.
-        **kwargs
-            Passed on by scvi-tools when a setup is transferred.
-
-        Raises
-        ------
-        SagefmError
-            `adata` is then as it was.
-        """
-        if not isinstance(adata, AnnData):
-            raise ArgumentError(f"Found {type(adata).__name__}: call setup_spatialdata or setup_mudata.")
-        if not isinstance(adata.obs, pd.DataFrame):
-            raise ArgumentError("adata.obs is read lazily, which scvi-tools cannot: adata.obs = adata.obs.to_memory()")
-        setup_method_args = cls._get_setup_method_args(**locals())
-        get_table(adata)
-        get_gene_names(adata, gene_key)
-        get_coordinates(adata, spatial_key)
-        get_libraries(adata, library_key)
-        get_counts(adata, layer)
-        # Built before scvi-tools writes anything, so that an error leaves the table as it was.
-        neighbors = NeighborsField(neighbors_key, spatial_key, library_key)
-        neighbors.validate_field(adata)
-        fields = [
-            LayerField("X", layer, is_count_data=False, correct_data_format=False),
-            ObsmField("spatial", spatial_key, correct_data_format=False),
-            CategoricalObsField("library", library_key),
-            neighbors,
-        ]
-        manager = AnnDataManager(fields=fields, setup_method_args=setup_method_args)
-        manager.register_fields(adata, **kwargs)
-        cls.register_manager(manager)
-
-    @classmethod
-    def setup_spatialdata(cls, sdata: Any, *, table_key: str | None = None, **kwargs: Any) -> None:
-        """Set up the table of a SpatialData object; further arguments as in :meth:`setup_anndata`."""
-        table = get_table(sdata, table_key=table_key)
-        with coordinates_in_table(sdata, table, kwargs.get("spatial_key", SPATIAL_KEY)):
-            cls.setup_anndata(table, **kwargs)
-
-    @classmethod
-    def setup_mudata(cls, mdata: Any, *, mod: str | None = None, **kwargs: Any) -> None:
-        """Set up a modality of a MuData object; further arguments as in :meth:`setup_anndata`."""
-        cls.setup_anndata(get_table(mdata, mod=mod), **kwargs)
 
     def train(
         self,
@@ -227,6 +186,11 @@ class SAGEFM(BaseModelClass):
             Show a progress bar, on a terminal.
         **trainer_kwargs
             Of :class:`lightning.pytorch.Trainer`.
+
+        Raises
+        ------
+        sagefm.errors.SagefmError
+            An argument outside its range, the state file of another run.
         """
         config, sections = self.module.config, self._reader(None).sections()
         history = fit(
@@ -258,65 +222,13 @@ class SAGEFM(BaseModelClass):
         self.is_trained_ = True
         self._describe()
 
-    def get_latent_representation(
-        self, adata: Any = None, *, batch_size: int | None = None, device: str = "auto"
-    ) -> NDArray[np.float32]:
-        """Return the embedding of every spot, float32 (n_spots, n_latent); see :func:`sagefm.tl.embed`.
-
-        Parameters
-        ----------
-        adata
-            Another table, read as the one the model was set up with; its genes may differ.
-        batch_size, device
-            As in :func:`sagefm.tl.embed`.
-        """
-        self._check_if_trained()
-        on = resolve_device(device)
-        return embed_table(self._reader(adata), self.to_checkpoint(), device=on, batch_size=batch_size)
-
-    def impute(
-        self,
-        adata: Any = None,
-        *,
-        genes: Sequence[str] | None = None,
-        mask: Literal["center", "neighborhood"] = "center",
-        n_folds: int = 4,
-        rng: int = 0,
-        device: str = "auto",
-    ) -> pd.DataFrame:
-        """Return imputed values (n_spots, n_genes) of `genes`, or of all measured genes; see :func:`sagefm.tl.impute`."""
-        self._check_if_trained()
-        reader, checkpoint = self._reader(adata), self.to_checkpoint()
-        report = reader.match.report
-        names = list(report["gene"][report["matched"]] if genes is None else genes)
-        on = resolve_device(device)
-        result = impute_table(reader, checkpoint, genes=names, mask=mask, n_folds=n_folds, rng=rng, device=on)
-        imputed = result.recovery["imputed"].to_numpy()
-        values = sparse.csr_matrix(result.layer)[:, np.flatnonzero(imputed)].toarray()
-        measured = pd.DataFrame(values, index=reader.table.obs_names, columns=report["gene"].to_numpy()[imputed])
-        return pd.concat([measured, result.outside], axis=1)
-
-    def perturb(
-        self,
-        adata: Any = None,
-        *,
-        pairs: pd.DataFrame | None = None,
-        sources: Sequence[str] | None = None,
-        targets: Sequence[str] | None = None,
-        levels: int = 5,
-        n_null: int = 100,
-        rng: int = 0,
-        device: str = "auto",
-    ) -> pd.DataFrame:
-        """Return the scores of :func:`sagefm.tl.perturb`."""
-        self._check_if_trained()
-        reader, checkpoint = self._reader(adata), self.to_checkpoint()
-        checked = check_pairs(reader, checkpoint, pairs, sources, targets, levels, n_null, rng)
-        on = resolve_device(device)
-        return perturb_table(reader, checkpoint, checked, levels=levels, n_null=n_null, rng=rng, device=on).scores
-
     def to_checkpoint(self) -> Checkpoint:
-        """Return network and vocabulary as a :class:`~sagefm.model.Checkpoint`; parameters are shared, not copied."""
+        """Return network and vocabulary as a checkpoint.
+
+        Returns
+        -------
+        The :class:`~sagefm.model.Checkpoint`; its parameters are those of the model, not a copy.
+        """
         history = {name: [float(v) for v in frame.iloc[:, 0]] for name, frame in (self.history_ or {}).items()}
         return Checkpoint(
             network=self.module.eval(),
@@ -339,32 +251,58 @@ class SAGEFM(BaseModelClass):
             Replace the checkpoint in an existing folder; an error otherwise.
         half
             Store parameters in half precision, for half the size.
+
+        Raises
+        ------
+        OutputExistsError
+            The folder exists and `overwrite` is false, or it is no checkpoint.
         """
         folder = save_checkpoint(self.to_checkpoint(), dir_path, overwrite=overwrite, half=half)
         self._name, self._sha256 = str(folder), file_sha256(folder / WEIGHTS_FILE)
 
     @classmethod
     def load(cls, dir_path: str | os.PathLike[str], adata: Any = None, **setup: Any) -> Self:
-        """Read a model from a folder written by :meth:`save`; see :meth:`from_pretrained`."""
+        """Return a model from a folder that :meth:`save` has written.
+
+        Parameters
+        ----------
+        dir_path
+            The folder.
+        adata, **setup
+            As in :meth:`from_pretrained`.
+
+        Returns
+        -------
+        The model.
+
+        Raises
+        ------
+        sagefm.errors.SagefmError
+            As :meth:`from_pretrained`.
+        """
         return cls.from_pretrained(load_checkpoint(dir_path), adata, **setup)
 
     @classmethod
     def from_pretrained(cls, model: str | os.PathLike[str] | Checkpoint, adata: Any = None, **setup: Any) -> Self:
-        """Return a model from a folder, or by the name of a bundled one.
+        """Return a model from a checkpoint, to be used or trained further.
 
         Parameters
         ----------
         model
-            Folder or name.
+            ``"default"``, ``"published"``, a folder, or a :class:`~sagefm.model.Checkpoint`.
         adata
             Table to attach, set up as the one of training. Without it, the methods are passed one.
         **setup
             Arguments of :meth:`setup_anndata` that differ from those of training.
 
+        Returns
+        -------
+        The model.
+
         Raises
         ------
-        CheckpointError
-            There is no checkpoint.
+        sagefm.errors.SagefmError
+            There is no such checkpoint; a table as :meth:`setup_anndata`.
         """
         checkpoint = resolve_model(model)
         self, arguments = cls.__new__(cls), {**checkpoint.setup, **setup}
@@ -381,17 +319,6 @@ class SAGEFM(BaseModelClass):
         self.history_ = {name: as_frame(name, values) for name, values in checkpoint.history.items()}
         self._describe()
         return self
-
-    def _setup_arguments(self) -> dict[str, Any]:
-        arguments = self.registry_["setup_args"]
-        names = ("layer", "spatial_key", "library_key", "gene_key", "neighbors_key")
-        return {name: arguments.get(name, SPATIAL_KEY if name == "spatial_key" else None) for name in names}
-
-    def _reader(self, adata: Any) -> TableReader:
-        adata = self.adata if adata is None else adata
-        if adata is None:
-            raise ArgumentError("The model was loaded without a table: pass adata=...")
-        return read_table(get_table(adata), self._vocabulary, **self._setup_arguments())
 
     def _describe(self) -> None:
         fields = self.module.config.to_dict()

@@ -90,6 +90,14 @@ def embedding(
         No such embedding, coordinates, column or library.
     ArgumentError
         No such component; several libraries and none chosen.
+
+    Examples
+    --------
+    >>> import sagefm
+    >>> adata = sagefm.datasets.synovium()
+    >>> sagefm.tl.embed(adata)
+    >>> ax = sagefm.pl.embedding(adata)
+    >>> first, second = sagefm.pl.embedding(adata, components=[0, 1])
     """
     section = get_section(adata, spatial_key=spatial_key, library_key=library_key, library=library)
     if basis not in adata.obsm:

@@ -34,6 +34,15 @@ def history(model_or_history: Any, *, ax: Axes | None = None) -> Axes:
     ------
     MissingKeyError
         There is no loss: the model was not trained.
+
+    Examples
+    --------
+    >>> import sagefm
+    >>> adata = sagefm.datasets.simulate(200, n_genes=300)
+    >>> sagefm.model.SAGEFM.setup_anndata(adata)
+    >>> model = sagefm.model.SAGEFM(adata, hidden=(64, 16))
+    >>> model.train(max_epochs=5)
+    >>> ax = sagefm.pl.history(model)
     """
     tables = getattr(model_or_history, "history", model_or_history)
     curves = {}

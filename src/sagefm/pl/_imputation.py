@@ -74,6 +74,13 @@ def imputation(
         The gene's name stands several times in ``adata.var_names``.
     ArgumentError
         Several libraries and none chosen, or a wrong number of axes.
+
+    Examples
+    --------
+    >>> import sagefm
+    >>> adata = sagefm.datasets.synovium()
+    >>> sagefm.tl.impute(adata, genes=["MS4A1"])
+    >>> measured, imputed = sagefm.pl.imputation(adata, "MS4A1")
     """
     section = get_section(adata, spatial_key=spatial_key, library_key=library_key, library=library)
     params = adata.uns.get(UNS_KEY, {}).get(key)

@@ -59,6 +59,13 @@ def neighborhood(
         No such graph, spot, coordinates or column.
     ArgumentError
         A position outside the table.
+
+    Examples
+    --------
+    >>> import sagefm
+    >>> adata = sagefm.datasets.synovium()
+    >>> sagefm.pp.spatial_neighbors(adata)
+    >>> ax = sagefm.pl.neighborhood(adata, 150)
     """
     center = _position(adata, spot)
     graph_key = f"{neighbors_key}_connectivities"

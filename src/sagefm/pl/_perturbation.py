@@ -48,6 +48,13 @@ def perturbation(adata: AnnData, source: str, target: str, *, key: str = PERTURB
     ------
     MissingKeyError
         No perturbation, or not of this pair.
+
+    Examples
+    --------
+    >>> import sagefm
+    >>> adata = sagefm.datasets.synovium()
+    >>> sagefm.tl.perturb(adata, sources=["CXCL13"], targets=["CXCR5"], n_null=20)
+    >>> ax = sagefm.pl.perturbation(adata, "CXCL13", "CXCR5")
     """
     result = _result(adata, key)
     curve = _pair(result["curves"], source, target).sort_values("level")
@@ -115,6 +122,13 @@ def perturbation_heatmap(
         No perturbation.
     ArgumentError
         `value` is no signed score, or a number is below 1.
+
+    Examples
+    --------
+    >>> import sagefm
+    >>> adata = sagefm.datasets.synovium()
+    >>> sagefm.tl.perturb(adata, sources=["CXCL13", "CCL21"], targets=["CXCR5", "MS4A1"], n_null=20)
+    >>> ax = sagefm.pl.perturbation_heatmap(adata, value="z")
     """
     result = _result(adata, key)
     if value not in ("effect", "slope", "rho", "z"):

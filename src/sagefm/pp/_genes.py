@@ -54,6 +54,16 @@ def match_genes(
         Less than 10 % of the vocabulary is there, or ``var_names`` are not unique.
     MissingKeyError
         `gene_key` does not exist.
+
+    Examples
+    --------
+    >>> import sagefm
+    >>> adata = sagefm.datasets.synovium()
+    >>> report = sagefm.pp.match_genes(adata)
+    >>> report.loc["CD3E", "via"]
+    'symbol'
+    >>> adata.uns["sagefm"]["coverage"]["n_matched"] == int(report["matched"].sum())
+    True
     """
     from sagefm.data._genes import match_genes as find
     from sagefm.data._table import get_table

@@ -58,6 +58,14 @@ def spatial_neighbors(
         Coordinates or library column do not exist.
     CoordinatesError
         Coordinates are not finite, libraries are missing, or a library has fewer than `n_spots` spots.
+
+    Examples
+    --------
+    >>> import sagefm
+    >>> adata = sagefm.datasets.synovium()
+    >>> sagefm.pp.spatial_neighbors(adata)
+    >>> adata.obsp["sagefm_connectivities"].nnz / adata.n_obs  # neighbors of a spot, itself not counted
+    14.0
     """
     from sagefm.data._graph import build_neighbors
     from sagefm.data._table import coordinates_in_table, copy_data, get_table

@@ -86,6 +86,14 @@ def embed(
     -----
     ``z_i = encode(W_center c_i + W_neigh v_i + b)``: see :mod:`sagefm.module` for the networks and
     :mod:`sagefm.model` for how a section is computed with one product.
+
+    Examples
+    --------
+    >>> import sagefm
+    >>> adata = sagefm.datasets.synovium()
+    >>> sagefm.tl.embed(adata)
+    >>> adata.obsm["X_sagefm"].shape
+    (302, 64)
     """
     from sagefm.tl._common import begin, record
 

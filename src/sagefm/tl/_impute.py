@@ -95,6 +95,15 @@ def impute(
     ------
     sagefm.errors.SagefmError
         As :func:`sagefm.tl.embed`; a gene that is not in the vocabulary.
+
+    Examples
+    --------
+    >>> import sagefm
+    >>> adata = sagefm.datasets.synovium()
+    >>> sagefm.tl.impute(adata, genes=["CD3E", "MS4A1"])
+    >>> adata.layers["sagefm_imputed"].shape
+    (302, 15005)
+    >>> recovered = adata.var.loc[["CD3E", "MS4A1"], ["sagefm_imputed_r", "sagefm_imputed_q"]]
     """
     from sagefm.tl._common import begin, record
 

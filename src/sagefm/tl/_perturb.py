@@ -96,6 +96,15 @@ def perturb(
     sagefm.errors.SagefmError
         As :func:`sagefm.tl.embed`; a gene that is not in the vocabulary, a source that was not measured, a target
         equal to its source.
+
+    Examples
+    --------
+    >>> import sagefm
+    >>> adata = sagefm.datasets.synovium()
+    >>> sagefm.tl.perturb(adata, sources=["CXCL13"], targets=["CXCR5", "MS4A1"], n_null=20)
+    >>> scores = adata.uns["sagefm_perturb"]["scores"]
+    >>> scores[["source", "target"]].to_numpy().tolist()
+    [['CXCL13', 'CXCR5'], ['CXCL13', 'MS4A1']]
     """
     from sagefm.tl._common import begin, provenance
 

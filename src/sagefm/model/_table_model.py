@@ -1,0 +1,242 @@
+"""A network on tables: their set-up in the manner of scvi-tools, and what is computed on them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import pandas as pd
+import rich.pretty  # noqa: F401  scvi-tools 1.4 uses it in view_anndata_setup without importing it
+from anndata import AnnData
+from scvi.data import AnnDataManager
+from scvi.data.fields import CategoricalObsField, LayerField, ObsmField
+from scvi.model.base import BaseModelClass
+
+from sagefm._constants import SPATIAL_KEY
+from sagefm.data._counts import get_counts
+from sagefm.data._genes import get_gene_names
+from sagefm.data._table import coordinates_in_table, get_coordinates, get_libraries, get_table
+from sagefm.errors import ArgumentError
+from sagefm.model._embedding import embed_table
+from sagefm.model._fields import NeighborsField
+from sagefm.model._impute_table import impute_frame
+from sagefm.model._inputs import read_table, resolve_device
+from sagefm.model._perturb_table import check_pairs, perturb_table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from sagefm.data._genes import Vocabulary
+    from sagefm.model._checkpoint import Checkpoint
+    from sagefm.model._inputs import TableReader
+
+
+class TableModel(BaseModelClass):
+    """A network with its vocabulary, used on the table that it is set up with, or on another by the same keys."""
+
+    _vocabulary: Vocabulary
+
+    def to_checkpoint(self) -> Checkpoint:
+        """Return network and vocabulary."""
+        raise NotImplementedError
+
+    @classmethod
+    def setup_anndata(
+        cls,
+        adata: AnnData,
+        *,
+        layer: str | None = None,
+        spatial_key: str = SPATIAL_KEY,
+        library_key: str | None = None,
+        gene_key: str | None = None,
+        neighbors_key: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Register counts, coordinates, libraries and the spatial graph, which is built if there is none.
+
+        Parameters
+        ----------
+        adata
+            Table of raw counts.
+        layer, spatial_key, library_key, gene_key, neighbors_key
+            As in :func:`sagefm.tl.embed`.
+        **kwargs
+            Passed on by scvi-tools when a setup is transferred.
+
+        Raises
+        ------
+        sagefm.errors.SagefmError
+            As :func:`sagefm.tl.embed`; `adata` is then as it was.
+        """
+        if not isinstance(adata, AnnData):
+            raise ArgumentError(f"Found {type(adata).__name__}: call setup_spatialdata or setup_mudata.")
+        if not isinstance(adata.obs, pd.DataFrame):
+            raise ArgumentError("adata.obs is read lazily, which scvi-tools cannot: adata.obs = adata.obs.to_memory()")
+        setup_method_args = cls._get_setup_method_args(**locals())
+        get_table(adata)
+        get_gene_names(adata, gene_key)
+        get_coordinates(adata, spatial_key)
+        get_libraries(adata, library_key)
+        get_counts(adata, layer)
+        # Built before scvi-tools writes anything, so that an error leaves the table as it was.
+        neighbors = NeighborsField(neighbors_key, spatial_key, library_key)
+        neighbors.validate_field(adata)
+        fields = [
+            LayerField("X", layer, is_count_data=False, correct_data_format=False),
+            ObsmField("spatial", spatial_key, correct_data_format=False),
+            CategoricalObsField("library", library_key),
+            neighbors,
+        ]
+        manager = AnnDataManager(fields=fields, setup_method_args=setup_method_args)
+        manager.register_fields(adata, **kwargs)
+        cls.register_manager(manager)
+
+    @classmethod
+    def setup_spatialdata(cls, sdata: Any, *, table_key: str | None = None, **kwargs: Any) -> None:
+        """Set up the table of a SpatialData object.
+
+        Parameters
+        ----------
+        sdata
+            The object; where its table has no coordinates, they are those of the circles that it annotates.
+        table_key
+            Table; may be left out where there is one.
+        **kwargs
+            As in :meth:`setup_anndata`.
+
+        Raises
+        ------
+        sagefm.errors.SagefmError
+            As :meth:`setup_anndata`; a table that does not exist.
+        """
+        table = get_table(sdata, table_key=table_key)
+        with coordinates_in_table(sdata, table, kwargs.get("spatial_key", SPATIAL_KEY)):
+            cls.setup_anndata(table, **kwargs)
+
+    @classmethod
+    def setup_mudata(cls, mdata: Any, *, mod: str | None = None, **kwargs: Any) -> None:
+        """Set up a modality of a MuData object.
+
+        Parameters
+        ----------
+        mdata
+            The object.
+        mod
+            Modality; may be left out where there is one.
+        **kwargs
+            As in :meth:`setup_anndata`.
+
+        Raises
+        ------
+        sagefm.errors.SagefmError
+            As :meth:`setup_anndata`; a modality that does not exist.
+        """
+        cls.setup_anndata(get_table(mdata, mod=mod), **kwargs)
+
+    def get_latent_representation(
+        self, adata: Any = None, *, batch_size: int | None = None, device: str = "auto"
+    ) -> NDArray[np.float32]:
+        """Return the embedding of every spot; see :func:`sagefm.tl.embed`.
+
+        Parameters
+        ----------
+        adata
+            Another table, read as the one the model was set up with; its genes may differ.
+        batch_size, device
+            As in :func:`sagefm.tl.embed`.
+
+        Returns
+        -------
+        Embedding, float32 (n_spots, n_latent).
+
+        Raises
+        ------
+        sagefm.errors.SagefmError
+            As :func:`sagefm.tl.embed`.
+        """
+        self._check_if_trained()
+        on = resolve_device(device)
+        return embed_table(self._reader(adata), self.to_checkpoint(), device=on, batch_size=batch_size)
+
+    def impute(
+        self,
+        adata: Any = None,
+        *,
+        genes: Sequence[str] | None = None,
+        mask: Literal["center", "neighborhood"] = "center",
+        n_folds: int = 4,
+        rng: int = 0,
+        device: str = "auto",
+    ) -> pd.DataFrame:
+        """Return imputed values; see :func:`sagefm.tl.impute`.
+
+        Parameters
+        ----------
+        adata
+            Another table, read as the one the model was set up with.
+        genes, mask, n_folds, rng, device
+            As in :func:`sagefm.tl.impute`.
+
+        Returns
+        -------
+        DataFrame (n_spots, n_genes) of `genes`, or of all measured genes: those of the table first.
+
+        Raises
+        ------
+        sagefm.errors.SagefmError
+            As :func:`sagefm.tl.impute`.
+        """
+        self._check_if_trained()
+        on = resolve_device(device)
+        return impute_frame(
+            self._reader(adata), self.to_checkpoint(), genes=genes, mask=mask, n_folds=n_folds, rng=rng, device=on
+        )
+
+    def perturb(
+        self,
+        adata: Any = None,
+        *,
+        pairs: pd.DataFrame | None = None,
+        sources: Sequence[str] | None = None,
+        targets: Sequence[str] | None = None,
+        levels: int = 5,
+        n_null: int = 100,
+        rng: int = 0,
+        device: str = "auto",
+    ) -> pd.DataFrame:
+        """Return the scores of perturbed pairs; see :func:`sagefm.tl.perturb`.
+
+        Parameters
+        ----------
+        adata
+            Another table, read as the one the model was set up with.
+        pairs, sources, targets, levels, n_null, rng, device
+            As in :func:`sagefm.tl.perturb`; `pairs` as a DataFrame.
+
+        Returns
+        -------
+        DataFrame, a row a pair, as ``uns[key_added]["scores"]`` of :func:`sagefm.tl.perturb`.
+
+        Raises
+        ------
+        sagefm.errors.SagefmError
+            As :func:`sagefm.tl.perturb`.
+        """
+        self._check_if_trained()
+        reader, checkpoint = self._reader(adata), self.to_checkpoint()
+        checked = check_pairs(reader, checkpoint, pairs, sources, targets, levels, n_null, rng)
+        on = resolve_device(device)
+        return perturb_table(reader, checkpoint, checked, levels=levels, n_null=n_null, rng=rng, device=on).scores
+
+    def _setup_arguments(self) -> dict[str, Any]:
+        arguments = self.registry_["setup_args"]
+        names = ("layer", "spatial_key", "library_key", "gene_key", "neighbors_key")
+        return {name: arguments.get(name, SPATIAL_KEY if name == "spatial_key" else None) for name in names}
+
+    def _reader(self, adata: Any) -> TableReader:
+        adata = self.adata if adata is None else adata
+        if adata is None:
+            raise ArgumentError("The model was loaded without a table: pass adata=...")
+        return read_table(get_table(adata), self._vocabulary, **self._setup_arguments())
