@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+import sys
 import warnings
-from importlib.metadata import version as installed_version
+from importlib.metadata import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
-from sagefm.cli import main
+import sagefm
+from sagefm.data._genes import published_vocabulary
+from sagefm.model._published import PUBLISHED
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
+
+sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
 # sphinx-autodoc-typehints 3.6 with Sphinx 9, once for each parameter.
 warnings.filterwarnings("ignore", message=".*set_application.*")
@@ -21,9 +24,10 @@ warnings.filterwarnings("ignore", message=".*set_application.*")
 project = "sagefm"
 author = "The sagefm developers"
 project_copyright = f"2026, {author}"
-release = version = installed_version("sagefm")
+release = version = sagefm.__version__
 
 extensions = [
+    "generated",  # of docs/_ext
     "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
@@ -32,6 +36,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx_autodoc_typehints",
     "sphinx_copybutton",
+    "sphinx_design",
     "sphinxcontrib.bibtex",
 ]
 exclude_patterns = ["_build", "jupyter_execute", "**.ipynb_checkpoints"]
@@ -51,7 +56,17 @@ typehints_use_signature_return = True
 always_use_bars_union = True
 
 # Text
-myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath"]
+myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath", "substitution"]
+# Facts that stand in the code, named in the text as {{ name }}.
+myst_substitutions = {
+    "python": metadata("sagefm")["Requires-Python"].removeprefix(">="),
+    "published_repository": f"[their repository]({PUBLISHED.repository})",
+    "published_url": f"<{PUBLISHED.url}>",
+    "published_sha256": f"`{PUBLISHED.sha256}`",
+    "published_bytes": f"{PUBLISHED.size_bytes:,}",
+    "published_megabytes": round(PUBLISHED.size_bytes / 1e6),
+    "published_genes": f"{len(published_vocabulary()):,}",
+}
 myst_heading_anchors = 3
 nb_execution_mode = "off"
 bibtex_bibfiles = ["references.bib"]
@@ -90,22 +105,7 @@ def returns_as_written(_app: Sphinx, _what: str, _name: str, _obj: object, _opti
             return
 
 
-def write_cli_help(app: Sphinx) -> None:
-    """Write the help of every command where cli.md includes it."""
-    parts = []
-    root = click.Context(main, info_name="sagefm", max_content_width=100)
-    for name in main.list_commands(root):
-        command = main.get_command(root, name)
-        if command is not None and not command.hidden:
-            text = command.get_help(click.Context(command, info_name=name, parent=root, max_content_width=100))
-            parts.append(f"## `sagefm {name}`\n\n```text\n{text}\n```\n")
-    path = Path(app.srcdir) / "generated" / "cli_help.inc"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text("\n".join(parts), encoding="utf-8")
-
-
 def setup(app: Sphinx) -> None:
     """Connect what stands above."""
-    app.connect("builder-inited", write_cli_help)
     # After sphinx-autodoc-typehints (499 too, but connected before) and before napoleon (500).
     app.connect("autodoc-process-docstring", returns_as_written, priority=499)

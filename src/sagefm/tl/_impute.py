@@ -90,6 +90,8 @@ def impute(
         factor), and the false discovery rate of r > 0; see :class:`sagefm.metrics.Recovery`.
     ``adata.uns["sagefm"][key_added]``
         Parameters and provenance.
+    ``adata.obsp["sagefm_connectivities"]``, ``adata.obsp["sagefm_distances"]``, ``adata.uns["sagefm_neighbors"]``
+        The graph, if it was built.
 
     Raises
     ------

@@ -90,6 +90,8 @@ def perturb(
         Parameters, units and provenance.
     ``adata.obsm[key_added]``
         With `per_spot`: DataFrame of effects (n_spots, n_pairs), columns ``"SOURCE^TARGET"``.
+    ``adata.obsp["sagefm_connectivities"]``, ``adata.obsp["sagefm_distances"]``, ``adata.uns["sagefm_neighbors"]``
+        The graph, if it was built.
 
     Raises
     ------
