@@ -5,10 +5,12 @@ from __future__ import annotations
 import inspect
 import re
 import textwrap
+import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import yaml
 from fields import fields, shared_arguments
 
 from sagefm import _constants
@@ -27,9 +29,8 @@ def write_pages(app: Sphinx) -> None:
     """Write what the pages include."""
     folder = Path(app.srcdir) / "generated"
     folder.mkdir(exist_ok=True)
-    parts = {"keys": keys(), "arguments": arguments(), "constants": constants(), "cli_help": cli_help()}
-    for name, text in parts.items():
-        (folder / f"{name}.inc").write_text(text, encoding="utf-8")
+    for part in (keys, arguments, constants, cli_help, meta):
+        (folder / f"{part.__name__}.inc").write_text(part(), encoding="utf-8")
 
 
 def keys() -> str:
@@ -91,6 +92,27 @@ def cli_help() -> str:
             text = command.get_help(click.Context(command, info_name=name, parent=root, max_content_width=100))
             parts.append(f"## `sagefm {name}`\n\n```text\n{text}\n```\n")
     return "\n".join(parts)
+
+
+def meta() -> str:
+    """Return the entry of the package in the list of the scverse ecosystem, as YAML in Markdown."""
+    pyproject = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))
+    project = pyproject["project"]
+    entry = {
+        "name": project["name"],
+        "description": project["description"] + ".",
+        "project_home": "https://github.com/OWNER/sagefm",
+        "documentation_home": "https://sagefm.readthedocs.io/en/stable/",
+        "tutorials_home": "https://sagefm.readthedocs.io/en/stable/guide.html",
+        "install": {"pypi": project["name"]},
+        "license": project["license"],
+        "tags": project["keywords"],
+        "version": project["version"],
+        "contact": ["CONTACT"],
+        "test_command": 'pip install ".[test]" && pytest',
+        "category": "ecosystem",
+    }
+    return f"```yaml\n{yaml.safe_dump(entry, sort_keys=False, width=100)}```\n"
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
