@@ -91,6 +91,10 @@ intersphinx_mapping = (
     }
 )
 
+# A name of sagefm that a docstring links to must be there; those of other projects are links only with a network.
+nitpicky = True
+nitpick_ignore_regex = [("py:.*", r"(?!sagefm\.).*"), ("py:class", r"sagefm\.module\._config\.NetworkConfig")]
+
 html_theme = "sphinx_book_theme"
 html_title = "sagefm"
 html_static_path = ["_static"]

@@ -84,8 +84,8 @@ def embed(
 
     Notes
     -----
-    ``z_i = encode(W_center c_i + W_neigh v_i + b)``: see :mod:`sagefm.module` for the networks and
-    :mod:`sagefm.model` for how a section is computed with one product.
+    ``z_i = encode(W_center c_i + W_neigh v_i + b)``: see ``sagefm/module`` for the networks and
+    ``sagefm/model/_embedding.py`` for how a section is computed with one product.
 
     Examples
     --------

@@ -45,7 +45,7 @@ def impute(
 
     The default network's read-out is fitted to the section first: what hidden counts have in common with the embedding
     in the *other* spots is added, and the geometric mean taken with a Poisson factor model of them
-    (:mod:`sagefm.model._adapt`). A spot's place in that is drawn from its name in ``obs_names``.
+    (``sagefm/model/_adapt.py``). A spot's place in that is drawn from its name in ``obs_names``.
 
     Parameters
     ----------
