@@ -23,6 +23,7 @@ from sagefm.module._center import CenterNeighborhoodNetwork, make_network
 from sagefm.module._config import NetworkConfig
 from sagefm.module._pooled import PooledNetwork
 
+#: Raised when an older sagefm could not read what is written, or would read it wrongly.
 FORMAT_VERSION = 1
 
 
@@ -110,6 +111,7 @@ def save_checkpoint(
     folder.parent.mkdir(parents=True, exist_ok=True)
     config = {
         "format_version": FORMAT_VERSION,
+        "sha256": "",
         "network": checkpoint.config.to_dict(),
         "training": checkpoint.training,
         "setup": checkpoint.setup,
@@ -123,8 +125,11 @@ def save_checkpoint(
             # The profile spans more orders of magnitude than half precision does.
             tensors = {name: tensor if name == "prior" else tensor.half() for name, tensor in tensors.items()}
         save_file(tensors, staging / WEIGHTS_FILE)
+        config["sha256"] = file_sha256(staging / WEIGHTS_FILE)
         (staging / CONFIG_FILE).write_text(json.dumps(config, indent=1))
         staging.chmod(0o755)
+        # safetensors writes for the user alone.
+        (staging / WEIGHTS_FILE).chmod(0o644)
         if folder.exists():
             shutil.rmtree(folder)
         staging.replace(folder)
@@ -152,7 +157,7 @@ def load_checkpoint(folder: str | os.PathLike[str], *, name: str | None = None) 
     ModelNotFoundError
         The folder does not exist.
     CheckpointError
-        The folder is no checkpoint, is of a newer format, or its files do not fit together.
+        The folder is no checkpoint, is of a newer format, or its files do not belong together.
 
     Examples
     --------
@@ -187,6 +192,13 @@ def load_checkpoint(folder: str | os.PathLike[str], *, name: str | None = None) 
         tensors = {name: tensor.float() for name, tensor in load_file(folder / WEIGHTS_FILE).items()}
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{folder / WEIGHTS_FILE} cannot be read as safetensors: {error}.") from error
+    sha256 = file_sha256(folder / WEIGHTS_FILE)
+    # Checkpoints of before the hash was stored have none.
+    if sha256 != stored.get("sha256", sha256):
+        raise CheckpointError(
+            f"{folder / WEIGHTS_FILE} is not the file that {CONFIG_FILE} was written with: its sha256 is {sha256}, "
+            f"expected {stored['sha256']}. Get both files anew from where they come from."
+        )
     with torch.device("meta"):
         network = make_network(config)
     try:
@@ -197,7 +209,7 @@ def load_checkpoint(folder: str | os.PathLike[str], *, name: str | None = None) 
         network=network.eval(),
         vocabulary=vocabulary,
         name=name or str(folder),
-        sha256=file_sha256(folder / WEIGHTS_FILE),
+        sha256=sha256,
         training=stored.get("training", {}),
         setup=stored.get("setup", {}),
         history=stored.get("history", {}),
