@@ -35,6 +35,8 @@ ANSCOMBE: Final = 1.5
 #: Files of a checkpoint folder.
 WEIGHTS_FILE: Final = "model.safetensors"
 CONFIG_FILE: Final = "config.json"
+#: Model card, where a checkpoint is shared.
+CARD_FILE: Final = "README.md"
 
 #: Rows made dense at a time: a few hundred keep the product near the machine's peak
 #: while a block of 14,558 genes is 30 MB.

@@ -62,7 +62,7 @@ class NeighborsError(SagefmError, ValueError):
 
 
 class CheckpointError(SagefmError, ValueError):
-    """A checkpoint folder that cannot be read."""
+    """A checkpoint that cannot be read, downloaded or shared."""
 
 
 class ModelNotFoundError(CheckpointError, LookupError):

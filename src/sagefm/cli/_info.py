@@ -53,28 +53,13 @@ def info(target: str, **options: Any) -> None:
 
 
 def _describe_model(target: str) -> None:
+    from sagefm.model._card import describe
     from sagefm.model._pretrained import resolve_model
 
     checkpoint = resolve_model(target)
-    config, training, history = checkpoint.config, checkpoint.training, checkpoint.history
-    genes = checkpoint.vocabulary.symbols
-    n_parameters = sum(parameter.numel() for parameter in checkpoint.network.parameters())
     click.echo(f"{target}: model")
-    report("architecture", f"{config.architecture}, widths {', '.join(map(str, config.hidden))}, {config.likelihood}")
-    report("parameters", f"{n_parameters:,}")
-    report("embedding", f"{config.hidden[-1]} dimensions")
-    report("genes", f"{len(genes):,}: {_list(genes)}")
-    if "n_spots" in training:
-        report("trained on", f"{training['n_spots']:,} spots of {training.get('n_sections', 1)} section(s)")
-    if "epochs" in training:
-        settings = [f"{name} {training[name]}" for name in ("lr", "batch_size", "seed") if name in training]
-        report("training", f"{training['epochs']} epochs, best {training['best_epoch']}; {', '.join(settings)}")
-    best = training.get("best_epoch")
-    for name in ("validation_loss", "validation_d2"):
-        if best is not None and name in history:
-            report(name.replace("_d2", "_D2").replace("_", " "), f"{history[name][best]:.4f}")
-    report("sagefm", str(training.get("sagefm_version", "unknown")))
-    report("sha256", checkpoint.sha256)
+    for label, text in describe(checkpoint).items():
+        report(label, f"{text}: {_list(checkpoint.vocabulary.symbols)}" if label == "genes" else text)
 
 
 def _describe_data(data: Any, options: dict[str, Any]) -> None:

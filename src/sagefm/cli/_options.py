@@ -31,7 +31,8 @@ def apply(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
 section_argument = click.argument("section", metavar="INPUT", type=SectionPath())
 model_option = click.option(
     "-m", "--model", default="default", show_default=True, metavar="MODEL",
-    help="Folder written by 'sagefm train', the name of a bundled model, or 'published' (the authors', downloaded).",
+    help="Folder written by 'sagefm train', the name of a bundled model, 'organization/name' of the Hugging Face Hub, or "
+    "'published' (the authors', downloaded).",
 )  # fmt: skip
 output_option = click.option(
     "-o", "--output", required=True, type=OutputPath(".h5ad", ".zarr"),

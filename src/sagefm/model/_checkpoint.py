@@ -86,6 +86,39 @@ class Checkpoint:
             "torch_version": str(torch.__version__),
         }
 
+    def push_to_hub(
+        self, repo_id: str, *, license: str | None = None, private: bool | None = None, half: bool = False
+    ) -> str:
+        """Share the checkpoint on the Hugging Face Hub: its two files, and a model card written from them.
+
+        What is there under these three names is replaced; the Hub keeps earlier revisions.
+
+        Parameters
+        ----------
+        repo_id
+            ``"organization/name"`` or ``"user/name"``; created if it does not exist.
+        license
+            Identifier of the license you give, e.g. ``"bsd-3-clause"``; the card says that there is none if left out.
+        private
+            Whether a new repository is private; as the organization has it if left out.
+        half
+            Store parameters in half precision, for half the size.
+
+        Returns
+        -------
+        ``"organization/name@commit"``, which stands for these parameters wherever a model is asked for.
+
+        Raises
+        ------
+        ArgumentError
+            `repo_id` is no such name; or the parameters come from the authors' checkpoint, and no license is given.
+        CheckpointError
+            The Hub refuses or cannot be reached, or huggingface_hub is not installed.
+        """
+        from sagefm.model._hub import push_to_hub
+
+        return push_to_hub(self, repo_id, license=license, private=private, half=half)
+
 
 def save_checkpoint(
     checkpoint: Checkpoint, folder: str | os.PathLike[str], *, overwrite: bool = False, half: bool = False

@@ -7,23 +7,47 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from sagefm.errors import ArgumentError, ModelNotFoundError
+from sagefm.errors import ArgumentError, CheckpointError, ModelNotFoundError
 from sagefm.model._checkpoint import Checkpoint, load_checkpoint
+from sagefm.model._hub import hub_name, load_from_hub
 from sagefm.model._published import PUBLISHED_NAME, load_published
 
 
-def resolve_model(model: Any) -> Checkpoint:
+def resolve_model(model: Any, *, revision: str | None = None, sha256: str | None = None) -> Checkpoint:
     """Return the checkpoint of a :class:`~sagefm.model.SAGEFM`, a :class:`Checkpoint`, a folder, or a name.
+
+    Parameters
+    ----------
+    model
+        What a user passes. A folder comes before a name on the Hugging Face Hub.
+    revision
+        The same as ``@revision`` at the end of a name on the Hub.
+    sha256
+        Hash that the stored parameters must have.
 
     Raises
     ------
     ModelNotFoundError
         The name is not known, or the folder does not exist.
     CheckpointError
-        The published checkpoint is neither in the cache nor can it be downloaded.
+        The checkpoint cannot be downloaded or read, or its parameters have another hash.
     ArgumentError
-        `model` is of another type.
+        `model` is of another type, or has no revisions.
     """
+    if revision is not None:
+        if hub_name(model) is None:
+            raise ArgumentError(f"revision={revision!r} is of models on the Hugging Face Hub, 'organization/name'.")
+        model = f"{model}@{revision}"
+    checkpoint = _resolve(model)
+    if sha256 is not None and checkpoint.sha256 != sha256.lower():
+        raise CheckpointError(
+            f"The parameters of {checkpoint.name} have the sha256 {checkpoint.sha256!r}; expected {sha256!r}. "
+            f"Pass the revision that has it, or leave out sha256=... if this is the model you want."
+        )
+    return checkpoint
+
+
+def _resolve(model: Any) -> Checkpoint:
     if isinstance(model, Checkpoint):
         return model
     if hasattr(model, "to_checkpoint"):
@@ -39,9 +63,11 @@ def resolve_model(model: Any) -> Checkpoint:
         return load_checkpoint(bundled / model, name=model)
     if Path(model).exists():
         return load_checkpoint(model)
+    if name := hub_name(model):
+        return load_from_hub(*name)
     raise ModelNotFoundError(
         f"Found no model {str(model)!r}: neither a folder, nor {PUBLISHED_NAME!r}, nor one of the bundled models "
-        f"{_bundled(bundled)}. "
+        f"{_bundled(bundled)}, nor 'organization/name' of the Hugging Face Hub. "
         f"Train one: sagefm.model.SAGEFM.setup_anndata(adata); model = sagefm.model.SAGEFM(adata); model.train(); "
         f"then pass model=model, or the folder of model.save(folder)."
     )

@@ -18,7 +18,7 @@ from sagefm.errors import MissingKeyError
 from sagefm.model._checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from sagefm.model._pretrained import resolve_model
 from sagefm.model._table_model import TableModel
-from sagefm.model._train import as_frame, fit
+from sagefm.model._train import as_frame, continued, fit
 from sagefm.module._center import make_network
 from sagefm.module._config import NetworkConfig
 
@@ -217,7 +217,7 @@ class SAGEFM(TableModel):
             np.concatenate([section.rows[rows] for section, rows in zip(sections, spots, strict=True)])
             for spots in (history.train_spots, history.validation_spots)
         )
-        self._training = {**history.training, "n_spots": self.adata.n_obs}
+        self._training = continued({**history.training, "n_spots": self.adata.n_obs}, self._training)
         self._name, self._sha256 = "SAGEFM", ""
         self.is_trained_ = True
         self._describe()
@@ -260,6 +260,25 @@ class SAGEFM(TableModel):
         folder = save_checkpoint(self.to_checkpoint(), dir_path, overwrite=overwrite, half=half)
         self._name, self._sha256 = str(folder), file_sha256(folder / WEIGHTS_FILE)
 
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Share the model on the Hugging Face Hub.
+
+        Parameters
+        ----------
+        repo_id, **options
+            As in :meth:`sagefm.model.Checkpoint.push_to_hub`.
+
+        Returns
+        -------
+        ``"organization/name@commit"``.
+
+        Raises
+        ------
+        sagefm.errors.SagefmError
+            As :meth:`sagefm.model.Checkpoint.push_to_hub`.
+        """
+        return self.to_checkpoint().push_to_hub(repo_id, **options)
+
     @classmethod
     def load(cls, dir_path: str | os.PathLike[str], adata: Any = None, **setup: Any) -> Self:
         """Return a model from a folder that :meth:`save` has written.
@@ -283,15 +302,28 @@ class SAGEFM(TableModel):
         return cls.from_pretrained(load_checkpoint(dir_path), adata, **setup)
 
     @classmethod
-    def from_pretrained(cls, model: str | os.PathLike[str] | Checkpoint, adata: Any = None, **setup: Any) -> Self:
+    def from_pretrained(
+        cls,
+        model: str | os.PathLike[str] | Checkpoint,
+        adata: Any = None,
+        *,
+        revision: str | None = None,
+        sha256: str | None = None,
+        **setup: Any,
+    ) -> Self:
         """Return a model from a checkpoint, to be used or trained further.
 
         Parameters
         ----------
         model
-            ``"default"``, ``"published"``, a folder, or a :class:`~sagefm.model.Checkpoint`.
+            ``"default"``, ``"published"``, a folder, ``"organization/name"`` of the Hugging Face Hub, or a
+            :class:`~sagefm.model.Checkpoint`.
         adata
             Table to attach, set up as the one of training. Without it, the methods are passed one.
+        revision
+            Branch, tag or commit of a model on the Hub, as in ``"organization/name@revision"``.
+        sha256
+            Hash that the parameters must have.
         **setup
             Arguments of :meth:`setup_anndata` that differ from those of training.
 
@@ -302,9 +334,9 @@ class SAGEFM(TableModel):
         Raises
         ------
         sagefm.errors.SagefmError
-            There is no such checkpoint; a table as :meth:`setup_anndata`.
+            There is no such checkpoint, or its parameters have another hash; a table as :meth:`setup_anndata`.
         """
-        checkpoint = resolve_model(model)
+        checkpoint = resolve_model(model, revision=revision, sha256=sha256)
         self, arguments = cls.__new__(cls), {**checkpoint.setup, **setup}
         if adata is None:
             registry = {"model_name": cls.__name__, "field_registries": {}, "setup_args": arguments}

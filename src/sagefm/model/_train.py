@@ -145,6 +145,14 @@ def fit(
     return Fit(plan.logged, train_spots, validation_spots, {**described, **found})
 
 
+def continued(training: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
+    """Return the record of a training that went on from parameters with a record of their own, which it keeps."""
+    if not before.get("is_trained", bool(before)):
+        return training
+    earlier = {name: value for name, value in before.items() if name != "before"}
+    return {**training, "before": [*before.get("before", []), earlier]}
+
+
 def as_frame(name: str, values: list[float]) -> pd.DataFrame:
     """Return a metric by epoch as scvi-tools keeps it in ``history``."""
     return pd.DataFrame({name: values}, index=pd.RangeIndex(len(values), name="epoch"))

@@ -29,8 +29,9 @@ def match_genes(
     adata
         AnnData, SpatialData or MuData.
     model
-        ``"default"``, the bundled model; a trained :class:`~sagefm.model.SAGEFM`, or the folder it was saved to; or
-        ``"published"`` (the authors' checkpoint, see :func:`sagefm.model.load_published`).
+        ``"default"``, the bundled model; a trained :class:`~sagefm.model.SAGEFM`, or the folder it was saved to;
+        ``"organization/name"`` or ``"organization/name@revision"`` of the Hugging Face Hub; or ``"published"`` (the
+        authors' checkpoint, see :func:`sagefm.model.load_published`).
     gene_key
         Column of ``var`` with gene symbols or Ensembl ids (with or without version); ``var_names`` if left out.
     table_key

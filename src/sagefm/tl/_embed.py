@@ -36,8 +36,9 @@ def embed(
     adata
         AnnData, SpatialData or MuData with raw counts and spot coordinates.
     model
-        ``"default"``, the bundled model; a trained :class:`~sagefm.model.SAGEFM`, or the folder it was saved to; or
-        ``"published"`` (the authors' checkpoint, see :func:`sagefm.model.load_published`).
+        ``"default"``, the bundled model; a trained :class:`~sagefm.model.SAGEFM`, or the folder it was saved to;
+        ``"organization/name"`` or ``"organization/name@revision"`` of the Hugging Face Hub; or ``"published"`` (the
+        authors' checkpoint, see :func:`sagefm.model.load_published`).
     layer
         Layer with raw counts; ``X`` if left out.
     gene_key

@@ -52,8 +52,9 @@ def impute(
     adata
         AnnData, SpatialData or MuData with raw counts and spot coordinates.
     model
-        ``"default"``, the bundled model; a trained :class:`~sagefm.model.SAGEFM`, or the folder it was saved to; or
-        ``"published"`` (the authors' checkpoint, see :func:`sagefm.model.load_published`).
+        ``"default"``, the bundled model; a trained :class:`~sagefm.model.SAGEFM`, or the folder it was saved to;
+        ``"organization/name"`` or ``"organization/name@revision"`` of the Hugging Face Hub; or ``"published"`` (the
+        authors' checkpoint, see :func:`sagefm.model.load_published`).
     genes
         Genes to impute, symbols or Ensembl ids, measured or not. All measured genes if left out.
     mask

@@ -52,8 +52,9 @@ def perturb(
     adata
         AnnData, SpatialData or MuData with raw counts and spot coordinates.
     model
-        ``"default"``, the bundled model; a trained :class:`~sagefm.model.SAGEFM`, or the folder it was saved to; or
-        ``"published"`` (the authors' checkpoint, see :func:`sagefm.model.load_published`).
+        ``"default"``, the bundled model; a trained :class:`~sagefm.model.SAGEFM`, or the folder it was saved to;
+        ``"organization/name"`` or ``"organization/name@revision"`` of the Hugging Face Hub; or ``"published"`` (the
+        authors' checkpoint, see :func:`sagefm.model.load_published`).
     pairs
         DataFrame with columns ``source`` and ``target``; or ``"consensus"``, LIANA's consensus ligand-receptor
         pairs of single genes that this table and model hold (needs ``pip install liana``, which is GPL-3).
