@@ -114,6 +114,12 @@ class Checkpoint:
             `repo_id` is no such name; or the parameters come from the authors' checkpoint, and no license is given.
         CheckpointError
             The Hub refuses or cannot be reached, or huggingface_hub is not installed.
+
+        Examples
+        --------
+        >>> import sagefm
+        >>> checkpoint = sagefm.model.load_checkpoint("folder")  # doctest: +SKIP
+        >>> checkpoint.push_to_hub("organization/name", license="bsd-3-clause")  # doctest: +SKIP
         """
         from sagefm.model._hub import push_to_hub
 

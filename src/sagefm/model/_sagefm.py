@@ -276,6 +276,12 @@ class SAGEFM(TableModel):
         ------
         sagefm.errors.SagefmError
             As :meth:`sagefm.model.Checkpoint.push_to_hub`.
+
+        Examples
+        --------
+        >>> import sagefm
+        >>> model = sagefm.model.SAGEFM.from_pretrained("default")
+        >>> model.push_to_hub("organization/name", license="bsd-3-clause")  # doctest: +SKIP
         """
         return self.to_checkpoint().push_to_hub(repo_id, **options)
 
