@@ -15,7 +15,7 @@ import pytest
 import sagefm
 
 PACKAGES = [name for name in sagefm.__all__ if not name.startswith("__")]
-#: Examples that would load the authors' file, which is not part of the package.
+#: Examples that would load the authors' file, or write to the Hub.
 NOT_RUN = {"model.load_published", "model.SAGEFM.push_to_hub", "model.Checkpoint.push_to_hub"}
 
 
