@@ -180,23 +180,16 @@ def test_classes_that_are_numbers(adata, reference):
 # Probabilities and "unsure"
 
 
-@pytest.mark.parametrize(
-    ("method", "distance", "too_sure"),
-    [("logistic", 2.5, True), ("neighbors", 6, False)],
-    ids=["logistic", "neighbors"],
-)
-def test_calibration(method, distance, too_sure):
-    """Few spots, many dimensions: a regression is too sure as it is fitted, on other spots too.
-
-    The shares of a few neighbors are not sure enough where the classes are apart.
-    """
+@pytest.mark.parametrize(("method", "distance"), [("logistic", 2.5), ("neighbors", 6)], ids=["logistic", "neighbors"])
+def test_calibration(method, distance):
+    """A regression that is penalised enough is not sure enough as it is fitted; nor are the shares of a few neighbors."""
     reference = tissue(120, rng=0, width=40, distance=distance)
     adata = tissue(2000, rng=1, width=40, distance=distance)
     annotate(adata, reference, method=method, n_neighbors=4)
     temperature = adata.uns["sagefm"]["sagefm_label"]["temperature"]
     calibrated = adata.obsm["sagefm_label_probability"].to_numpy()
     fitted = softmax(np.log(calibrated) * temperature, axis=1)
-    assert temperature > 1.2 if too_sure else temperature < 0.8
+    assert temperature < 0.8
     assert log_loss(calibrated, adata) < 0.9 * log_loss(fitted, adata)
     right = (calibrated.argmax(axis=1) == adata.obs["region"].cat.codes).mean()
     assert abs(calibrated.max(axis=1).mean() - right) < 0.5 * abs(fitted.max(axis=1).mean() - right)

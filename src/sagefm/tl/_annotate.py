@@ -46,8 +46,9 @@ def annotate(
     use_rep
         Key of the embedding in ``obsm`` of both (n_spots, n_latent).
     method
-        ``"logistic"``, logistic regression on standardised features; or ``"neighbors"``, the shares of the classes
-        among the nearest spots of the reference.
+        ``"logistic"``, logistic regression on standardised features, at the penalty that labels left-out spots (or
+        donors) of the reference best; or ``"neighbors"``, the shares of the classes among the nearest spots of the
+        reference.
     n_neighbors
         Number of nearest spots, for ``"neighbors"``.
     threshold
@@ -82,9 +83,10 @@ def annotate(
         DataFrame of calibrated probabilities (n_spots, n_classes), each row adding up to 1. A slash in the name of a
         class is a bar in that of its column: files cannot hold it.
     ``adata.uns["sagefm"][key_added]``
-        Parameters; ``classes``; ``temperature``; ``cross_validated_accuracy`` of the reference's spots, all of them,
-        and ``cross_validated_accuracy_sure`` of the ``cross_validated_sure`` share that reaches the threshold;
-        ``unsure``, the share of spots of `adata` that do not.
+        Parameters; ``classes``; ``strength``, the inverse penalty of the logistic regression; ``temperature``;
+        ``cross_validated_accuracy`` of the reference's spots, all of them, and ``cross_validated_accuracy_sure`` of
+        the ``cross_validated_sure`` share that reaches the threshold; ``unsure``, the share of spots of `adata` that
+        do not.
 
     Raises
     ------
@@ -116,7 +118,7 @@ def annotate(
     from sagefm._arguments import whole_number
     from sagefm.data._table import copy_data, get_embedding, get_table
     from sagefm.errors import ArgumentError
-    from sagefm.tl._classifier import Learner, assign_spots, calibrate, to_probability
+    from sagefm.tl._classifier import Learner, assign_spots, select, to_probability
 
     if method not in ("logistic", "neighbors"):
         raise ArgumentError(f"method={method!r}; expected 'logistic' or 'neighbors'.")
@@ -136,7 +138,7 @@ def annotate(
     _check_same_model(table, known, use_rep, (embedding.shape[1], labelled.embedding.shape[1]))
 
     folds = assign_spots(labelled.codes, labelled.libraries, n_folds, rng)
-    calibration = calibrate(learner, labelled.embedding, labelled.codes, folds)
+    learner, calibration = select(learner, labelled.embedding, labelled.codes, folds)
     n_classes = len(labelled.classes)
     scores = learner.log_probability(labelled.embedding, labelled.codes, embedding, n_classes)
     probability = to_probability(scores, calibration.temperature)
@@ -158,6 +160,7 @@ def annotate(
         "rng": rng,
         "classes": np.array(labelled.classes),
         "n_spots_reference": len(labelled.codes),
+        "strength": learner.strength,
         "temperature": calibration.temperature,
         "cross_validated_accuracy": float(right.mean()),
         "cross_validated_accuracy_sure": float(right[held_sure].mean()) if held_sure.any() else float("nan"),

@@ -10,7 +10,7 @@ where T minimises the mean of ``-log p_i,label(i)`` over spots that each were pr
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _MAX_TEMPERATURE: Final = 10.0
+#: Inverse penalties of the logistic regression that are tried. Donors differ: what fits them best is often too sure.
+STRENGTHS: Final = (1.0, 0.1, 0.01, 0.001)
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class Learner:
 
     method: Literal["logistic", "neighbors"]
     n_neighbors: int
+    strength: float = 1.0
 
     def log_probability(
         self, embedding: NDArray[np.float64], codes: NDArray[np.int64], queries: NDArray[np.float64], n_classes: int
@@ -42,7 +45,7 @@ class Learner:
 
         estimator: Any
         if self.method == "logistic":
-            estimator = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+            estimator = make_pipeline(StandardScaler(), LogisticRegression(C=self.strength, max_iter=1000))
             floor = float(np.finfo(np.float64).tiny)
         else:
             n_neighbors = min(self.n_neighbors, len(codes))
@@ -65,10 +68,13 @@ class Calibration:
         Above 1: the classifier was too sure of itself.
     probability
         Cross-validated probabilities of the reference (n_spots, n_classes), at this temperature.
+    loss
+        Their mean log loss.
     """
 
     temperature: float
     probability: NDArray[np.float64]
+    loss: float
 
 
 def calibrate(
@@ -102,7 +108,21 @@ def calibrate(
             "leave reference_library_key out."
         )
     temperature = fit_temperature(scores[possible], codes[possible])
-    return Calibration(temperature, to_probability(scores, temperature))
+    probability = to_probability(scores, temperature)
+    of_label = probability[possible, codes[possible]]
+    return Calibration(temperature, probability, -float(np.log(np.maximum(of_label, np.finfo(float).tiny)).mean()))
+
+
+def select(
+    learner: Learner,
+    embedding: NDArray[np.float64],
+    codes: NDArray[np.int64],
+    folds: NDArray[np.int64],
+) -> tuple[Learner, Calibration]:
+    """Calibrate a learner; of a logistic regression, at the penalty of the least cross-validated log loss."""
+    tried = [learner] if learner.method == "neighbors" else [replace(learner, strength=c) for c in STRENGTHS]
+    found = [(one, calibrate(one, embedding, codes, folds)) for one in tried]
+    return min(found, key=lambda pair: pair[1].loss)
 
 
 def fit_temperature(scores: NDArray[np.float64], codes: NDArray[np.int64]) -> float:

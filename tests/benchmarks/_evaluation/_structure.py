@@ -20,14 +20,31 @@ from _evaluation._models import average_around, embed, random_weights
 from _evaluation._sections import labels_of
 from sagefm.data._counts import log_normalize
 from sagefm.model import SAGEFM, Checkpoint
+from sagefm.tl._classifier import Learner, assign_spots, select
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 N_COMPONENTS = 20
+
+
+def _as_annotate(x: np.ndarray, y: np.ndarray, donors: np.ndarray, queries: np.ndarray) -> np.ndarray:
+    """Label as `sagefm.tl.annotate` does: the penalty is that of the best log loss on left-out donors of the reference."""
+    classes, codes = np.unique(y, return_inverse=True)
+    _, libraries = np.unique(donors, return_inverse=True)
+    folds = assign_spots(codes, libraries if libraries.max() else None, 5, 0)
+    learner, _ = select(Learner("logistic", 15), x, codes, folds)
+    return classes[learner.log_probability(x, codes, queries, len(classes)).argmax(axis=1)]
+
+
 LEARNERS = {
-    "logistic": lambda: make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)),
-    "neighbors": lambda: make_pipeline(StandardScaler(), KNeighborsClassifier(15)),
+    "tl.annotate": _as_annotate,
+    "logistic": lambda x, y, donors, queries: (
+        make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(x, y).predict(queries)
+    ),
+    "neighbors": lambda x, y, donors, queries: (
+        make_pipeline(StandardScaler(), KNeighborsClassifier(15)).fit(x, y).predict(queries)
+    ),
 }
 
 
@@ -139,13 +156,14 @@ def evaluate_annotation(
     for features, found in _features(sections, checkpoint, published).items():
         for group in dict.fromkeys(groups.values()):
             inside = [name for name in sections if groups[name] == group]
-            x, y = _stack(found, labels, [name for name in sections if name not in inside])
+            outside = [name for name in sections if groups[name] != group]
+            x, y = _stack(found, labels, outside)
             queries, truth = _stack(found, labels, inside)
             if not len(truth) or len(set(y)) < 2:
                 continue
-            for learner, make in LEARNERS.items():
-                predicted = make().fit(x, y).predict(queries)
-                scores = sagefm.metrics.annotation(truth, predicted).to_dict()
+            donors = np.repeat([groups[name] for name in outside], [labels[name].notna().sum() for name in outside])
+            for learner, predict in LEARNERS.items():
+                scores = sagefm.metrics.annotation(truth, list(predict(x, np.array(y), donors, queries))).to_dict()
                 rows.append({"left_out": group, "features": features, "learner": learner, **scores})
     return pd.DataFrame(rows)
 
