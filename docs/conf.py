@@ -98,7 +98,7 @@ nitpick_ignore_regex = [("py:.*", r"(?!sagefm\.).*"), ("py:class", r"sagefm\.mod
 html_theme = "sphinx_book_theme"
 html_title = "sagefm"
 html_static_path = ["_static"]
-html_theme_options = {"show_navbar_depth": 1}
+html_theme_options = {"show_navbar_depth": 1, "navbar_persistent": []}
 
 
 def returns_as_written(_app: Sphinx, _what: str, _name: str, _obj: object, _options: object, lines: list[str]) -> None:

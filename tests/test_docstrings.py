@@ -110,13 +110,13 @@ def doctests() -> dict[str, doctest.DocTest]:
 
 
 @pytest.mark.parametrize("test", [pytest.param(test, id=name) for name, test in doctests().items()])
-def test_examples_run(test, tmp_path, monkeypatch):
+def test_examples_run(test, tmp_path, monkeypatch, caplog):
     """In an empty folder; files that an example writes are left there."""
     import matplotlib.pyplot as plt
 
     monkeypatch.chdir(tmp_path)
     # scvi-tools writes its notes to standard output.
-    monkeypatch.setattr(logging.getLogger("scvi"), "level", logging.WARNING)
+    caplog.set_level(logging.WARNING, "scvi")
     runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
     report: list[str] = []
     runner.run(test, out=report.append)

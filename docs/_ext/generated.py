@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 import yaml
-from fields import fields, shared_arguments
+from fields import Field, fields, shared_arguments
 
 from sagefm import _constants
 from sagefm.cli import main
@@ -34,28 +34,30 @@ def write_pages(app: Sphinx) -> None:
 
 
 def keys() -> str:
-    """Return the table of what the verbs write."""
-    rows = []
+    """Return what the verbs write as a list of definitions: keys, the verbs that write them, and what they hold."""
+    entries: dict[tuple[str, str], list[Field]] = {}
     for field in fields():
-        named = f", by *{field.arguments[0]}*" if field.arguments else ""
-        rows.append([f"``{field}``", f":func:`~sagefm.{field.verb}`{named}", field.text])
-    return table(["key", "written by", "content"], rows, widths=(30, 22, 48))
+        entries.setdefault((field.verb, field.text), []).append(field)
+    verbs: dict[tuple[str, str], list[str]] = {}
+    for (verb, text), written in entries.items():
+        argument = next((f" (by *{field.arguments[0]}*)" for field in written if field.arguments), "")
+        names = ", ".join(f"``{field}``" for field in written)
+        verbs.setdefault((names, text), []).append(f":func:`{verb} <sagefm.{verb}>`{argument}")
+    definitions = []
+    for (names, text), by in verbs.items():
+        content = f"{', '.join(by)}:\n{text}"
+        definitions.append(f"{names}\n{textwrap.indent(content, '    ')}\n")
+    return "\n".join(definitions)
 
 
 def arguments() -> str:
     """Return the table of arguments that several verbs share."""
     rows = []
     for argument in shared_arguments():
-        by_default: dict[str, list[str]] = {}
-        for verb, default in argument.defaults.items():
-            shown = "required" if default is inspect.Parameter.empty else f"``{default!r}``"
-            by_default.setdefault(shown, []).append(verb)
-        if len(by_default) == 1:
-            default = next(iter(by_default))
-        else:
-            default = "; ".join(f"{value} ({', '.join(verbs)})" for value, verbs in by_default.items())
-        rows.append([f"``{argument.name}``", default, ", ".join(argument.defaults), argument.text])
-    return table(["argument", "default", "of", "meaning"], rows, widths=(15, 22, 21, 42))
+        required = [verb for verb, default in argument.defaults.items() if default is inspect.Parameter.empty]
+        note = f" Required by :func:`~sagefm.{required[0]}`." if required else ""
+        rows.append([f"``{argument.name}``", f"``{argument.defaults['tl.embed']!r}``", argument.text + note])
+    return table(["argument", "default", "meaning"], rows, widths=(20, 15, 65))
 
 
 def constants() -> str:

@@ -41,16 +41,19 @@ class SAGEFM(TableModel):
         Widths of the layers, the last that of the embedding. (256, 64) or the published widths if left out.
     likelihood
         ``"poisson"`` or ``"negative_binomial"`` (default architecture).
-    dropout, scale
-        Share of hidden units dropped in training, and counts that spots are brought to before log1p (default
-        architecture).
+    dropout
+        Share of hidden units dropped in training (default architecture).
+    scale
+        Counts that spots are brought to before log1p (default architecture).
     vocabulary
         Genes of the model, in order; ``"published"`` for the 14,558 of the published network; those of `adata` if
         left out.
     seed
         Seed of the parameters' initial values.
-    table_key, mod
-        Table of a SpatialData object, modality of a MuData object.
+    table_key
+        Table of a SpatialData object.
+    mod
+        Modality of a MuData object.
 
     Raises
     ------
