@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 
 import sagefm
 from sagefm.data._genes import published_vocabulary
+from sagefm.model._plan import TrainingConfig
 from sagefm.model._published import PUBLISHED
+from sagefm.module._config import NetworkConfig
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
@@ -58,7 +60,12 @@ always_use_bars_union = True
 # Text
 myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath", "substitution"]
 # Facts that stand in the code, named in the text as {{ name }}.
+_network = NetworkConfig.of("default", n_genes=1)
+_hidden_share = TrainingConfig.of(_network).mask_fraction
 myst_substitutions = {
+    "default_widths": " and ".join(map(str, _network.hidden)),
+    "default_scale": f"{_network.scale:,.0f}",
+    "default_masks": f"{_hidden_share[0]:.0%} to {_hidden_share[1]:.0%}".replace("%", " %"),
     "python": metadata("sagefm")["Requires-Python"].removeprefix(">="),
     "published_repository": f"[their repository]({PUBLISHED.repository})",
     "published_url": f"<{PUBLISHED.url}>",

@@ -69,6 +69,14 @@ def test_fields_are_those_written(fields, section, sections, folders):
         assert written(adata, fields.SLOTS) - before == expected, name
 
 
+def test_api_lists_every_public_name():
+    listed = re.findall(r"^   ((?:\w+)\.\w+)$", (DOCS / "api.md").read_text(), flags=re.MULTILINE)
+    packages = [name for name in sagefm.__all__ if name not in ("__version__", "errors")]
+    assert sorted(listed) == sorted(
+        f"{package}.{name}" for package in packages for name in getattr(sagefm, package).__all__
+    )
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_pages_name_keys_that_there_are(page, fields):
     """Every ``obsm["..."]`` in the text or an example is an input, or written by a verb."""
