@@ -134,6 +134,12 @@ def run_verbs(pairs: pd.DataFrame) -> Callable[..., SimpleNamespace]:
 
 
 @pytest.fixture(scope="session")
+def of_section(_section: AnnData, folders: dict[str, Any], run_verbs: Callable[..., SimpleNamespace]) -> Any:
+    """What the verbs write to `section`, by the default architecture."""
+    return run_verbs(_section.copy(), folders["default"])
+
+
+@pytest.fixture(scope="session")
 def assert_same() -> Callable[..., None]:
     """Return a function that compares two results of `run_verbs`; to the bit, if no tolerance is given."""
 

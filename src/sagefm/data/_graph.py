@@ -12,7 +12,7 @@ from scipy import sparse
 
 from sagefm._arguments import whole_number
 from sagefm._constants import N_SPOTS, NEIGHBORS_KEY, SPATIAL_KEY
-from sagefm.data._table import get_coordinates, get_libraries
+from sagefm.data._table import get_coordinates, get_libraries, library_column
 from sagefm.errors import CoordinatesError, NeighborsError
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def build_neighbors(
         "params": {
             "n_neighbors": n_neighbors,
             "spatial_key": spatial_key,
-            "library_key": library_key or "",
+            "library_key": library_column(table, library_key) or "",
             "ties": "distance, second coordinate, first coordinate, index",
             "fingerprint": _fingerprint(coordinates, libraries),
         },
@@ -179,7 +179,8 @@ def get_neighbors(
     if crossing.any():
         raise NeighborsError(
             f"The graph neighbors_key={neighbors_key!r} joins spots of different libraries ({int(crossing.sum())} edges). "
-            f"Build it by library: squidpy.gr.spatial_neighbors_knn(adata, n_neighs=14, library_key={library_key!r})"
+            f"Build it by library: squidpy.gr.spatial_neighbors_knn(adata, n_neighs=14, "
+            f"library_key={library_column(table, library_key)!r})"
         )
     return graph
 

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
 
+#: Where a table of SpatialData says which elements it annotates.
+ATTRS_KEY = "spatialdata_attrs"
+
 
 def get_table(data: Any, *, table_key: str | None = None, mod: str | None = None) -> AnnData:
     """Return the AnnData that holds counts and coordinates; it is not copied.
@@ -118,10 +121,14 @@ def get_coordinates(table: AnnData, spatial_key: str = SPATIAL_KEY) -> NDArray[n
 
 
 def find_coordinates(data: Any, table: AnnData, spatial_key: str = SPATIAL_KEY) -> NDArray[np.float64]:
-    """Return spot coordinates (n_spots, 2): those of the table, or the centroids of a SpatialData's spots."""
-    absent = spatial_key == SPATIAL_KEY and spatial_key not in table.obsm
-    if absent and _kind(data) == "SpatialData" and "spatialdata_attrs" in table.uns:
-        return _centroids(data, table)
+    """Return spot coordinates (n_spots, 2): those of the table, or the centroids of a SpatialData's spots.
+
+    Where the table has no ``obsm[spatial_key]``, a key that names a coordinate system of the SpatialData object gives
+    the centroids there, and the default key those in ``"global"`` (of shapes outside it, in their first system).
+    """
+    has_shapes = _kind(data) == "SpatialData" and ATTRS_KEY in table.uns
+    if has_shapes and spatial_key not in table.obsm and spatial_key in (SPATIAL_KEY, *data.coordinate_systems):
+        return _centroids(data, table, spatial_key)
     return get_coordinates(table, spatial_key)
 
 
@@ -170,10 +177,21 @@ def get_embedding(table: AnnData, use_rep: str, *, name: str = "adata") -> NDArr
     return embedding
 
 
+def library_column(table: AnnData, library_key: str | None) -> str | None:
+    """Return the column of ``obs`` that names libraries; left out, that of the regions, if a table annotates several."""
+    region_key = table.uns.get(ATTRS_KEY, {}).get("region_key")
+    if library_key is None and region_key in table.obs:
+        regions = get_column(table, region_key, argument="region_key")
+        return str(region_key) if regions.nunique() > 1 else None
+    return library_key
+
+
 def get_libraries(
     table: AnnData, library_key: str | None, *, argument: str = "library_key", name: str = "adata"
 ) -> tuple[NDArray[np.int64], list[str]]:
     """Return the library of each spot as a code (n_spots,), and the libraries' names; messages call the table `name`.
+
+    Without `library_key`, the regions that a table of SpatialData annotates are its libraries.
 
     Raises
     ------
@@ -182,6 +200,7 @@ def get_libraries(
     CoordinatesError
         The column has missing values.
     """
+    library_key = library_column(table, library_key)
     if library_key is None:
         return np.zeros(table.n_obs, dtype=np.int64), [""]
     column = get_column(table, library_key, argument=argument, name=name)
@@ -214,27 +233,37 @@ def _pick(tables: Any, name: str | None, *, what: str, argument: str) -> AnnData
     return tables[name]
 
 
-def _centroids(sdata: Any, table: AnnData) -> NDArray[np.float64]:
+def _centroids(sdata: Any, table: AnnData, spatial_key: str) -> NDArray[np.float64]:
     """Return the centroids of the shapes that a table annotates (n_spots, 2)."""
     from spatialdata import get_centroids
+    from spatialdata.transformations import get_transformation
 
-    attrs = table.uns["spatialdata_attrs"]
-    regions = attrs["region"] if isinstance(attrs["region"], list) else [attrs["region"]]
+    attrs = table.uns[ATTRS_KEY]
+    regions = get_column(table, attrs["region_key"], argument="region_key")
     coordinates = np.full((table.n_obs, 2), np.nan)
-    for region in regions:
+    for region in regions.unique():
         if region not in sdata.shapes:
             raise CoordinatesError(
-                f"The table has no adata.obsm[{SPATIAL_KEY!r}], and annotates {region!r}, which is not among the "
-                f"shapes {_names(sdata.shapes.keys())}. Set adata.obsm[{SPATIAL_KEY!r}] to coordinates (n_spots, 2)."
+                f"The table has no adata.obsm[{spatial_key!r}], and annotates {region!r}, which is not among the "
+                f"shapes {_names(sdata.shapes.keys())}. Set adata.obsm[{spatial_key!r}] to coordinates (n_spots, 2)."
             )
-        rows = np.flatnonzero((table.obs[attrs["region_key"]] == region).to_numpy())
-        centroids = get_centroids(sdata.shapes[region].sort_index()).compute()
+        shapes = sdata.shapes[region]
+        systems = list(get_transformation(shapes, get_all=True))
+        wanted = "global" if spatial_key == SPATIAL_KEY else spatial_key
+        if wanted not in systems and spatial_key != SPATIAL_KEY:
+            raise CoordinatesError(
+                f"sdata.shapes[{region!r}] is not in the coordinate system {spatial_key!r}, only in {_names(systems)}. "
+                f"Pass one that all regions of the table share, or leave spatial_key out."
+            )
+        system = wanted if wanted in systems else systems[0]
+        rows = np.flatnonzero((regions == region).to_numpy())
+        centroids = get_centroids(shapes.sort_index(), system).compute()
         found = centroids.reindex(table.obs[attrs["instance_key"]].to_numpy()[rows])
         missing = int(found["x"].isna().sum())
         if missing:
             raise CoordinatesError(
                 f"{missing} of {table.n_obs} spots of the table have no shape in sdata.shapes[{region!r}]. "
-                f"Leave these spots out, or set adata.obsm[{SPATIAL_KEY!r}]."
+                f"Leave these spots out, or set adata.obsm[{spatial_key!r}]."
             )
         coordinates[rows] = found[["x", "y"]].to_numpy()
     return coordinates

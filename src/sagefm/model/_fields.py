@@ -1,16 +1,36 @@
-"""The spatial graph as an scvi-tools field."""
+"""A table's counts, coordinates, libraries and spatial graph as scvi-tools fields."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from scvi.data.fields import BaseAnnDataField
+from scvi.data.fields import BaseAnnDataField, CategoricalObsField, LayerField, ObsmField
 
 from sagefm._constants import NEIGHBORS_KEY
+from sagefm.data._counts import get_counts
 from sagefm.data._graph import get_neighbors
+from sagefm.data._table import get_coordinates, get_libraries, library_column
 
 if TYPE_CHECKING:
     from anndata import AnnData
+
+
+def table_fields(
+    table: AnnData, layer: str | None, spatial_key: str, library_key: str | None, neighbors_key: str | None
+) -> list[BaseAnnDataField]:
+    """Check a table and return its fields; arguments as in :func:`sagefm.tl.embed`."""
+    get_coordinates(table, spatial_key)
+    get_libraries(table, library_key)
+    get_counts(table, layer)
+    # Built before scvi-tools writes anything, so that an error leaves the table as it was.
+    neighbors = NeighborsField(neighbors_key, spatial_key, library_key)
+    neighbors.validate_field(table)
+    return [
+        LayerField("X", layer, is_count_data=False, correct_data_format=False),
+        ObsmField("spatial", spatial_key, correct_data_format=False),
+        CategoricalObsField("library", library_column(table, library_key)),
+        neighbors,
+    ]
 
 
 class NeighborsField(BaseAnnDataField):

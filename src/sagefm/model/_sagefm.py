@@ -9,11 +9,11 @@ import numpy as np
 from scvi.model.base import BaseModelClass
 
 import sagefm
-from sagefm._constants import WEIGHTS_FILE
+from sagefm._constants import SPATIAL_KEY, WEIGHTS_FILE
 from sagefm.data._corpus import TableSections
 from sagefm.data._files import file_sha256
 from sagefm.data._genes import get_gene_names, make_vocabulary
-from sagefm.data._table import get_table
+from sagefm.data._table import coordinates_in_table, get_table
 from sagefm.errors import MissingKeyError
 from sagefm.model._checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from sagefm.model._pretrained import resolve_model
@@ -135,6 +135,7 @@ class SAGEFM(TableModel):
         self.module = make_network(config, seed).eval()
         self._name, self._sha256 = "SAGEFM", ""
         self._training: dict[str, Any] = {}
+        self._within = {"table_key": table_key, "mod": mod}
         self._describe()
 
     def train(
@@ -318,6 +319,8 @@ class SAGEFM(TableModel):
         *,
         revision: str | None = None,
         sha256: str | None = None,
+        table_key: str | None = None,
+        mod: str | None = None,
         **setup: Any,
     ) -> Self:
         """Return a model from a checkpoint, to be used or trained further.
@@ -333,6 +336,8 @@ class SAGEFM(TableModel):
             Branch, tag or commit of a model on the Hub, as in ``"organization/name@revision"``.
         sha256
             Hash that the parameters must have.
+        table_key, mod
+            Table of SpatialData, modality of MuData, also of those that the methods are passed.
         **setup
             Arguments of :meth:`setup_anndata` that differ from those of training.
 
@@ -351,11 +356,13 @@ class SAGEFM(TableModel):
             registry = {"model_name": cls.__name__, "field_registries": {}, "setup_args": arguments}
             BaseModelClass.__init__(self, registry=registry)
         else:
-            table = get_table(adata)
-            cls.setup_anndata(table, **arguments)
+            table = get_table(adata, table_key=table_key, mod=mod)
+            with coordinates_in_table(adata, table, arguments.get("spatial_key", SPATIAL_KEY)):
+                cls.setup_anndata(table, **arguments)
             BaseModelClass.__init__(self, table)
         self.module, self._vocabulary = checkpoint.network, checkpoint.vocabulary
         self._name, self._sha256, self._training = checkpoint.name, checkpoint.sha256, checkpoint.training
+        self._within = {"table_key": table_key, "mod": mod}
         self.is_trained_ = bool(checkpoint.training.get("is_trained", True))
         self.history_ = {name: as_frame(name, values) for name, values in checkpoint.history.items()}
         self._describe()

@@ -8,16 +8,14 @@ import pandas as pd
 import rich.pretty  # noqa: F401  scvi-tools 1.4 uses it in view_anndata_setup without importing it
 from anndata import AnnData
 from scvi.data import AnnDataManager
-from scvi.data.fields import CategoricalObsField, LayerField, ObsmField
 from scvi.model.base import BaseModelClass
 
 from sagefm._constants import SPATIAL_KEY
-from sagefm.data._counts import get_counts
 from sagefm.data._genes import get_gene_names
-from sagefm.data._table import coordinates_in_table, get_coordinates, get_libraries, get_table
+from sagefm.data._table import coordinates_in_table, find_coordinates, get_table
 from sagefm.errors import ArgumentError
 from sagefm.model._embedding import embed_table
-from sagefm.model._fields import NeighborsField
+from sagefm.model._fields import table_fields
 from sagefm.model._impute_table import impute_frame
 from sagefm.model._inputs import read_table, resolve_device
 from sagefm.model._perturb_table import check_pairs, perturb_table
@@ -37,6 +35,8 @@ class TableModel(BaseModelClass):
     """A network with its vocabulary, used on the table that it is set up with, or on another by the same keys."""
 
     _vocabulary: Vocabulary
+    #: Names of the table of SpatialData, and of the modality of MuData.
+    _within: dict[str, str | None]
 
     def to_checkpoint(self) -> Checkpoint:
         """Return network and vocabulary."""
@@ -75,20 +75,8 @@ class TableModel(BaseModelClass):
         if not isinstance(adata.obs, pd.DataFrame):
             raise ArgumentError("adata.obs is read lazily, which scvi-tools cannot: adata.obs = adata.obs.to_memory()")
         setup_method_args = cls._get_setup_method_args(**locals())
-        get_table(adata)
         get_gene_names(adata, gene_key)
-        get_coordinates(adata, spatial_key)
-        get_libraries(adata, library_key)
-        get_counts(adata, layer)
-        # Built before scvi-tools writes anything, so that an error leaves the table as it was.
-        neighbors = NeighborsField(neighbors_key, spatial_key, library_key)
-        neighbors.validate_field(adata)
-        fields = [
-            LayerField("X", layer, is_count_data=False, correct_data_format=False),
-            ObsmField("spatial", spatial_key, correct_data_format=False),
-            CategoricalObsField("library", library_key),
-            neighbors,
-        ]
+        fields = table_fields(get_table(adata), layer, spatial_key, library_key, neighbors_key)
         manager = AnnDataManager(fields=fields, setup_method_args=setup_method_args)
         manager.register_fields(adata, **kwargs)
         cls.register_manager(manager)
@@ -239,4 +227,6 @@ class TableModel(BaseModelClass):
         adata = self.adata if adata is None else adata
         if adata is None:
             raise ArgumentError("The model was loaded without a table: pass adata=...")
-        return read_table(get_table(adata), self._vocabulary, **self._setup_arguments())
+        table, arguments = get_table(adata, **self._within), self._setup_arguments()
+        coordinates = find_coordinates(adata, table, arguments["spatial_key"])
+        return read_table(table, self._vocabulary, coordinates=coordinates, **arguments)

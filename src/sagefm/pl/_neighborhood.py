@@ -73,10 +73,8 @@ def neighborhood(
         argument = "" if neighbors_key == NEIGHBORS_KEY else f", key_added={neighbors_key!r}"
         call = f"sagefm.pp.spatial_neighbors(adata{argument})"
         raise MissingKeyError(f"Found no {graph_key!r} in adata.obsp; run {call} first.")
-    library = None
-    if library_key is not None:
-        codes, names = get_libraries(adata, library_key)
-        library = names[codes[center]]
+    codes, names = get_libraries(adata, library_key)
+    library = names[codes[center]] or None
     section = get_section(adata, spatial_key=spatial_key, library_key=library_key, library=library)
     row = csr_matrix(adata.obsp[graph_key][[center]])
     # Stored zeros are no neighbors.

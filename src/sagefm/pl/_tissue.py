@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import EllipseCollection
 from scipy.spatial import cKDTree
 
-from sagefm.data._table import get_coordinates, get_libraries
+from sagefm.data._table import get_coordinates, get_libraries, library_column
 from sagefm.errors import ArgumentError, MissingKeyError
 
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ def get_section(
     if adata.n_obs == 0:
         raise ArgumentError("Found a table without spots; expected at least one.")
     xy = get_coordinates(adata, spatial_key)
+    library_key = library_column(adata, library_key)
     codes, names = get_libraries(adata, library_key)
     if library_key is None and library is not None:
         raise ArgumentError(f"library={library!r} needs library_key, the column of adata.obs that holds it.")

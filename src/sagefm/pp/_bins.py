@@ -69,13 +69,14 @@ def aggregate_bins(
 
     from sagefm.data._counts import get_counts
     from sagefm.data._stored import iter_blocks
-    from sagefm.data._table import find_coordinates, get_libraries, get_table
+    from sagefm.data._table import find_coordinates, get_libraries, get_table, library_column
     from sagefm.errors import ArgumentError
 
     if not np.isfinite(width) or width <= 0:
         raise ArgumentError(f"width={width!r}; expected a positive width in the unit of the coordinates.")
     table = get_table(adata, table_key=table_key, mod=mod)
     coordinates = find_coordinates(adata, table, spatial_key)
+    library_key = library_column(table, library_key)
     libraries, names = get_libraries(table, library_key)
     cells = np.column_stack([libraries, np.floor((coordinates - coordinates.min(axis=0)) / width)])
     tiles, tile = np.unique(cells, axis=0, return_inverse=True)

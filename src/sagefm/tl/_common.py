@@ -6,7 +6,7 @@ import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sagefm.data._table import copy_data, find_coordinates, get_table
+from sagefm.data._table import copy_data, find_coordinates, get_table, library_column
 from sagefm.errors import ArgumentError
 from sagefm.model._inputs import TableReader, read_table, resolve_device
 from sagefm.model._pretrained import resolve_model
@@ -52,6 +52,7 @@ def begin(
     data = copy_data(adata) if copy else adata
     table = get_table(data, table_key=table_key, mod=mod)
     coordinates = find_coordinates(data, table, arguments["spatial_key"])
+    arguments["library_key"] = library_column(table, arguments["library_key"])
     reader = read_table(table, checkpoint.vocabulary, coordinates=coordinates, **arguments)
     params = {name: value for name, value in arguments.items() if value is not None}
     return Run(data, table, reader, checkpoint, resolved, params)

@@ -44,9 +44,11 @@ def embed(
     gene_key
         Column of ``var`` with gene symbols or Ensembl ids; ``var_names`` if left out.
     spatial_key
-        Coordinates in ``obsm`` (n_spots, 2), any unit.
+        Coordinates in ``obsm`` (n_spots, 2), any unit. Of SpatialData, where the table has none: centroids of the
+        shapes that it annotates; the name of a coordinate system gives them there.
     library_key
-        Column of ``obs`` that names the section of each spot.
+        Column of ``obs`` that names the section of each spot. If left out, the regions of a SpatialData table that
+        annotates several.
     neighbors_key
         A spatial graph of yours, e.g. ``"spatial"`` for squidpy's. If left out, the neighborhoods of
         :func:`sagefm.pp.spatial_neighbors` are used, and built where they are not stored yet.
