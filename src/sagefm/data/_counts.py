@@ -49,7 +49,9 @@ def get_counts(table: AnnData, layer: str | None = None) -> sparse.csr_matrix | 
         return StoredMatrix(matrix, partial(_checked, where=where))
     if hasattr(matrix, "to_memory"):  # backed CSC
         matrix = matrix.to_memory()
-    elif not sparse.issparse(matrix):
+    elif type(matrix).__module__.startswith("cupy"):  # on a GPU, as rapids-singlecell keeps it
+        matrix = matrix.get()
+    if not sparse.issparse(matrix):
         matrix = np.asarray(matrix)
     check_counts(matrix.data if sparse.issparse(matrix) else matrix, where=where)
     return as_csr(matrix)

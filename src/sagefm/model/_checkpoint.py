@@ -228,7 +228,9 @@ def load_checkpoint(folder: str | os.PathLike[str], *, name: str | None = None) 
     if len(vocabulary) != config.n_genes:
         raise CheckpointError(f"{folder} lists {len(vocabulary)} genes for a network of {config.n_genes}.")
     try:
-        tensors = {name: tensor.float() for name, tensor in load_file(folder / WEIGHTS_FILE).items()}
+        read = load_file(folder / WEIGHTS_FILE)
+        # Copied, which aligns them: where the file has them, products round otherwise than those of the saved model.
+        tensors = {name: read.pop(name).to(torch.float32, copy=True) for name in list(read)}
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{folder / WEIGHTS_FILE} cannot be read as safetensors: {error}.") from error
     sha256 = file_sha256(folder / WEIGHTS_FILE)

@@ -182,8 +182,7 @@ def perturb_table(
         if per_spot:
             effect_at = np.empty_like(response.effect)
             effect_at[spot_rows] = response.effect
-            names = group.pairs["source"] + PAIR_SEPARATOR + group.pairs["target"]
-            effects |= dict(zip(names, effect_at.T, strict=True))
+            effects |= dict(zip(_names(group.pairs), effect_at.T, strict=True))
 
     table = pd.concat(scores, ignore_index=True)
     table["qval"] = np.nan
@@ -197,10 +196,14 @@ def perturb_table(
     return Perturbation(
         table,
         pd.concat(curves, ignore_index=True),
-        pd.DataFrame(effects, index=reader.table.obs_names),
+        pd.DataFrame(effects, index=reader.table.obs_names, columns=_names(pairs) if per_spot else None),
         f"log1p({config.scale:g} counts / total)" if relative else "log1p(counts)",
         "log rate ratio" if relative else "log1p(counts)",
     )
+
+
+def _names(pairs: pd.DataFrame) -> pd.Series:
+    return pairs["source"] + PAIR_SEPARATOR + pairs["target"]
 
 
 def _against_null(effect: NDArray[np.float64], null: list[NDArray[np.float64]]) -> tuple[list[float], list[float]]:
