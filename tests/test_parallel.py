@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from distributed import Client, LocalCluster
@@ -14,11 +16,14 @@ from tests.recipes import run_recipe
 
 @pytest.fixture(scope="module")
 def client():
-    with (
-        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0") as cluster,
-        Client(cluster) as made,
-    ):
-        yield made
+    with pytest.MonkeyPatch.context() as patch:
+        # Workers import this file by its name, however pytest was started.
+        patch.syspath_prepend(Path(__file__).parents[1])
+        with (
+            LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0") as cluster,
+            Client(cluster) as made,
+        ):
+            yield made
 
 
 @pytest.fixture
