@@ -264,12 +264,14 @@ class SAGEFM(TableModel):
         folder = save_checkpoint(self.to_checkpoint(), dir_path, overwrite=overwrite, half=half)
         self._name, self._sha256 = str(folder), file_sha256(folder / WEIGHTS_FILE)
 
-    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+    def push_to_hub(
+        self, repo_id: str, *, license: str | None = None, private: bool | None = None, half: bool = False
+    ) -> str:
         """Share the model on the Hugging Face Hub.
 
         Parameters
         ----------
-        repo_id, **options
+        repo_id, license, private, half
             As in :meth:`sagefm.model.Checkpoint.push_to_hub`.
 
         Returns
@@ -287,7 +289,7 @@ class SAGEFM(TableModel):
         >>> model = sagefm.model.SAGEFM.from_pretrained("default")
         >>> model.push_to_hub("organization/name", license="bsd-3-clause")  # doctest: +SKIP
         """
-        return self.to_checkpoint().push_to_hub(repo_id, **options)
+        return self.to_checkpoint().push_to_hub(repo_id, license=license, private=private, half=half)
 
     @classmethod
     def load(cls, dir_path: str | os.PathLike[str], adata: Any = None, **setup: Any) -> Self:
