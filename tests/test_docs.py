@@ -15,10 +15,6 @@ from sagefm.cli import main
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = sorted([*DOCS.glob("*.md"), DOCS.parent / "README.md"])
-#: Keys of the input, and of examples that show a user's own.
-INPUTS = {("obsm", "spatial"), ("uns", "spatial"), ("layers", "counts"), ("layers", "log"), ("uns", "truth")}
-#: Keys that other packages write, or recipes of theirs.
-OTHERS = {("obsm", key) for key in ("X_pca", "X_joint", "X_harmony", "X_cellcharter", "score_ulm")}
 
 #: Keys that bear the name of the package; others are a user's.
 KEY = re.compile(r'\b(obs|var|obsm|layers|obsp|uns)\["(\w*sagefm\w*)"\](?:\["(\w+)"\])?')
@@ -85,8 +81,7 @@ def test_pages_name_keys_that_there_are(page, fields):
     """Every key of sagefm in the text or an example is one that a verb writes."""
     known = {(field.slot, *field.path[:depth]) for field in fields.fields() for depth in (1, 2)}
     for slot, key, inner in KEY.findall(page.read_text()):
-        of_a_user = slot in ("obs", "var") and not key.startswith("sagefm")
-        assert of_a_user or {(slot, key), (slot, key, inner)} & (known | INPUTS | OTHERS), f'{slot}["{key}"]'
+        assert {(slot, key), (slot, key, inner)} & known, f'{slot}["{key}"]'
 
 
 @pytest.mark.slow
