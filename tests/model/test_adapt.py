@@ -107,6 +107,14 @@ def test_factors_of_a_part_do_not_read_its_hidden_counts(tissue: np.ndarray) -> 
     assert (found[1] - found[0])[part == 1].abs().max() > 0.1
 
 
+def test_factors_of_a_section_in_one_part(tissue: np.ndarray) -> None:
+    """Nothing was fitted on other spots: the section's profile."""
+    counts, hidden = torch.from_numpy(tissue[:3]), torch.arange(tissue.shape[1])[None] < 20
+    made = SectionFactors(torch.full((3,), 4), np.arange(3), counts, rng=0)
+    found = made.log_ratio(slice(0, 3), counts, counts.sum(dim=0)[None], hidden, np.arange(20))
+    assert torch.equal(found, torch.zeros(3, 20))
+
+
 def test_it_recovers_what_the_network_does_not_know(default) -> None:
     """In tissue that the network never saw, the section's own spots say more."""
     adata = sagefm.datasets.simulate(600, n_genes=300, strength=1.0, rng=7)

@@ -187,11 +187,13 @@ class SectionFactors:
 
     def __init__(self, part: Tensor, sample: NDArray[np.int64], counts: Tensor, rng: int) -> None:
         self.part, of_sample = part.to(counts.device), part[sample].numpy()
-        self._models = []
-        for i in range(N_PARTS):
-            found = fit_factors(counts.cpu().numpy()[of_sample != i], N_COMPONENTS, rng)
-            profiles, shares = (torch.from_numpy(x).to(counts.device) for x in (found.profiles, found.shares))
-            self._models.append(replace(found, profiles=profiles, shares=shares))
+        self._models = {}
+        # A part that holds all spots of a tiny section has no model: its spots keep the section's profile.
+        for i in np.unique(part):
+            if (of_sample != i).any():
+                found = fit_factors(counts.cpu().numpy()[of_sample != i], N_COMPONENTS, rng)
+                profiles, shares = (torch.from_numpy(x).to(counts.device) for x in (found.profiles, found.shares))
+                self._models[int(i)] = replace(found, profiles=profiles, shares=shares)
 
     def log_ratio(
         self, rows: slice, counts: Tensor, gene_totals: Tensor, hidden: Tensor, columns: NDArray[np.int64]
@@ -216,8 +218,8 @@ class SectionFactors:
         visible = counts[:, shown]
         size = visible.sum(dim=1, keepdim=True).clamp(min=1) / profile[:, shown].sum(dim=1, keepdim=True)
         depth = size * profile.sum(dim=1, keepdim=True)
-        found = torch.empty((len(counts), len(columns)), device=counts.device)
-        for i, model in enumerate(self._models):
+        found = torch.ones((len(counts), len(columns)), device=counts.device)
+        for i, model in self._models.items():
             at = self.part[rows] == i
             found[at] = model.ratio(visible[at], depth[at], shown, torch.from_numpy(columns).to(counts.device))
         return found.log()
