@@ -39,7 +39,8 @@ def main() -> None:
       sagefm info section.h5ad
       sagefm train section.h5ad -o model
       sagefm embed section.h5ad -m model -o embedded.h5ad
+      sagefm embed sections/*.h5ad -m model -o embedded
 
-    Exit status: 0 success, 1 an input that cannot be used (the message says what to do), 2 wrong usage, 130
-    interrupted.
+    Exit status: 0 success, 1 an input, or one of several, that cannot be used (the message says what to do), 2 wrong
+    usage, 130 interrupted.
     """

@@ -25,7 +25,7 @@ _COMPRESSIONS = ("gzip", "lzf")
 
 
 class SectionPath(click.Path):
-    """An existing ``.h5ad`` file or zarr store."""
+    """An existing ``.h5ad`` file or zarr store, or a pattern of several, as a shell without globs hands it on."""
 
     name = "file"
 
@@ -33,34 +33,30 @@ class SectionPath(click.Path):
         super().__init__(exists=True, readable=True, path_type=Path)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the path, or end with a usage error."""
+        """Return the paths, or end with a usage error."""
+        pattern = Path(str(value))
+        if set("*?[") & set(str(value)) and not pattern.exists():
+            matches = Path(pattern.anchor).glob(str(pattern.relative_to(pattern.anchor)))
+            found = sorted(path for path in matches if is_section(path))
+            if not found:
+                self.fail(f"{str(value)!r} matches no .h5ad file and no .zarr store.", param, ctx)
+            return found
         path = Path(str(super().convert(value, param, ctx)))
         if not is_section(path):
-            self.fail(f"{str(path)!r} is neither a .h5ad file nor a .zarr store.", param, ctx)
-        return path
+            hint = f" Of the sections in a folder: '{path}/*.h5ad'." if path.is_dir() else ""
+            self.fail(f"{str(path)!r} is neither a .h5ad file nor a .zarr store.{hint}", param, ctx)
+        return [path]
 
 
-class OutputPath(click.Path):
-    """A path to write to, with one of some suffixes.
+def sections_argument(command: Any) -> Any:
+    """Add the argument ``INPUT...`` to a command: one or more sections, as ``sections``."""
 
-    Parameters
-    ----------
-    suffixes
-        Suffixes that are accepted, in lower case.
-    """
+    def flatten(_ctx: click.Context, _parameter: click.Parameter, value: tuple[list[Path], ...]) -> tuple[Path, ...]:
+        return tuple(path for paths in value for path in paths)
 
-    name = "path"
-
-    def __init__(self, *suffixes: str) -> None:
-        super().__init__(path_type=Path)
-        self.suffixes = suffixes
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the path, or end with a usage error."""
-        path = Path(str(super().convert(value, param, ctx)))
-        if path.suffix.lower() not in self.suffixes:
-            self.fail(f"{str(path)!r} does not end with {' or '.join(self.suffixes)}.", param, ctx)
-        return path
+    return click.argument(
+        "sections", metavar="INPUT...", nargs=-1, required=True, type=SectionPath(), callback=flatten
+    )(command)
 
 
 def is_section(path: Path) -> bool:

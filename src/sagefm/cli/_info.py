@@ -9,7 +9,7 @@ import click
 
 from sagefm._constants import UNS_KEY
 from sagefm.cli._files import is_section, read_section
-from sagefm.cli._run import debug_option, report
+from sagefm.cli._run import begin, debug_option, emit, json_option, report, say
 from sagefm.errors import CountsError, SagefmError
 
 if TYPE_CHECKING:
@@ -22,14 +22,15 @@ _LISTED = 8
 
 
 @click.command(short_help="What a model folder or a section holds.")
-@click.argument("target", metavar="MODEL_OR_FILE")
+@click.argument("targets", metavar="MODEL_OR_FILE...", nargs=-1, required=True)
 @click.option("--table-key", help="Table of a SpatialData store; may be left out where there is one.")
 @click.option("--spatial-key", default="spatial", show_default=True, help="Coordinates in obsm.")
 @click.option("--library-key", help="Column of obs that names the section of each spot.")
 @click.option("--gene-key", help="Column of var with gene symbols or Ensembl ids; var_names if left out.")
+@json_option
 @debug_option
-def info(target: str, **options: Any) -> None:
-    """Print what a model folder or a section holds. Nothing is written.
+def info(targets: tuple[str, ...], **options: Any) -> None:
+    """Print what model folders or sections hold. Nothing is written.
 
     Of a model: architecture, genes, training, what validation gave, and the hash by which results name it. Of a
     section: spots and genes, whether X and layers are raw counts, coordinates, libraries, how many genes the published
@@ -39,11 +40,19 @@ def info(target: str, **options: Any) -> None:
     Examples:
       sagefm info model
       sagefm info section.h5ad
+      sagefm info --json sections/*.h5ad
     """
+    for target in targets:
+        begin(input=target)
+        _describe(target, options)
+        emit()
+
+
+def _describe(target: str, options: dict[str, Any]) -> None:
     path = Path(target)
     if is_section(path):
         data = read_section(path)
-        click.echo(f"{target}: {type(data).__name__}")
+        say(f"{target}: {type(data).__name__}", kind=type(data).__name__)
         _describe_data(data, options)
     elif path.suffix.lower() in (".h5ad", ".zarr"):
         reason = "is neither a .h5ad file nor a zarr store" if path.exists() else "does not exist"
@@ -57,7 +66,7 @@ def _describe_model(target: str) -> None:
     from sagefm.model._pretrained import resolve_model
 
     checkpoint = resolve_model(target)
-    click.echo(f"{target}: model")
+    say(f"{target}: model", kind="model")
     for label, text in describe(checkpoint).items():
         report(label, f"{text}: {_list(checkpoint.vocabulary.symbols)}" if label == "genes" else text)
 
@@ -72,15 +81,17 @@ def _describe_data(data: Any, options: dict[str, Any]) -> None:
             report("tables", f"{_list(list(data.tables))}; pass --table-key to look into one")
             return
     table = get_table(data, table_key=options["table_key"])
-    report("table", f"{table.n_obs:,} spots x {table.n_vars:,} genes")
+    n_spots, n_genes = table.shape
+    report("table", f"{n_spots:,} spots x {n_genes:,} genes", n_spots=n_spots, n_genes=n_genes)
     report("X", _try(lambda: _counts(table, None)))
     for layer in [name for name in table.layers if name is not None]:
         report(f'layers["{layer}"]', _layer(table, layer))
-    report("coordinates", _try(lambda: _coordinates(table, options["spatial_key"])))
+    report("coordinates", _try(lambda: _coordinates(data, table, options["spatial_key"])))
     report("libraries", _try(lambda: _libraries(table, options["library_key"])))
     report("genes", _try(lambda: _genes(table, options["gene_key"])))
-    for line in _results(table) or ["nothing yet"]:
-        report("written by sagefm", line)
+    results = _results(table)
+    for line in results or ["nothing yet"]:
+        report("written by sagefm", line, written=results)
 
 
 def _try(describe: Callable[[], str]) -> str:
@@ -114,17 +125,18 @@ def _layer(table: AnnData, layer: str) -> str:
         return "no raw counts"
 
 
-def _coordinates(table: AnnData, spatial_key: str) -> str:
+def _coordinates(data: Any, table: AnnData, spatial_key: str) -> str:
     import numpy as np
     from scipy.spatial import cKDTree
 
-    from sagefm.data._table import get_coordinates
+    from sagefm.data._table import find_coordinates
 
-    coordinates = get_coordinates(table, spatial_key)
+    coordinates = find_coordinates(data, table, spatial_key)
+    where = f'obsm["{spatial_key}"]' if spatial_key in table.obsm else "shapes"
     if len(coordinates) < 2:
-        return f'obsm["{spatial_key}"], 1 spot'
+        return f"{where}, 1 spot"
     distances = cKDTree(coordinates).query(coordinates, k=2)[0][:, 1]
-    text = f'obsm["{spatial_key}"], nearest spot at {np.median(distances):.4g} (median)'
+    text = f"{where}, nearest spot at {np.median(distances):.4g} (median)"
     n_shared = int((distances == 0).sum())
     return f"{text}; {n_shared} spots share a place: several sections? --library-key" if n_shared else text
 
@@ -134,10 +146,10 @@ def _libraries(table: AnnData, library_key: str | None) -> str:
 
     from sagefm.data._table import get_libraries
 
-    if library_key is None:
+    codes, names = get_libraries(table, library_key)
+    if names == [""]:
         columns = _list([str(name) for name in table.obs.columns]) if table.obs.shape[1] else "none"
         return f"one; of several, name the column of obs with --library-key (columns: {columns})"
-    codes, names = get_libraries(table, library_key)
     sizes = np.bincount(codes)
     return f"{len(names)}: {_list([f'{name} ({size:,} spots)' for name, size in zip(names, sizes, strict=True)])}"
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sagefm.cli._files import OutputPath, SectionPath
-from sagefm.cli._run import debug_option
+from sagefm.cli._files import sections_argument
+from sagefm.cli._run import debug_option, json_option
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,16 +28,19 @@ def apply(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return decorate
 
 
-section_argument = click.argument("section", metavar="INPUT", type=SectionPath())
 model_option = click.option(
     "-m", "--model", default="default", show_default=True, metavar="MODEL",
     help="Folder written by 'sagefm train', the name of a bundled model, 'organization/name' of the Hugging Face Hub, or "
     "'published' (the authors', downloaded).",
 )  # fmt: skip
 output_option = click.option(
-    "-o", "--output", required=True, type=OutputPath(".h5ad", ".zarr"),
-    help="File to write, .h5ad or .zarr. A SpatialData input is written as SpatialData to .zarr; .h5ad takes its table.",
+    "-o", "--output", required=True, type=click.Path(path_type=Path),
+    help="File to write, .h5ad or .zarr; of several inputs, a folder, which gets files of their names. A SpatialData "
+    "input is written as SpatialData to .zarr; .h5ad takes its table.",
 )  # fmt: skip
+skip_option = click.option(
+    "--skip-existing", is_flag=True, help="Leave outputs that exist as they are: the rest of a run that was stopped."
+)
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
 compression_option = click.option(
     "--compression", type=click.Choice(["gzip", "lzf"]), help="Compress an .h5ad output: smaller, slower to write."
@@ -59,7 +62,7 @@ table_options = apply(
 )
 
 verb_options = apply(
-    section_argument,
+    sections_argument,
     model_option,
     output_option,
     table_options,
@@ -74,6 +77,8 @@ verb_options = apply(
     ),
     compression_option,
     overwrite_option,
+    skip_option,
+    json_option,
     debug_option,
 )  # fmt: skip
 

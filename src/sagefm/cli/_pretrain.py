@@ -14,7 +14,7 @@ import click
 from sagefm._constants import CONFIG_FILE, WEIGHTS_FILE
 from sagefm.cli._files import check_folder
 from sagefm.cli._options import device_option, overwrite_option
-from sagefm.cli._run import debug_option, report
+from sagefm.cli._run import debug_option, json_option, report, say
 from sagefm.cli._train import progress_bar
 from sagefm.errors import ArgumentError
 
@@ -64,6 +64,7 @@ def _read_recipe(_ctx: click.Context, _parameter: click.Parameter, value: str) -
 @click.option("--half", is_flag=True, help="Store the parameters in half precision, half the size.")
 @device_option
 @overwrite_option
+@json_option
 @debug_option
 def pretrain(folder: Path, output: Path, overwrite: bool, recipe: dict[str, Any], **options: Any) -> None:
     """Train a model on all sections of a folder, such as a download of HEST-1k, each with its own genes.
@@ -89,7 +90,8 @@ def pretrain(folder: Path, output: Path, overwrite: bool, recipe: dict[str, Any]
     arguments = dict(recipe)
     if isinstance(arguments.get("vocabulary"), dict):
         arguments["vocabulary"] = corpus.expressed_genes(by=options["donor_key"], **arguments["vocabulary"])
-        report("genes", f"{len(arguments['vocabulary']):,}")
+        n_genes = len(arguments["vocabulary"])
+        report("genes", f"{n_genes:,}", n_genes=n_genes)
     if options["epochs"] is not None:
         arguments["max_epochs"] = options["epochs"]
     if options["devices"] > 1:
@@ -107,8 +109,9 @@ def pretrain(folder: Path, output: Path, overwrite: bool, recipe: dict[str, Any]
     except TypeError as error:
         raise ArgumentError(f"The recipe has an argument that sagefm.model.pretrain does not take: {error}") from error
     trained.save(output, overwrite=overwrite, half=options["half"])
-    report("trained", f"{time.perf_counter() - start:.0f} s")
-    click.echo(f"Wrote {output}")
+    seconds = time.perf_counter() - start
+    report("trained", f"{seconds:.0f} s", seconds=round(seconds, 3))
+    say(f"Wrote {output}", output=str(output), status="written")
 
 
 def _read_corpus(folder: Path, options: dict[str, Any]) -> Corpus:
@@ -126,5 +129,5 @@ def _read_corpus(folder: Path, options: dict[str, Any]) -> Corpus:
     if all(excluded):
         raise ArgumentError("--exclude leaves no section.")
     corpus = corpus.subset([not out for out in excluded])
-    report("sections", f"{len(corpus.names)} of {len(excluded)}")
+    report("sections", f"{len(corpus.names)} of {len(excluded)}", sections=list(corpus.names))
     return corpus

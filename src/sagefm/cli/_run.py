@@ -1,7 +1,8 @@
-"""How a command runs: errors to messages and exit codes, warnings to lines."""
+"""How a command runs: errors to messages and exit codes, warnings and summaries to lines or JSON."""
 
 from __future__ import annotations
 
+import json
 import logging
 import warnings
 from contextlib import contextmanager
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _INTERRUPTED = 130  # 128 + SIGINT, as shells do
-_DEBUG = "sagefm.debug"
+#: Entries of ``ctx.meta``, which a command shares with the group: the flag, facts kept for JSON, warnings shown.
+_DEBUG, _FACTS, _SEEN = "sagefm.debug", "sagefm.facts", "sagefm.seen"
 
 
 class SagefmGroup(click.Group):
@@ -29,7 +31,9 @@ class SagefmGroup(click.Group):
         """Run a command; see the class."""
         try:
             with _quiet(ctx):
-                return super().invoke(ctx)
+                result = super().invoke(ctx)
+                emit()
+                return result
         except SagefmError as error:
             if ctx.meta.get(_DEBUG):
                 raise
@@ -57,20 +61,64 @@ def debug_option(command: Any) -> Any:
     )(command)
 
 
-def report(label: str, text: str = "") -> None:
-    """Print a line of a summary: a label of fixed width, then text."""
-    click.echo(f"  {label:<24} {text}".rstrip())
+def json_option(command: Any) -> Any:
+    """Add ``--json`` to a command."""
+
+    def remember(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
+        ctx.meta[_FACTS] = {} if value else None
+
+    return click.option(
+        "--json", is_flag=True, expose_value=False, callback=remember,
+        help="Print the summary as JSON, an object and a line for each input.",
+    )(command)  # fmt: skip
+
+
+def is_debugging() -> bool:
+    """Return whether the traceback of an error is wanted."""
+    return bool(click.get_current_context().meta.get(_DEBUG))
+
+
+def begin(**facts: Any) -> None:
+    """Begin the summary of an input: its warnings are shown again, `facts` are kept for JSON."""
+    meta = click.get_current_context().meta
+    meta[_SEEN].clear()
+    if meta.get(_FACTS) is not None:
+        meta[_FACTS].update(facts)
+
+
+def say(text: str, **facts: Any) -> None:
+    """Print a line; with ``--json``, keep the facts in it for :func:`emit` instead."""
+    kept = click.get_current_context().meta.get(_FACTS)
+    if kept is not None:
+        kept.update(facts)
+    elif text:
+        click.echo(text)
+
+
+def report(label: str, text: str = "", **facts: Any) -> None:
+    """Print a line of a summary: a label of fixed width, then text, which is the fact if there are no others."""
+    say(f"  {label:<24} {text}".rstrip(), **(facts or {label.replace(" ", "_"): text}))
+
+
+def emit() -> None:
+    """With ``--json``, print the facts that were kept, on a line; NaN is null."""
+    kept = click.get_current_context().meta.get(_FACTS)
+    if kept:
+        click.echo(json.dumps({key: None if value != value else value for key, value in kept.items()}))
+        kept.clear()
 
 
 @contextmanager
 def _quiet(ctx: click.Context) -> Iterator[None]:
     """Show this package's warnings as lines, once each, and those of other packages not at all."""
-    seen = set()
+    seen = ctx.meta.setdefault(_SEEN, set())
 
     def show(message: Warning | str, *_: Any, **__: Any) -> None:
         if str(message) not in seen:
             seen.add(str(message))
             click.echo(f"Warning: {message}", err=True)
+            if ctx.meta.get(_FACTS) is not None:
+                ctx.meta[_FACTS].setdefault("warnings", []).append(str(message))
 
     before = logging.root.manager.disable
     with warnings.catch_warnings():

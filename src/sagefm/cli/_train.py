@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sagefm._constants import CONFIG_FILE, WEIGHTS_FILE
-from sagefm.cli._files import SectionPath, check_folder, read_section
+from sagefm.cli._files import check_folder, read_section, sections_argument
 from sagefm.cli._options import apply, device_option, overwrite_option, seed_option, table_options
-from sagefm.cli._run import debug_option, report
+from sagefm.cli._run import debug_option, json_option, report, say
 from sagefm.errors import ArgumentError, GenesError, SagefmError
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ _training_options = apply(
 
 
 @click.command(short_help="A model of one or several sections.")
-@click.argument("sections", metavar="INPUT...", nargs=-1, required=True, type=SectionPath())
+@sections_argument
 @click.option(
     "-o", "--output", required=True, type=click.Path(path_type=Path), metavar="MODEL_DIR", help="Folder to write."
 )
@@ -83,6 +83,7 @@ _training_options = apply(
 @seed_option
 @device_option
 @overwrite_option
+@json_option
 @debug_option
 def train(sections: tuple[Path, ...], output: Path, overwrite: bool, **options: Any) -> None:
     """Train a model to predict hidden genes of a spot from its other genes and its neighborhood.
@@ -102,7 +103,8 @@ def train(sections: tuple[Path, ...], output: Path, overwrite: bool, **options: 
       sagefm train donor1.h5ad donor2.h5ad donor3.h5ad -o model --layer counts --epochs 50
     """
     check_folder(output, contents=(CONFIG_FILE, WEIGHTS_FILE), overwrite=overwrite)
-    click.echo("Reading " + ", ".join(str(path) for path in sections))
+    inputs = [str(path) for path in sections]
+    say("Reading " + ", ".join(inputs), inputs=inputs)
     table, setup = _read(sections, options)
     start = time.perf_counter()
     vocabulary = "published" if options["vocabulary"] == "published" else None
@@ -121,9 +123,11 @@ def train(sections: tuple[Path, ...], output: Path, overwrite: bool, **options: 
     )
     seconds = time.perf_counter() - start
     model.save(output, overwrite=overwrite)
-    click.echo(f"Trained in {seconds:.0f} s on {table.n_obs:,} spots x {table.n_vars:,} genes")
+    n_spots, n_genes = table.shape
+    text = f"Trained in {seconds:.0f} s on {n_spots:,} spots x {n_genes:,} genes"
+    say(text, seconds=round(seconds, 3), n_spots=n_spots, n_genes=n_genes)
     report_training(model)
-    click.echo(f"Wrote {output}")
+    say(f"Wrote {output}", output=str(output), status="written")
 
 
 def fit(table: AnnData, setup: dict[str, Any], *, network: dict[str, Any], device: str, **training: Any) -> SAGEFM:
@@ -164,29 +168,32 @@ def report_training(model: SAGEFM) -> None:
     training, history = checkpoint.training, checkpoint.history
     best = training["best_epoch"]
     stopped = " (stopped early)" if training["epochs"] < training["max_epochs"] else ""
-    report("epochs", f"{training['epochs']}{stopped}")
+    report("epochs", f"{training['epochs']}{stopped}", epochs=training["epochs"], best_epoch=best)
+    train_loss = history["train_loss"][-1 if best is None else best]
     if best is None:
-        report("training loss", f"{history['train_loss'][-1]:.4f}; nothing was held out for validation")
+        report("training loss", f"{train_loss:.4f}; nothing was held out for validation", train_loss=train_loss)
         return
     names = [name for name in training["validation_sections"] if name]
     where = f"held-out {', '.join(names)}" if names else "held-out tiles of the section"
+    loss, d2 = history["validation_loss"][best], history["validation_d2"][best]
     report("best epoch", f"{best}, counted from 0; its parameters are kept")
-    report("training loss", f"{history['train_loss'][best]:.4f}")
-    report("validation loss", f"{history['validation_loss'][best]:.4f}, on {where}")
-    report(
-        "validation D2",
-        f"{history['validation_d2'][best]:.4f} (deviance explained over the section's average; 0 = learned nothing)",
-    )
+    report("training loss", f"{train_loss:.4f}", train_loss=train_loss)
+    report("validation loss", f"{loss:.4f}, on {where}", validation_loss=loss, validation_sections=names)
+    text = f"{d2:.4f} (deviance explained over the section's average; 0 = learned nothing)"
+    report("validation D2", text, validation_d2=d2)
 
 
 def _read(paths: Sequence[Path], options: dict[str, Any]) -> tuple[AnnData, dict[str, Any]]:
     """Return one table of all sections, and the arguments of ``SAGEFM.setup_anndata`` for it."""
-    from sagefm.data._table import get_table
+    from sagefm.data._table import find_coordinates, get_table
 
     names = ("layer", "gene_key", "spatial_key", "library_key", "neighbors_key")
     setup = {name: options[name] for name in names}
     if len(paths) == 1:
-        return get_table(read_section(paths[0]), table_key=options["table_key"]), setup
+        data = read_section(paths[0])
+        table = get_table(data, table_key=options["table_key"])
+        table.obsm[options["spatial_key"]] = find_coordinates(data, table, options["spatial_key"])
+        return table, setup
     if options["neighbors_key"] is not None:
         raise click.UsageError("--neighbors-key takes a single input: graphs of several files are not joined.")
     return join_sections(paths, table_key=options["table_key"], **setup), {"library_key": _LIBRARY_KEY}
@@ -215,7 +222,7 @@ def join_sections(
     from sagefm.data._counts import get_counts
     from sagefm.data._genes import get_gene_names, to_symbols
     from sagefm.data._stored import to_memory
-    from sagefm.data._table import get_coordinates, get_libraries, get_table
+    from sagefm.data._table import find_coordinates, get_libraries, get_table
 
     stems = [path.stem for path in paths]
     titles = stems if len(set(stems)) == len(stems) else [str(path) for path in paths]
@@ -224,7 +231,8 @@ def join_sections(
     tables = {}
     for path, title in zip(paths, titles, strict=True):
         try:
-            table = get_table(read_section(path), table_key=table_key)
+            data = read_section(path)
+            table = get_table(data, table_key=table_key)
             genes = pd.Index(to_symbols(get_gene_names(table, gene_key)).astype(str))
             codes, libraries = get_libraries(table, library_key)
             is_first = ~genes.duplicated()
@@ -232,11 +240,11 @@ def join_sections(
             tables[title] = anndata.AnnData(
                 to_memory(get_counts(table, layer))[:, is_first],
                 obs=pd.DataFrame(
-                    {_LIBRARY_KEY: [f"{title}/{libraries[code]}" if library_key else title for code in codes]},
+                    {_LIBRARY_KEY: [f"{title}/{libraries[code]}".rstrip("/") for code in codes]},
                     index=[f"{name}-{title}" for name in table.obs_names],
                 ),
                 var=pd.DataFrame(index=genes[is_first]),
-                obsm={"spatial": get_coordinates(table, spatial_key)},
+                obsm={"spatial": find_coordinates(data, table, spatial_key)},
             )
         except SagefmError as error:
             raise type(error)(f"{path}: {error}") from error

@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from sagefm._constants import EMBEDDING_KEY, IMPUTED_KEY, PERTURB_KEY, UNS_KEY
-from sagefm.cli._files import OutputPath, check_output, read_section, replacing, without_counts, write_section
+from sagefm.cli._each import Job, for_each
+from sagefm.cli._files import replacing
 from sagefm.cli._options import TABLE_ARGUMENTS, read_genes, seed_option, split_genes, verb_options
-from sagefm.cli._run import report
+from sagefm.cli._run import report, say
 from sagefm.errors import ArgumentError
 
 if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
+
+    from sagefm.model import Checkpoint
 
 #: Rows of a table that are printed.
 _SHOWN = 10
@@ -23,7 +26,7 @@ _SHOWN = 10
 
 @click.command(short_help="Embedding of every spot.")
 @verb_options
-def embed(section: Path, model: str, output: Path, key_added: str | None, **options: Any) -> None:
+def embed(sections: tuple[Path, ...], model: str, output: Path, key_added: str | None, **options: Any) -> None:
     """Describe every spot by a vector made from its counts and those of the 14 nearest spots.
 
     Spots with like vectors are alike in what they express and in what surrounds them: cluster them, map them with
@@ -39,16 +42,19 @@ def embed(section: Path, model: str, output: Path, key_added: str | None, **opti
     Examples:
       sagefm embed section.h5ad -m model -o embedded.h5ad
       sagefm embed visium.zarr -m model -o embedded.zarr --table-key table
+      sagefm embed sections/*.h5ad -m model -o embedded --skip-existing
     """
     import sagefm
 
     key = key_added or EMBEDDING_KEY
-    data, table = _open(section, output, options)
-    sagefm.tl.embed(data, model, key_added=key, **_arguments(options))
-    vectors = table.obsm[key]
-    _report_run(section, table, table.uns[UNS_KEY][key])
-    report("embedding", f'obsm["{key}"], {vectors.shape[0]:,} spots x {vectors.shape[1]} dimensions')
-    _close(data, table, key, output, options)
+
+    def work(data: Any, table: AnnData, checkpoint: Checkpoint, _job: Job) -> None:
+        sagefm.tl.embed(data, checkpoint, key_added=key, **_arguments(options))
+        n_spots, n_latent = table.obsm[key].shape
+        _report_run(table.uns[UNS_KEY][key])
+        report("embedding", f'obsm["{key}"], {n_spots:,} spots x {n_latent} dimensions', key=key, n_latent=n_latent)
+
+    for_each(work, sections, output, model=model, key=key, options=options)
 
 
 @click.command(short_help="Genes predicted at every spot, measured or not.")
@@ -69,7 +75,7 @@ def embed(section: Path, model: str, output: Path, key_added: str | None, **opti
 )  # fmt: skip
 @seed_option
 def impute(
-    section: Path,
+    sections: tuple[Path, ...],
     model: str,
     output: Path,
     key_added: str | None,
@@ -106,13 +112,14 @@ def impute(
         raise click.UsageError("Pass --genes or --genes-file, not both.")
     wanted = read_genes(genes_file) if genes_file is not None else genes
     key = key_added or IMPUTED_KEY
-    data, table = _open(section, output, options)
-    sagefm.tl.impute(
-        data, model, genes=wanted, mask=mask, n_folds=n_folds, rng=seed, key_added=key, **_arguments(options)
-    )
-    _report_run(section, table, table.uns[UNS_KEY][key])
-    _report_imputation(table, key, wanted is not None)
-    _close(data, table, key, output, options)
+    arguments: dict[str, Any] = {"genes": wanted, "mask": mask, "n_folds": n_folds, "rng": seed, "key_added": key}
+
+    def work(data: Any, table: AnnData, checkpoint: Checkpoint, _job: Job) -> None:
+        sagefm.tl.impute(data, checkpoint, **arguments, **_arguments(options))
+        _report_run(table.uns[UNS_KEY][key])
+        _report_imputation(table, key, wanted is not None)
+
+    for_each(work, sections, output, model=model, key=key, options=options)
 
 
 @click.command(short_help="Response of genes to a gene set in the neighborhood.")
@@ -125,7 +132,10 @@ def impute(
     "--sources", metavar="A,B,...", callback=split_genes, help="Instead of --pairs, with --targets: all combinations."
 )
 @click.option("--targets", metavar="C,D,...", callback=split_genes, help="See --sources.")
-@click.option("--table", "scores_file", type=OutputPath(".csv", ".tsv"), help="Also write the scores to a CSV or TSV.")
+@click.option(
+    "--table", "scores_file", type=click.Path(path_type=Path),
+    help="Also write the scores to a .csv or .tsv file; of several inputs, to a folder.",
+)  # fmt: skip
 @click.option("--levels", type=click.IntRange(min=2), default=5, show_default=True, help="Levels a source is set to.")
 @click.option(
     "--n-null",
@@ -137,7 +147,7 @@ def impute(
 @click.option("--per-spot", is_flag=True, help='Also write the effect at every spot to obsm["sagefm_perturb"].')
 @seed_option
 def perturb(
-    section: Path,
+    sections: tuple[Path, ...],
     model: str,
     output: Path,
     key_added: str | None,
@@ -173,37 +183,37 @@ def perturb(
         raise click.UsageError("Pass either --pairs, or both --sources and --targets.")
     table_of_pairs = _read_pairs(pairs) if pairs is not None and pairs != "consensus" else pairs
     key = key_added or PERTURB_KEY
-    data, table = _open(section, output, options, scores_file)
-    sagefm.tl.perturb(
-        data,
-        model,
-        pairs=table_of_pairs,
-        sources=sources,
-        targets=targets,
-        levels=levels,
-        n_null=n_null,
-        rng=seed,
-        per_spot=per_spot,
-        key_added=key,
-        **_arguments(options),
-    )
-    result = table.uns[key]
-    scores = result["scores"]
-    _report_run(section, table, result["params"])
-    report("pairs", f"{len(scores):,}, of which {int((scores['qval'] < 0.05).sum()):,} have q < 0.05")
-    report("effects", f"in {result['params']['response_unit']}; the strongest by |z|:")
-    strongest = scores.sort_values("z", key=abs, ascending=False).head(_SHOWN)
-    echo_table(strongest[["source", "target", "effect", "rho", "z", "pval", "qval"]])
-    _close(data, table, key, output, options)
-    if scores_file is not None:
-        write_scores(scores, scores_file)
-        click.echo(f"Wrote {scores_file}")
+    arguments: dict[str, Any] = {
+        "sources": sources,
+        "targets": targets,
+        "levels": levels,
+        "n_null": n_null,
+        "rng": seed,
+    }
+    arguments |= {"pairs": table_of_pairs, "per_spot": per_spot, "key_added": key}
+
+    def work(data: Any, table: AnnData, checkpoint: Checkpoint, job: Job) -> None:
+        sagefm.tl.perturb(data, checkpoint, **arguments, **_arguments(options))
+        result = table.uns[key]
+        scores, params = result["scores"], result["params"]
+        n_found = int((scores["qval"] < 0.05).sum())
+        _report_run(params)
+        text = f"{len(scores):,}, of which {n_found:,} have q < 0.05"
+        report("pairs", text, key=key, n_pairs=len(scores), n_significant=n_found)
+        report("effects", f"in {params['response_unit']}; the strongest by |z|:", unit=params["response_unit"])
+        strongest = scores.sort_values("z", key=abs, ascending=False).head(_SHOWN)
+        echo_table(strongest[["source", "target", "effect", "rho", "z", "pval", "qval"]])
+        if job.table is not None:
+            write_scores(scores, job.table)
+            say(f"Wrote {job.table}", table=str(job.table))
+
+    for_each(work, sections, output, table=scores_file, model=model, key=key, options=options)
 
 
 def echo_table(table: pd.DataFrame) -> None:
     """Print rows under the summary, numbers with three digits."""
     text = table.to_string(index=False, float_format=lambda value: f"{value:.3g}")
-    click.echo("\n".join(f"    {line}" for line in text.splitlines()))
+    say("\n".join(f"    {line}" for line in text.splitlines()))
 
 
 def write_scores(scores: pd.DataFrame, path: Path) -> None:
@@ -212,55 +222,42 @@ def write_scores(scores: pd.DataFrame, path: Path) -> None:
         scores.to_csv(staged, index=False, sep="," if path.suffix.lower() == ".csv" else "\t")
 
 
-def _open(section: Path, output: Path, options: dict[str, Any], *others: Path | None) -> tuple[Any, AnnData]:
-    """Check the outputs, then read the input; return it and its table."""
-    for path in (output, *others):
-        check_output(path, overwrite=options["overwrite"])
-    from sagefm.data._table import get_table
-
-    if options["lazy"] and output.resolve() == section.resolve():
-        raise ArgumentError(
-            f"{output} is the input, and --lazy writes no counts: they would be lost. Choose another path."
-        )
-    data = read_section(section, lazy=options["lazy"])
-    return data, get_table(data, table_key=options["table_key"])
-
-
 def _arguments(options: dict[str, Any]) -> dict[str, Any]:
     return {name: options[name] for name in (*TABLE_ARGUMENTS, "batch_size", "device")}
 
 
-def _close(data: Any, table: AnnData, key: str, output: Path, options: dict[str, Any]) -> None:
-    if options["lazy"] and data is table:
-        data = table = without_counts(table, key)
-    write_section(data, output, table=table, compression=options["compression"])
-    click.echo(f"Wrote {output}")
-
-
-def _report_run(section: Path, table: AnnData, params: dict[str, Any]) -> None:
-    click.echo(f"{section}: {table.n_obs:,} spots x {table.n_vars:,} genes")
-    sha256 = params["checkpoint_sha256"][:12]
-    report("model", f"{params['model']}, {params['architecture']} architecture, sha256 {sha256}")
-    matched, vocabulary = params["n_genes_matched"], params["n_genes_vocabulary"]
-    report("genes", f"{matched:,} of the model's {vocabulary:,} ({params['coverage']:.0%})")
+def _report_run(params: dict[str, Any]) -> None:
+    facts = {name: params[name] for name in ("model", "architecture", "checkpoint_sha256")}
+    report(
+        "model",
+        f"{facts['model']}, {facts['architecture']} architecture, sha256 {params['checkpoint_sha256'][:12]}",
+        **facts,
+    )
+    matched, vocabulary, coverage = (params[name] for name in ("n_genes_matched", "n_genes_vocabulary", "coverage"))
+    text = f"{matched:,} of the model's {vocabulary:,} ({coverage:.0%})"
+    report("genes", text, n_genes_matched=matched, n_genes_vocabulary=vocabulary, coverage=coverage)
 
 
 def _report_imputation(table: AnnData, key: str, requested: bool) -> None:
     recovered = table.var[table.var[key]]
     outside = table.obsm[key].columns if key in table.obsm else []
     r, q = recovered[f"{key}_r"], recovered[f"{key}_q"]
+    facts = {"key": key, "n_imputed": len(recovered), "n_outside": len(outside)}
     if requested:
-        report("imputed", f"{len(recovered)} genes of the input, {len(outside)} that are not in it")
+        report("imputed", f"{len(recovered)} genes of the input, {len(outside)} that are not in it", **facts)
         if len(outside):
-            report("not in the input", f"{', '.join(outside[:_SHOWN])}: no measured counts to hold them against")
+            listed = ", ".join(outside[:_SHOWN])
+            report("not in the input", f"{listed}: no measured counts to hold them against", outside=list(outside))
         if len(recovered):
             shown = recovered[[f"{key}_r", f"{key}_q"]].set_axis(["r", "q"], axis=1).head(_SHOWN)
             echo_table(shown.rename_axis("gene").reset_index())
     else:
-        report("imputed", f"{len(recovered):,} genes")
+        report("imputed", f"{len(recovered):,} genes", **facts)
     if len(recovered) > 1:
-        report("median r", f"{r.median():.3f} (0: no better than depth and the section's average)")
-        report("q < 0.05", f"{int((q < 0.05).sum()):,} of {len(recovered):,} genes")
+        n_found = int((q < 0.05).sum())
+        text = f"{r.median():.3f} (0: no better than depth and the section's average)"
+        report("median r", text, median_r=float(r.median()))
+        report("q < 0.05", f"{n_found:,} of {len(recovered):,} genes", n_significant=n_found)
 
 
 def _read_pairs(path: str) -> pd.DataFrame:
