@@ -101,6 +101,17 @@ def test_outputs_that_cannot_be(folder: Path, model: Path, tmp_path: Path) -> No
     assert "device" in fails(1, "embed", files[0], "-m", model, "-o", tmp_path / "x.h5ad", "--device", "tpu9")
 
 
+def test_a_file_of_several_sections(sections: ad.AnnData, model: Path, tmp_path: Path) -> None:
+    sections.write_zarr(tmp_path / "both.zarr")
+    arguments = ["-m", model, "-o", tmp_path / "out.zarr", "--library-key", "library"]
+    succeeds("embed", tmp_path / "both.zarr", *arguments)
+    written = ad.read_zarr(tmp_path / "out.zarr")
+    sagefm.tl.embed(sections, model, library_key="library")
+    np.testing.assert_array_equal(written.obsm["X_sagefm"], sections.obsm["X_sagefm"])
+    assert written.uns["sagefm"]["X_sagefm"]["library_key"] == "library"
+    assert "2: section1 (150 spots), section2" in succeeds("info", tmp_path / "out.zarr", *arguments[-2:])
+
+
 def test_what_is_there_is_left(folder: Path, model: Path, tmp_path: Path) -> None:
     out, given = tmp_path / "out", [folder / name for name in NAMES]
     succeeds("embed", given[0], "-m", model, "-o", out)

@@ -38,6 +38,11 @@ class TableModel(BaseModelClass):
     #: Names of the table of SpatialData, and of the modality of MuData.
     _within: dict[str, str | None]
 
+    @property
+    def device(self) -> Any:
+        """Device of the parameters, which scvi-tools asks the module for."""
+        return next(self.module.parameters()).device
+
     def to_checkpoint(self) -> Checkpoint:
         """Return network and vocabulary."""
         raise NotImplementedError
