@@ -70,6 +70,8 @@ def test_models_go_to_dask_workers(form, parts, default, trained, pairs, client)
     assert_close(client.gather(client.map(every_verb, parts, model=model, pairs=pairs)), expected)
 
 
+# Filters of warnings are the process's: one thread takes back what another is in.
+@pytest.mark.filterwarnings("ignore::UserWarning")
 def test_threads_of_joblib(parts, default, pairs):
     expected = [every_verb(part.copy(), default, pairs) for part in parts]
     with Parallel(n_jobs=2, backend="threading") as parallel:
