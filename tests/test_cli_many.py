@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -157,7 +158,13 @@ def test_a_run_that_was_stopped(how: signal.Signals, section: ad.AnnData, model:
     for name in names:
         section.write_h5ad(tmp_path / name)
     arguments = ["impute", *(str(tmp_path / name) for name in names), "-m", str(model), "-o", str(out)]
-    process = subprocess.Popen([sys.executable, "-m", "sagefm.cli", *arguments], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sagefm.cli", *arguments],
+        stderr=subprocess.PIPE,
+        text=True,
+        # Started in the background, a shell has its children ignore interrupts.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+    )
     while process.poll() is None and not (out / "s0.h5ad").exists():
         time.sleep(0.005)
     process.send_signal(how)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -68,26 +67,24 @@ def fit_factors(counts: NDArray[np.float32], n_components: int, rng: int) -> Fac
     Parameters
     ----------
     counts
-        Raw counts of some spots (n_spots, n_genes).
+        Raw counts of some spots (n_spots, n_genes), at least one of them not zero.
     n_components
         Number of profiles; at most that of the spots or genes.
     rng
         Seed of the initial values.
     """
     from sklearn.decomposition import NMF
-    from sklearn.exceptions import ConvergenceWarning
 
     model = NMF(
         min(n_components, min(counts.shape)),
         beta_loss="kullback-leibler",
         solver="mu",
         init="random",
+        tol=0,
         max_iter=_N_ITERATIONS,
         random_state=rng,
     )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        w = model.fit_transform(counts)
+    w = model.fit_transform(counts)
     profile = counts.sum(axis=0, dtype=np.float64) + PROFILE_PRIOR
     profiles = model.components_ / np.maximum(model.components_.sum(axis=1, keepdims=True), 1e-12)
     # A gene that a profile lacks keeps one hundredth of the section's share.

@@ -188,10 +188,11 @@ class SectionFactors:
     def __init__(self, part: Tensor, sample: NDArray[np.int64], counts: Tensor, rng: int) -> None:
         self.part, of_sample = part.to(counts.device), part[sample].numpy()
         self._models = {}
-        # A part that holds all spots of a tiny section has no model: its spots keep the section's profile.
+        # Where the other parts have no counts there is no model: spots keep the section's profile.
         for i in np.unique(part):
-            if (of_sample != i).any():
-                found = fit_factors(counts.cpu().numpy()[of_sample != i], N_COMPONENTS, rng)
+            others = counts.cpu().numpy()[of_sample != i]
+            if others.any():
+                found = fit_factors(others, N_COMPONENTS, rng)
                 profiles, shares = (torch.from_numpy(x).to(counts.device) for x in (found.profiles, found.shares))
                 self._models[int(i)] = replace(found, profiles=profiles, shares=shares)
 
