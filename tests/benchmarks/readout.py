@@ -109,14 +109,15 @@ class Fold:
         self.center = linear(visible, section.w_center, section.bias)
         self.scores = linear(visible, section_components(visible[section.some]))
         self.x = section.counts[:, self.columns]
-        self.null = null_rates(section.counts, section.totals, self.hidden)[:, self.columns]
+        rates = null_rates(section.counts, section.totals, self.hidden)
+        self.null, self.depth = rates[:, self.columns], rates.sum(dim=1, keepdim=True)
         self.sizes = size_factors(section.counts, section.totals, self.hidden)
 
     @cached_property
     def factors(self) -> Tensor:
         section = self.section
         return section.factors.log_ratio(
-            slice(0, section.n_spots), section.counts, section.totals, self.hidden, self.columns
+            slice(0, section.n_spots), section.counts, self.depth, self.hidden, torch.from_numpy(self.columns)
         )
 
     def embedding(self, without: int | None) -> Tensor:

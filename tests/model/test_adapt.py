@@ -14,6 +14,7 @@ from sagefm.metrics._predictors import FactorModel, SectionCounts
 from sagefm.model._adapt import N_COMPONENTS, N_PARTS, PRECISION, SectionDecoder, SectionFactors
 from sagefm.model._impute_table import impute_table
 from sagefm.model._inputs import read_table
+from sagefm.module._objective import null_rates
 
 CPU = torch.device("cpu")
 N_SPOTS, N_LATENT, N_GENES = 60, 3, 7
@@ -85,7 +86,9 @@ def test_factors_equal_the_control(tissue: np.ndarray) -> None:
     for view, _ in section.views(np.arange(len(tissue)), folds, 1, len(tissue)):
         hidden = torch.from_numpy(view.counts.sum(axis=0) == 0)[None]
         hidden[:, view.shown] = False
-        found = made.log_ratio(every, torch.from_numpy(tissue), totals, hidden, view.wanted)
+        counts = torch.from_numpy(tissue)
+        depth = null_rates(counts, totals, hidden).sum(dim=1, keepdim=True)
+        found = made.log_ratio(every, counts, depth, hidden, torch.from_numpy(view.wanted))
         for i in range(N_PARTS):
             model = FactorModel(fit_factors(tissue[sample][part[sample] != i], N_COMPONENTS, 0))
             at = np.flatnonzero(part == i)
@@ -95,12 +98,13 @@ def test_factors_equal_the_control(tissue: np.ndarray) -> None:
 def test_factors_of_a_part_do_not_read_its_hidden_counts(tissue: np.ndarray) -> None:
     part, every = torch.arange(len(tissue)) % N_PARTS, np.arange(len(tissue))
     hidden = torch.arange(tissue.shape[1])[None] % 3 == 0
-    columns = np.flatnonzero(hidden[0])
+    columns = torch.nonzero(hidden[0])[:, 0]
     found = []
     for extra in (0.0, 50.0):
         counts = torch.from_numpy(tissue) + extra * (part == 2)[:, None] * hidden
         made = SectionFactors(part, every, counts, rng=0)
-        found.append(made.log_ratio(slice(0, len(tissue)), counts, counts.sum(dim=0)[None], hidden, columns))
+        depth = null_rates(counts, counts.sum(dim=0)[None], hidden).sum(dim=1, keepdim=True)
+        found.append(made.log_ratio(slice(0, len(tissue)), counts, depth, hidden, columns))
     # The profile that ratios are to holds the other spots of the part, and its sum the depth.
     shift = (found[1] - found[0])[part == 2]
     assert shift.abs().max() < 0.1
@@ -111,7 +115,8 @@ def test_factors_of_a_section_in_one_part(tissue: np.ndarray) -> None:
     """Nothing was fitted on other spots: the section's profile."""
     counts, hidden = torch.from_numpy(tissue[:3]), torch.arange(tissue.shape[1])[None] < 20
     made = SectionFactors(torch.full((3,), 4), np.arange(3), counts, rng=0)
-    found = made.log_ratio(slice(0, 3), counts, counts.sum(dim=0)[None], hidden, np.arange(20))
+    depth = null_rates(counts, counts.sum(dim=0)[None], hidden).sum(dim=1, keepdim=True)
+    found = made.log_ratio(slice(0, 3), counts, depth, hidden, torch.arange(20))
     assert torch.equal(found, torch.zeros(3, 20))
 
 

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+#: Spots that the factor model is fitted on.
+_N_FACTOR_SPOTS: Final = 1000
 #: Normalised counts added to both sides of a ratio: where nothing is reconstructed it is exactly one.
 _FLOOR: Final = 1e-6
 
@@ -320,11 +322,9 @@ class FactorModel:
         return np.asarray(ratio, dtype=np.float64)
 
 
-def fit_factor_model(
-    section: SectionCounts, train: NDArray[np.int64], n_components: int, rng: int, n_spots: int = 1000
-) -> FactorModel:
-    """Fit a Poisson factor model on at most `n_spots` of `train`."""
-    if len(train) > n_spots:
-        train = np.sort(np.random.default_rng(rng).choice(train, n_spots, replace=False))
+def fit_factor_model(section: SectionCounts, train: NDArray[np.int64], n_components: int, rng: int) -> FactorModel:
+    """Fit a Poisson factor model on at most 1,000 of `train`."""
+    if len(train) > _N_FACTOR_SPOTS:
+        train = np.sort(np.random.default_rng(rng).choice(train, _N_FACTOR_SPOTS, replace=False))
     # So few spots are faster dense.
     return FactorModel(fit_factors(section.counts[train].toarray().astype(np.float32), n_components, rng))

@@ -17,7 +17,6 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from sagefm._constants import PROFILE_PRIOR
 from sagefm.metrics._factors import fit_factors
 
 if TYPE_CHECKING:
@@ -187,18 +186,16 @@ class SectionFactors:
 
     def __init__(self, part: Tensor, sample: NDArray[np.int64], counts: Tensor, rng: int) -> None:
         self.part, of_sample = part.to(counts.device), part[sample].numpy()
-        self._models = {}
+        self._models, of_spots = {}, counts.cpu().numpy()
         # Where the other parts have no counts there is no model: spots keep the section's profile.
         for i in np.unique(part):
-            others = counts.cpu().numpy()[of_sample != i]
+            others = of_spots[of_sample != i]
             if others.any():
                 found = fit_factors(others, N_COMPONENTS, rng)
                 profiles, shares = (torch.from_numpy(x).to(counts.device) for x in (found.profiles, found.shares))
                 self._models[int(i)] = replace(found, profiles=profiles, shares=shares)
 
-    def log_ratio(
-        self, rows: slice, counts: Tensor, gene_totals: Tensor, hidden: Tensor, columns: NDArray[np.int64]
-    ) -> Tensor:
+    def log_ratio(self, rows: slice, counts: Tensor, depth: Tensor, hidden: Tensor, columns: Tensor) -> Tensor:
         """Return log rate ratios of genes to the section's profile (n_rows, n_columns).
 
         Parameters
@@ -207,20 +204,17 @@ class SectionFactors:
             The spots.
         counts
             Their counts (n_rows, n_genes).
-        gene_totals
-            Counts of each gene in the section (1, n_genes).
+        depth
+            Counts that they are expected to have, from the visible ones (n_rows, 1).
         hidden
             True for the genes that they hide (1, n_genes).
         columns
-            Genes to predict.
+            Genes to predict (n_columns,).
         """
         shown = torch.nonzero(~hidden[0])[:, 0]
-        profile = (gene_totals - counts).add_(PROFILE_PRIOR)
         visible = counts[:, shown]
-        size = visible.sum(dim=1, keepdim=True).clamp(min=1) / profile[:, shown].sum(dim=1, keepdim=True)
-        depth = size * profile.sum(dim=1, keepdim=True)
         found = torch.ones((len(counts), len(columns)), device=counts.device)
         for i, model in self._models.items():
             at = self.part[rows] == i
-            found[at] = model.ratio(visible[at], depth[at], shown, torch.from_numpy(columns).to(counts.device))
+            found[at] = model.ratio(visible[at], depth[at], shown, columns)
         return found.log()

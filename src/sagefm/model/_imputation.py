@@ -242,7 +242,8 @@ def impute_section(
             if one.decoder is not None:
                 output += one.decoder.log_ratio(rows, known_of(one, visible, center))
                 if not one.hidden.all():
-                    output += factors.log_ratio(rows, batch.counts, gene_totals, one.hidden, one.columns)
+                    depth = rates.sum(dim=1, keepdim=True)
+                    output += factors.log_ratio(rows, batch.counts, depth, one.hidden, at)
                     output /= 2
             predicted = _expected(network, output, rates[:, at])
             block.measured[:, place[one.columns]] = predicted.cpu().numpy()
