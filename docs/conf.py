@@ -102,6 +102,8 @@ intersphinx_mapping = (
 nitpicky = True
 nitpick_ignore_regex = [("py:.*", r"(?!sagefm\.).*"), ("py:class", r"sagefm\.module\._config\.NetworkConfig")]
 
+man_pages = [("cli", "sagefm", "embed, impute and perturb Visium sections", [author], 1)]
+
 html_theme = "sphinx_book_theme"
 html_title = "sagefm"
 html_static_path = ["_static"]

@@ -1,9 +1,14 @@
-"""Pages, or parts of them, that the code writes: tables of keys, arguments and values, and the help of the commands."""
+"""Pages, or parts of them, that are made when the documentation is built.
+
+Tables of keys, arguments and values, and the help of the commands, from the code; the tutorials, from their notebooks.
+"""
 
 from __future__ import annotations
 
 import inspect
+import json
 import re
+import shutil
 import textwrap
 import tomllib
 from pathlib import Path
@@ -21,16 +26,25 @@ if TYPE_CHECKING:
 
     from sphinx.application import Sphinx
 
+ROOT = Path(__file__).parents[2]
+
 #: Values of `_constants.py` that a user meets.
 CONSTANTS = ("N_SPOTS", "MIN_COVERAGE", "MIN_GENES", "UNSURE", "UNLABELLED", "PROFILE_PRIOR")
 
 
 def write_pages(app: Sphinx) -> None:
-    """Write what the pages include."""
+    """Write what the pages include, and the tutorials."""
     folder = Path(app.srcdir) / "generated"
     folder.mkdir(exist_ok=True)
-    for part in (keys, arguments, constants, cli_help, meta):
+    for part in (keys, arguments, constants, cli_help, meta, tutorials):
         (folder / f"{part.__name__}.inc").write_text(part(), encoding="utf-8")
+    copies = Path(app.srcdir) / "tutorials"
+    shutil.rmtree(copies, ignore_errors=True)
+    copies.mkdir()
+    for notebook in notebooks():
+        # A page lies beside the folder of its copy, and in docs beside that of the notebook.
+        text = notebook.read_text(encoding="utf-8").replace("](../docs/", "](../")
+        (copies / notebook.name).write_text(text, encoding="utf-8")
 
 
 def keys() -> str:
@@ -96,22 +110,37 @@ def cli_help() -> str:
     return "\n".join(parts)
 
 
+def notebooks() -> list[Path]:
+    """Return the tutorials in order."""
+    return sorted((ROOT / "tutorials").glob("*.ipynb"))
+
+
+def tutorials() -> str:
+    """Return the list of the tutorials, each with its title and the first paragraph under it, in Markdown."""
+    entries = []
+    for notebook in notebooks():
+        first = json.loads(notebook.read_text(encoding="utf-8"))["cells"][0]["source"]
+        title, summary = "".join(first).removeprefix("# ").split("\n\n")[:2]
+        entries.append(f"[{title}](tutorials/{notebook.name})\n: {' '.join(summary.split())}\n")
+    return "\n".join(entries)
+
+
 def meta() -> str:
     """Return the entry of the package in the list of the scverse ecosystem, as YAML in Markdown."""
-    pyproject = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     project = pyproject["project"]
     entry = {
         "name": project["name"],
         "description": project["description"] + ".",
         "project_home": "https://github.com/OWNER/sagefm",
         "documentation_home": "https://sagefm.readthedocs.io/en/stable/",
-        "tutorials_home": "https://sagefm.readthedocs.io/en/stable/guide.html",
+        "tutorials_home": "https://sagefm.readthedocs.io/en/stable/tutorials.html",
         "install": {"pypi": project["name"]},
         "license": project["license"],
         "tags": project["keywords"],
         "version": project["version"],
         "contact": ["CONTACT"],
-        "test_command": 'pip install ".[test]" && pytest',
+        "test_command": 'pip install ".[test,interop]" && pytest',
         "category": "ecosystem",
     }
     return f"```yaml\n{yaml.safe_dump(entry, sort_keys=False, width=100)}```\n"
