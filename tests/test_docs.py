@@ -7,6 +7,8 @@ import shlex
 import sys
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 from click.testing import CliRunner
 
@@ -82,6 +84,25 @@ def test_pages_name_keys_that_there_are(page, fields):
     known = {(field.slot, *field.path[:depth]) for field in fields.fields() for depth in (1, 2)}
     for slot, key, inner in KEY.findall(page.read_text()):
         assert {(slot, key), (slot, key, inner)} & known, f'{slot}["{key}"]'
+
+
+def test_readme_states_what_was_measured():
+    """The table of hidden genes is that of the file which the model card is made from."""
+    measured = pd.read_csv(DOCS / "_static" / "recovery.csv")
+    measured = measured[measured["n_hidden"] == 1].set_index(["predictor", "donor"])
+    predictors = {
+        "mean of the 14 neighbors": "neighborhood",
+        "20 principal components of other donors": "PCA of corpus and around, ridge 1",
+        "Poisson factor model of the section's other spots": "factors",
+        "**`sagefm.tl.impute`**": "model, adapted",
+    }
+    donors = [["her2st_C", "her2st_G"], ["heart_CN74"], ["Br8100"], ["RA4"], ["thyroid_visium_aitd_PX0994"]]
+    text = (DOCS.parent / "README.md").read_text()
+    for label, predictor in predictors.items():
+        (cells,) = re.findall(rf"^\| {re.escape(label)} \|(.*)\|$", text, flags=re.MULTILINE)
+        stated = [float(cell.strip(" *")) for cell in cells.split("|")]
+        expected = [measured.loc[predictor].loc[of, key].mean() for of in donors for key in ("r", "pooled_d2")]
+        np.testing.assert_allclose(stated, expected, atol=0.00055)
 
 
 @pytest.mark.slow

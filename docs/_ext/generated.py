@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import pandas as pd
 import yaml
 from fields import Field, fields, shared_arguments
 
@@ -28,6 +29,27 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 
+#: Predictors of `_static/recovery.csv`, by the names that the model card gives them.
+PREDICTORS = {
+    "mean of the 14 neighbors": "neighborhood",
+    "Poisson factor model of the section's other spots": "factors",
+    "20 PCs of other donors, with the neighbors', ridge 1": "PCA of corpus and around, ridge 1",
+    "20 PCs of the section's other spots, ridge 1": "PCA of section, ridge 1",
+    "the same, ridge 100": "PCA of section, ridge 100",
+    "profile of other donors": "profile",
+    "published architecture, same sections": "published",
+    "random weights, read-out fitted": "random weights, adapted",
+    "**default**, as trained": "model, zero-shot",
+    "as trained, without its neighborhood": "model, zero-shot, no neighborhood",
+    "**default, read-out fitted** (`tl.impute`)": "model, adapted",
+    "read-out fitted, without its neighborhood": "model, adapted, no neighborhood",
+}
+#: Donors of the two tables of the model card.
+DONORS = (
+    {"her2st C": "her2st_C", "her2st G": "her2st_G", "heart CN74": "heart_CN74", "DLPFC Br8100": "Br8100"},
+    {"synovium RA4": "RA4", "thyroid": "thyroid_visium_aitd_PX0994", "hearts of Asp 2019": "heart_asp2019"},
+)
+
 #: Values of `_constants.py` that a user meets.
 CONSTANTS = ("N_SPOTS", "MIN_COVERAGE", "MIN_GENES", "UNSURE", "UNLABELLED", "PROFILE_PRIOR")
 
@@ -36,7 +58,7 @@ def write_pages(app: Sphinx) -> None:
     """Write what the pages include, and the tutorials."""
     folder = Path(app.srcdir) / "generated"
     folder.mkdir(exist_ok=True)
-    for part in (keys, arguments, constants, cli_help, meta, tutorials):
+    for part in (keys, arguments, constants, cli_help, meta, recovery, tutorials):
         (folder / f"{part.__name__}.inc").write_text(part(), encoding="utf-8")
     copies = Path(app.srcdir) / "tutorials"
     shutil.rmtree(copies, ignore_errors=True)
@@ -108,6 +130,27 @@ def cli_help() -> str:
             text = command.get_help(click.Context(command, info_name=name, parent=root, max_content_width=100))
             parts.append(f"## `sagefm {name}`\n\n```text\n{text}\n```\n")
     return "\n".join(parts)
+
+
+def recovery() -> str:
+    """Return the tables of recovered genes, in Markdown; of predictors with a positive D2, the best of a column is bold."""
+    measured = pd.read_csv(ROOT / "docs" / "_static" / "recovery.csv")
+    measured = measured[measured["n_hidden"] == 1].set_index(["donor", "predictor"])
+    tables = []
+    for donors in DONORS:
+        columns = []
+        for donor in donors.values():
+            found = measured.loc[donor].loc[list(PREDICTORS.values())]
+            for key, share in (("r", "r_ceiling"), ("pooled_d2", None)):
+                texts = found[key].map("{:.3f}".format)
+                best = texts[found["pooled_d2"] > 0].max()
+                last = "{:.2f}".format(found.loc["model, adapted", share]) if share else ""
+                columns.append([f"**{text}**" if text == best else text for text in texts] + [last])
+        header = ["predictor", *(cell for donor in donors for cell in (f"{donor}: r", "D2"))]
+        labels = [*PREDICTORS, "share of the noise ceiling (`tl.impute`)"]
+        rows = [header, ["---"] * len(header), *zip(labels, *columns, strict=True)]
+        tables.append("".join(f"| {' | '.join(row)} |\n" for row in rows).replace("0.", "."))
+    return "\n".join(tables)
 
 
 def notebooks() -> list[Path]:
