@@ -49,6 +49,13 @@ print(json.dumps({"seconds": seconds, "loaded": sorted(sys.modules), "names": na
     assert set(PACKAGES) - {"data", "module"} < set(runs[0]["names"])
 
 
+def test_a_first_call_says_nothing():
+    """Not even what other packages warn of on import."""
+    code = "import sagefm; sagefm.tl.embed(sagefm.datasets.synovium())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not done.stdout + done.stderr
+
+
 def test_a_checkpoint_is_used_without_the_training_stack(section, folders, tmp_path):
     """Nor does a stored graph need squidpy; results are those of this process."""
     sagefm.tl.embed(section, folders["default"])

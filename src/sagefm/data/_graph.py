@@ -206,8 +206,12 @@ def averaging(neighbors: sparse.csr_matrix, *, with_center: bool) -> sparse.csr_
 
 def _squidpy_neighbors(coordinates: NDArray[np.float64], n_neighbors: int) -> NDArray[np.int64]:
     """Return the nearest spots as squidpy finds them (n_spots, n_neighbors)."""
-    import squidpy as sq
     from anndata import AnnData
+
+    with warnings.catch_warnings():
+        # squidpy 1.8: its docstring templates name parameters that they lack.
+        warnings.simplefilter("ignore", SyntaxWarning)
+        import squidpy as sq
 
     table = AnnData(obs={}, shape=(len(coordinates), 0), obsm={SPATIAL_KEY: coordinates})
     # squidpy prints a line a call: hundreds for a corpus.
