@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -36,6 +38,16 @@ def test_history_is_as_in_scvi_tools(sections: AnnData) -> None:
         assert len(frame) == 5
     assert model.is_trained
     assert model.history["train_loss"].iloc[-1, 0] < model.history["train_loss"].iloc[0, 0]
+
+
+def test_set_up_says_nothing(sections: AnnData, caplog: pytest.LogCaptureFixture) -> None:
+    logger = logging.getLogger("scvi")
+    logger.addHandler(caplog.handler)
+    try:
+        SAGEFM.setup_anndata(sections.copy(), library_key="library")
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert not caplog.records
 
 
 def test_whole_sections_are_held_out(sections: AnnData) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from scvi.data.fields import BaseAnnDataField, CategoricalObsField, LayerField, ObsmField
 
 from sagefm._constants import NEIGHBORS_KEY
@@ -27,10 +28,17 @@ def table_fields(
     neighbors.validate_field(table)
     return [
         LayerField("X", layer, is_count_data=False, correct_data_format=False),
-        ObsmField("spatial", spatial_key, correct_data_format=False),
+        CoordinatesField("spatial", spatial_key, correct_data_format=False),
         CategoricalObsField("library", library_column(table, library_key)),
         neighbors,
     ]
+
+
+class CoordinatesField(ObsmField):
+    """Coordinates of each spot in ``obsm``, whose columns have no names: scvi-tools says so at each set-up."""
+
+    def _setup_column_names(self, adata: AnnData) -> Any:
+        return np.arange(self.get_field_data(adata).shape[1])
 
 
 class NeighborsField(BaseAnnDataField):

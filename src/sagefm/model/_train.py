@@ -183,6 +183,8 @@ def _quiet() -> Iterator[None]:
             warnings.filterwarnings("ignore", message=".*have no `val_dataloader`.*")
             warnings.filterwarnings("ignore", message=".*fewer than the logging interval.*|.*log_every_n_steps.*")
             warnings.filterwarnings("ignore", message=".*`IterableDataset` has `__len__` defined.*")
+            # Lightning 2.6 asks it of its loaders, and torch deprecated the question.
+            warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\)", category=FutureWarning)
             yield
     finally:
         lightning_logger.setLevel(level)
