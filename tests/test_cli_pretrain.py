@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -66,6 +68,21 @@ def test_recipe_resume_and_half(folder: Path, tmp_path: Path) -> None:
     for name, values in whole.network.state_dict().items():
         assert half[name].dtype == values.dtype
         assert (half[name] - values).abs().max() < 1e-3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", [[], ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]])
+def test_of_two_processes_the_first_writes_and_speaks(folder: Path, tmp_path: Path, launcher: list[str]) -> None:
+    command = ["pretrain", folder, "--config", folder / "recipe.json", "--device", "cpu", "--devices", "2"]
+    run = subprocess.run(
+        [sys.executable, *launcher, "-m", "sagefm.cli", *map(str, command), "--json", "-o", str(tmp_path / "model")],
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert "Error" not in run.stderr
+    (line,) = run.stdout.splitlines()
+    assert json.loads(line)["status"] == "written"
+    assert load_checkpoint(tmp_path / "model").training["n_shards"] == 2
 
 
 def test_excluded_donor(folder: Path, tmp_path: Path) -> None:

@@ -80,8 +80,8 @@ def main() -> None:
     elif devices > 1:
         for architecture in ("default", "published"):
             model = train(architecture, devices=devices, strategy="ddp")
+            model.save(folder / architecture)
             if int(os.environ["RANK"]) == 0:
-                model.save(folder / architecture)
                 losses = {name: frame.iloc[:, 0].tolist() for name, frame in model.history.items()}
                 (folder / f"{architecture}.json").write_text(json.dumps(losses))
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -87,7 +88,13 @@ def begin(**facts: Any) -> None:
 
 
 def say(text: str, **facts: Any) -> None:
-    """Print a line; with ``--json``, keep the facts in it for :func:`emit` instead."""
+    """Print a line; with ``--json``, keep the facts in it for :func:`emit` instead.
+
+    Of several processes that train together, the first speaks.
+    """
+    # torchrun numbers its processes, and Lightning those that it starts.
+    if int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))):
+        return
     kept = click.get_current_context().meta.get(_FACTS)
     if kept is not None:
         kept.update(facts)

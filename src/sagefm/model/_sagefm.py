@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from scvi.model.base import BaseModelClass
+from torch import distributed
 
 import sagefm
 from sagefm._constants import SPATIAL_KEY, WEIGHTS_FILE
@@ -247,6 +248,8 @@ class SAGEFM(TableModel):
     def save(self, dir_path: str | os.PathLike[str], *, overwrite: bool = False, half: bool = False) -> None:
         """Write ``model.safetensors`` and ``config.json`` to a folder.
 
+        Of several processes that train together, the first writes; a call does nothing in the others.
+
         Parameters
         ----------
         dir_path
@@ -261,6 +264,8 @@ class SAGEFM(TableModel):
         OutputExistsError
             The folder exists and `overwrite` is false, or it is no checkpoint.
         """
+        if distributed.is_available() and distributed.is_initialized() and distributed.get_rank():
+            return
         folder = save_checkpoint(self.to_checkpoint(), dir_path, overwrite=overwrite, half=half)
         self._name, self._sha256 = str(folder), file_sha256(folder / WEIGHTS_FILE)
 
