@@ -229,7 +229,7 @@ class Corpus:
         name = self.names[i]
         if name not in self._shapes:
             with open_store(self.paths[i]) as file:
-                n_spots, n_genes = (int(file[axis][file[axis].attrs["_index"]].shape[0]) for axis in ("obs", "var"))
+                n_spots, n_genes = _n_rows(file["obs"]), _n_rows(file["var"])
             self._shapes[name] = n_spots, n_genes
         return self._shapes[name]
 
@@ -384,6 +384,13 @@ class Corpus:
             rows.append({"path": str(path.resolve()), "sha256": self.sha256(i), "n_spots": n_spots, "n_genes": n_genes})
         facts = pd.DataFrame(rows, index=pd.Index(self.names, name="section"))
         return facts.join(self.metadata.drop(columns=facts.columns, errors="ignore"))
+
+
+def _n_rows(frame: Any) -> int:
+    """Return the length of a stored obs or var."""
+    names = frame[frame.attrs["_index"]]
+    # With pandas 3, anndata stores strings as a group of values and mask.
+    return int((names if hasattr(names, "shape") else names["values"]).shape[0])
 
 
 def file_sha256(path: Path) -> str:
