@@ -15,7 +15,7 @@ from sagefm._constants import SPATIAL_KEY
 from sagefm.data._counts import get_counts
 from sagefm.data._genes import get_gene_names, named_genes, to_symbols
 from sagefm.data._metadata import align_metadata, find_metadata
-from sagefm.data._stored import open_store, to_memory
+from sagefm.data._stored import n_rows, open_store, to_memory
 from sagefm.data._table import get_table
 from sagefm.errors import ArgumentError, GenesError, MissingKeyError, SagefmError
 
@@ -229,7 +229,7 @@ class Corpus:
         name = self.names[i]
         if name not in self._shapes:
             with open_store(self.paths[i]) as file:
-                n_spots, n_genes = _n_rows(file["obs"]), _n_rows(file["var"])
+                n_spots, n_genes = n_rows(file["obs"]), n_rows(file["var"])
             self._shapes[name] = n_spots, n_genes
         return self._shapes[name]
 
@@ -384,13 +384,6 @@ class Corpus:
             rows.append({"path": str(path.resolve()), "sha256": self.sha256(i), "n_spots": n_spots, "n_genes": n_genes})
         facts = pd.DataFrame(rows, index=pd.Index(self.names, name="section"))
         return facts.join(self.metadata.drop(columns=facts.columns, errors="ignore"))
-
-
-def _n_rows(frame: Any) -> int:
-    """Return the length of a stored obs or var."""
-    names = frame[frame.attrs["_index"]]
-    # With pandas 3, anndata stores strings as a group of values and mask.
-    return int((names if hasattr(names, "shape") else names["values"]).shape[0])
 
 
 def file_sha256(path: Path) -> str:
