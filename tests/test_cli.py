@@ -175,10 +175,10 @@ def test_lazy(form: str, section: ad.AnnData, model: Path, tmp_path: Path) -> No
         assert list(lazy.obs_names) == list(whole.obs_names)
         pd.testing.assert_frame_equal(lazy.var, whole.var, rtol=1e-4, atol=1e-6)
         assert set(lazy.uns) == set(whole.uns)
-        assert set(lazy.layers) == set(whole.layers)
+        assert set(lazy.layers) == set(whole.layers) - {None}  # anndata 0.13 names X so
         for key in whole.obsm:
             np.testing.assert_allclose(lazy.obsm[key], whole.obsm[key], rtol=1e-4, atol=1e-5)
-        for key in whole.layers:
+        for key in lazy.layers:
             np.testing.assert_allclose(lazy.layers[key], whole.layers[key], rtol=1e-3, atol=1e-5)
 
 

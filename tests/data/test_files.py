@@ -128,6 +128,18 @@ def test_files_stay_closed(folder):
     ad.read_h5ad(folder / "st" / "T0.h5ad", backed="r+").file.close()
 
 
+@pytest.mark.parametrize("form", ["h5ad", "zarr"])
+def test_names_as_pandas_3_has_them(form, sections, tmp_path):
+    """Stored as values and a mask, which Python 3.11 reads too."""
+    table, path = sections[0].copy(), tmp_path / f"s.{form}"
+    table.obs_names, table.var_names = table.obs_names.astype("string"), table.var_names.astype("string")
+    with ad.settings.override(allow_write_nullable_strings=True):
+        getattr(table, f"write_{form}")(path)
+    corpus = Corpus([path])
+    assert corpus.shape(0) == corpus.read(0).shape == table.shape
+    assert set(corpus.gene_counts().index) == set(table.var_names)
+
+
 def test_names_that_are_numbers(sections, tmp_path):
     for name in ("151673", "001"):
         sections[0].write_h5ad(tmp_path / f"{name}.h5ad")

@@ -15,7 +15,7 @@ from sagefm._constants import SPATIAL_KEY
 from sagefm.data._counts import get_counts
 from sagefm.data._genes import get_gene_names, named_genes, to_symbols
 from sagefm.data._metadata import align_metadata, find_metadata
-from sagefm.data._stored import open_store, to_memory
+from sagefm.data._stored import n_rows, open_store, to_memory
 from sagefm.data._table import get_table
 from sagefm.errors import ArgumentError, GenesError, MissingKeyError, SagefmError
 
@@ -229,7 +229,7 @@ class Corpus:
         name = self.names[i]
         if name not in self._shapes:
             with open_store(self.paths[i]) as file:
-                n_spots, n_genes = (int(file[axis][file[axis].attrs["_index"]].shape[0]) for axis in ("obs", "var"))
+                n_spots, n_genes = n_rows(file["obs"]), n_rows(file["var"])
             self._shapes[name] = n_spots, n_genes
         return self._shapes[name]
 

@@ -179,3 +179,10 @@ def open_store(path: Path) -> Iterator[Any]:
             yield zarr.open_group(path, mode="r")
     except Exception as error:
         raise SagefmError(f"{path} cannot be read: {error}") from error
+
+
+def n_rows(frame: Any) -> int:
+    """Return the length of obs or var in an open store."""
+    names = frame[frame.attrs["_index"]]
+    # With pandas 3, anndata stores strings as a group of values and mask.
+    return int((names if hasattr(names, "shape") else names["values"]).shape[0])

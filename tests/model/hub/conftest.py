@@ -247,7 +247,8 @@ def at_hub(hub: Hub, tmp_path: Path) -> Callable[..., list[list[str]]]:
             "HF_HUB_DISABLE_XET": "1",
         }
         ignored = [
-            "ignore::SyntaxWarning",  # as in pyproject.toml
+            "ignore::SyntaxWarning",  # as in pyproject.toml, like the next
+            "ignore:The 'future.infer_string' option is deprecated:DeprecationWarning",
             "ignore:Use 'content=:DeprecationWarning",  # huggingface_hub on uploading a large file
         ]
         done = subprocess.run(
