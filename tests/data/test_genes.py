@@ -67,7 +67,7 @@ def test_positions():
     assert VOCABULARY.positions(["TP53", "GAPDH", "TP53"], argument="genes").tolist() == [2, 0, 2]
     assert VOCABULARY.positions([f"{IDS[2]}.3"], argument="genes").tolist() == [1]
     assert VOCABULARY.positions([], argument="genes").dtype == np.int64
-    with pytest.raises(GenesError, match=r"sources holds 2 genes.*vocabulary of 4 genes: \['gfap', 'X'\].*\['GFAP'\]"):
+    with pytest.raises(GenesError, match=r"sources: .*vocabulary of 4 genes: \['gfap', 'X'\] \(2 in all\).*\['GFAP'\]"):
         VOCABULARY.positions(["gfap", "TP53", "X"], argument="sources")
 
 

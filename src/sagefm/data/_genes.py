@@ -65,8 +65,8 @@ class Vocabulary:
             close = [by_case[str(g).upper()] for g in unknown if str(g).upper() in by_case]
             hint = f" Did you mean {close[:5]}?" if close else ""
             raise GenesError(
-                f"{argument} holds {len(unknown)} genes that are not in the model's vocabulary of {len(self)} genes: "
-                f"{unknown[:5]}.{hint} sagefm.pp.match_genes(adata, model=...) lists what there is."
+                f"{argument}: not in the model's vocabulary of {len(self)} genes: {unknown[:5]} ({len(unknown)} in all)."
+                f"{hint} sagefm.pp.match_genes(adata, model=...) lists what there is."
             )
         return np.array([self.position[symbol] for symbol in resolved], dtype=np.int64)
 

@@ -89,9 +89,10 @@ def check_pairs(
     sources_at = checkpoint.vocabulary.positions(pairs["source"].tolist(), argument=argument)
     unmeasured = ~np.isin(sources_at, reader.match.genes)
     if unmeasured.any():
+        missing = pairs["source"][unmeasured].unique().tolist()
         raise GenesError(
-            f"{pairs['source'][unmeasured].nunique()} sources were not measured in this table, "
-            f"e.g. {pairs['source'][unmeasured].iloc[0]!r}: there are no levels to set them to. Leave them out."
+            f"Sources that were not measured in this table: {missing[:5]} ({len(missing)} in all). "
+            f"There are no levels to set them to: leave them out."
         )
     return pairs
 
