@@ -87,7 +87,7 @@ def _draw_clusters(adata: AnnData, ax: Axes) -> None:
     section = get_section(adata, spatial_key="spatial")
     clusters = adata.obs["leiden"].cat
     colors = [_PALETTE[i % len(_PALETTE)] for i in range(len(clusters.categories))]
-    draw_spots(ax, section, colors=[colors[code] for code in clusters.codes[section.rows]], size=_SPOT)
+    draw_spots(ax, section, colors=[colors[code] for code in clusters.codes.iloc[section.rows]], size=_SPOT)
     ax.set_title("Leiden clusters of the embedding")
     handles = [
         Line2D([], [], linestyle="", marker="o", markersize=7, color=color, label=name)
