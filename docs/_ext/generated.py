@@ -142,15 +142,20 @@ def recovery() -> str:
         for donor in donors.values():
             found = measured.loc[donor].loc[list(PREDICTORS.values())]
             for key, share in (("r", "r_ceiling"), ("pooled_d2", None)):
-                texts = found[key].map("{:.3f}".format)
-                best = texts[found["pooled_d2"] > 0].max()
-                last = "{:.2f}".format(found.loc["model, adapted", share]) if share else ""
+                texts = found[key].map(lambda value: decimals(value, 3))
+                best = texts[found.loc[found["pooled_d2"] > 0, key].idxmax()]
+                last = decimals(found.loc["model, adapted", share], 2) if share else ""
                 columns.append([f"**{text}**" if text == best else text for text in texts] + [last])
         header = ["predictor", *(cell for donor in donors for cell in (f"{donor}: r", "D2"))]
         labels = [*PREDICTORS, "share of the noise ceiling (`tl.impute`)"]
         rows = [header, ["---"] * len(header), *zip(labels, *columns, strict=True)]
-        tables.append("".join(f"| {' | '.join(row)} |\n" for row in rows).replace("0.", "."))
+        tables.append("".join(f"| {' | '.join(row)} |\n" for row in rows))
     return "\n".join(tables)
+
+
+def decimals(value: float, digits: int) -> str:
+    """Return a number without the zero before its point."""
+    return re.sub(r"^(-?)0\.", r"\1.", f"{value:.{digits}f}")
 
 
 def notebooks() -> list[Path]:

@@ -14,7 +14,7 @@ import click
 from sagefm._constants import CONFIG_FILE, WEIGHTS_FILE
 from sagefm.cli._files import check_folder
 from sagefm.cli._options import device_option, overwrite_option
-from sagefm.cli._run import debug_option, json_option, report, say
+from sagefm.cli._run import debug_option, json_option, leave_to_first, report, say
 from sagefm.cli._train import progress_bar
 from sagefm.errors import ArgumentError
 
@@ -82,6 +82,8 @@ def pretrain(folder: Path, output: Path, overwrite: bool, recipe: dict[str, Any]
       sagefm pretrain hest --metadata HEST_v1_1_0.csv --donor-key patient --in-memory 32 --devices 8 -o model
     """
     check_folder(output, contents=(CONFIG_FILE, WEIGHTS_FILE), overwrite=overwrite)
+    if options["devices"] > 1:
+        leave_to_first()
     corpus = _read_corpus(folder, options)
     from sagefm import model
     from sagefm.model._inputs import resolve_device

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -17,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _INTERRUPTED = 130  # 128 + SIGINT, as shells do
-#: Entries of ``ctx.meta``, which a command shares with the group: the flag, facts kept for JSON, warnings shown.
-_DEBUG, _FACTS, _SEEN = "sagefm.debug", "sagefm.facts", "sagefm.seen"
+#: Entries of ``ctx.meta``, which a command shares with the group: two flags, facts kept for JSON, warnings shown.
+_DEBUG, _SILENT, _FACTS, _SEEN = "sagefm.debug", "sagefm.silent", "sagefm.facts", "sagefm.seen"
 
 
 class SagefmGroup(click.Group):
@@ -88,18 +87,20 @@ def begin(**facts: Any) -> None:
 
 
 def say(text: str, **facts: Any) -> None:
-    """Print a line; with ``--json``, keep the facts in it for :func:`emit` instead.
-
-    Of several processes that train together, the first speaks.
-    """
-    # torchrun numbers its processes, and Lightning those that it starts.
-    if int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))):
-        return
-    kept = click.get_current_context().meta.get(_FACTS)
+    """Print a line; with ``--json``, keep the facts in it for :func:`emit` instead."""
+    meta = click.get_current_context().meta
+    kept = meta.get(_FACTS)
     if kept is not None:
         kept.update(facts)
-    elif text:
+    elif text and not meta.get(_SILENT):
         click.echo(text)
+
+
+def leave_to_first() -> None:
+    """Leave the summary to the first of the processes that train together."""
+    from lightning.pytorch.utilities import rank_zero_only
+
+    click.get_current_context().meta[_SILENT] = getattr(rank_zero_only, "rank", 0) > 0
 
 
 def report(label: str, text: str = "", **facts: Any) -> None:
@@ -109,8 +110,9 @@ def report(label: str, text: str = "", **facts: Any) -> None:
 
 def emit() -> None:
     """With ``--json``, print the facts that were kept, on a line; NaN is null."""
-    kept = click.get_current_context().meta.get(_FACTS)
-    if kept:
+    meta = click.get_current_context().meta
+    kept = meta.get(_FACTS)
+    if kept and not meta.get(_SILENT):
         click.echo(json.dumps({key: None if value != value else value for key, value in kept.items()}))
         kept.clear()
 

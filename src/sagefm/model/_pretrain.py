@@ -178,8 +178,10 @@ def pretrain(
         "sagefm_version": __version__,
     }
     names = {"layer": corpus.layer, "gene_key": corpus.gene_key, "spatial_key": corpus.spatial_key}
-    return SAGEFM.from_pretrained(
+    model = SAGEFM.from_pretrained(
         Checkpoint(
             network=network, vocabulary=made, name="SAGEFM", training=training, setup=names, history=history.losses
         )
     )
+    model._saves = history.saves
+    return model

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from scvi.model.base import BaseModelClass
-from torch import distributed
 
 import sagefm
 from sagefm._constants import SPATIAL_KEY, WEIGHTS_FILE
@@ -104,6 +103,8 @@ class SAGEFM(TableModel):
     >>> sdata = SpatialData(tables={"table": sagefm.datasets.simulate(50, n_genes=300)})
     >>> sagefm.model.SAGEFM.setup_spatialdata(sdata, table_key="table")
     """
+
+    _saves = True
 
     def __init__(
         self,
@@ -224,6 +225,7 @@ class SAGEFM(TableModel):
         )
         self._training = continued({**history.training, "n_spots": self.adata.n_obs}, self._training)
         self._name, self._sha256 = "SAGEFM", ""
+        self._saves = history.saves
         self.is_trained_ = True
         self._describe()
 
@@ -248,7 +250,8 @@ class SAGEFM(TableModel):
     def save(self, dir_path: str | os.PathLike[str], *, overwrite: bool = False, half: bool = False) -> None:
         """Write ``model.safetensors`` and ``config.json`` to a folder.
 
-        Of several processes that train together, the first writes; a call does nothing in the others.
+        Of several processes that trained together, the first writes. In the others, which hold the same parameters, a
+        call does nothing: go on with the model there, not with the folder.
 
         Parameters
         ----------
@@ -264,7 +267,7 @@ class SAGEFM(TableModel):
         OutputExistsError
             The folder exists and `overwrite` is false, or it is no checkpoint.
         """
-        if distributed.is_available() and distributed.is_initialized() and distributed.get_rank():
+        if not self._saves:
             return
         folder = save_checkpoint(self.to_checkpoint(), dir_path, overwrite=overwrite, half=half)
         self._name, self._sha256 = str(folder), file_sha256(folder / WEIGHTS_FILE)

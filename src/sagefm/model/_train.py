@@ -37,12 +37,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Fit:
-    """What came of training: losses by epoch, spots of each section that were trained and validated on, parameters."""
+    """What came of training: losses by epoch, spots of each section that were trained and validated on, parameters.
+
+    Of several processes that train together, the first ``saves``.
+    """
 
     losses: dict[str, list[float]]
     train_spots: list[NDArray[np.int64]]
     validation_spots: list[NDArray[np.int64]]
     training: dict[str, Any]
+    saves: bool
 
 
 def fit(
@@ -142,7 +146,7 @@ def fit(
         "epochs": len(plan.logged["train_loss"]),
         "best_epoch": None if plan.best is None else plan.best[1],
     }
-    return Fit(plan.logged, train_spots, validation_spots, {**described, **found})
+    return Fit(plan.logged, train_spots, validation_spots, {**described, **found}, trainer.is_global_zero)
 
 
 def continued(training: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
