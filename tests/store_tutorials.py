@@ -16,6 +16,7 @@ import nbformat
 from nbclient import NotebookClient
 
 FOLDER = Path(__file__).parents[1] / "tutorials"
+NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
@@ -44,7 +45,7 @@ def run(path: Path, folder: Path) -> Any:
 
 def main() -> None:
     """Store the notebooks that the command line names, or all of them."""
-    for path in map(Path, sys.argv[1:] or sorted(FOLDER.glob("*.ipynb"))):
+    for path in map(Path, sys.argv[1:] or NOTEBOOKS):
         start = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
             notebook = run(path, Path(folder))

@@ -159,11 +159,11 @@ def test_a_tenth_of_the_vocabulary_is_enough(section, checkpoint):
 @pytest.mark.parametrize(
     ("genes", "words"),
     [
-        (["DBI", "nonsense"], ("genes: not in the model", "'nonsense'", "match_genes")),
-        ("nonsense", ("genes: not in the model", "'nonsense'")),
-        (["dbi"], ("genes: not in the model", "'dbi'", "Did you mean ['DBI']")),
-        (["ENSG99999999999"], ("genes: not in the model", "ENSG99999999999")),
-        ([3], ("genes: not in the model", "3")),
+        (["DBI", "nonsense"], ("genes: not in the model", "(1 in all)", "'nonsense'", "match_genes")),
+        ("nonsense", ("genes: not in the model", "(1 in all)", "'nonsense'")),
+        (["dbi"], ("genes: not in the model", "(1 in all)", "'dbi'", "Did you mean ['DBI']")),
+        (["ENSG99999999999"], ("genes: not in the model", "(1 in all)", "ENSG99999999999")),
+        ([3], ("genes: not in the model", "(1 in all)", "3")),
     ],
 )
 def test_unknown_genes_to_impute(genes, words, section, default, rejects):
@@ -195,8 +195,12 @@ def frame(*pairs) -> pd.DataFrame:
 @pytest.mark.parametrize(
     ("arguments", "error", "words"),
     [
-        ({"pairs": frame(("DBI", "nonsense"))}, GenesError, ("pairs: not in the model", "'nonsense'", "match_genes")),
-        ({"pairs": frame(("nonsense", "DBI"))}, GenesError, ("pairs: not in the model", "'nonsense'")),
+        (
+            {"pairs": frame(("DBI", "nonsense"))},
+            GenesError,
+            ("pairs: not in the model", "(1 in all)", "'nonsense'", "match_genes"),
+        ),
+        ({"pairs": frame(("nonsense", "DBI"))}, GenesError, ("pairs: not in the model", "(1 in all)", "'nonsense'")),
         ({"pairs": frame(("dbi", "MVP"))}, GenesError, ("'dbi'", "Did you mean ['DBI']")),
         ({"sources": ["nonsense"], "targets": ["DBI"]}, GenesError, ("sources", "'nonsense'")),
         ({"sources": ["DBI"], "targets": ["nonsense"]}, GenesError, ("targets", "'nonsense'")),

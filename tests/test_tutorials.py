@@ -9,9 +9,8 @@ from typing import Any
 import nbformat
 import pytest
 
-from tests.store_tutorials import FOLDER, run
+from tests.store_tutorials import FOLDER, NOTEBOOKS, run
 
-NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 #: Packages of the extra `interop` that a tutorial uses.
 NEEDS = {
     "3_perturbation": ["liana"],

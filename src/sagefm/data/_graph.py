@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import warnings
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -204,21 +205,26 @@ def averaging(neighbors: sparse.csr_matrix, *, with_center: bool) -> sparse.csr_
     return sparse.csr_matrix(operator, dtype=np.float32)
 
 
-def _squidpy_neighbors(coordinates: NDArray[np.float64], n_neighbors: int) -> NDArray[np.int64]:
-    """Return the nearest spots as squidpy finds them (n_spots, n_neighbors)."""
-    from anndata import AnnData
-
+@cache
+def _squidpy() -> Any:
+    """Import squidpy, once: sections of a corpus are read in a thread, and filters of warnings are those of all threads."""
     with warnings.catch_warnings():
         # squidpy 1.8: its docstring templates name parameters that they lack.
         warnings.simplefilter("ignore", SyntaxWarning)
-        import squidpy as sq
+        import squidpy
+    return squidpy
+
+
+def _squidpy_neighbors(coordinates: NDArray[np.float64], n_neighbors: int) -> NDArray[np.int64]:
+    """Return the nearest spots as squidpy finds them (n_spots, n_neighbors)."""
+    from anndata import AnnData
 
     table = AnnData(obs={}, shape=(len(coordinates), 0), obsm={SPATIAL_KEY: coordinates})
     # squidpy prints a line a call: hundreds for a corpus.
     before = logging.root.manager.disable
     logging.disable(logging.INFO)
     try:
-        found = sq.gr.spatial_neighbors_knn(table, spatial_key=SPATIAL_KEY, n_neighs=n_neighbors, copy=True)
+        found = _squidpy().gr.spatial_neighbors_knn(table, spatial_key=SPATIAL_KEY, n_neighs=n_neighbors, copy=True)
     finally:
         logging.disable(before)
     graph = _edges(found.connectivities)
