@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import sagefm
 from sagefm.data._genes import published_vocabulary
-from sagefm.model._plan import TrainingConfig
-from sagefm.model._published import PUBLISHED
+from sagefm.training._lightning import TrainingConfig
+from sagefm.checkpoint._authors import PUBLISHED
 from sagefm.module._config import NetworkConfig
 
 if TYPE_CHECKING:

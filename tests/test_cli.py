@@ -19,7 +19,7 @@ import sagefm
 from sagefm.cli import main
 from sagefm.model import load_checkpoint
 from sagefm.module._config import NetworkConfig
-from sagefm.module._network import PublishedNetwork
+from sagefm.module._gcn import PublishedNetwork
 
 SMALL = ["--epochs", "2", "--hidden", "16,8", "--batch-size", "64", "--lr", "0.003"]
 

@@ -7,8 +7,8 @@ import pytest
 from scipy import sparse
 
 import sagefm
+from sagefm.inference._impute import assign_folds
 from sagefm.model import load_checkpoint
-from sagefm.model._imputation import assign_folds
 
 each_mask = pytest.mark.parametrize("mask", ["center", "neighborhood"])
 

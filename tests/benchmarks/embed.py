@@ -21,12 +21,12 @@ from anndata import AnnData
 from scipy import sparse
 
 import sagefm
+from sagefm.checkpoint._checkpoint import save_checkpoint
 from sagefm.data._genes import published_vocabulary
+from sagefm.data._reader import read_table
+from sagefm.inference import _products as embedding
+from sagefm.inference._embed import embed_section
 from sagefm.model import Checkpoint, load_checkpoint
-from sagefm.model import _embedding as embedding
-from sagefm.model._checkpoint import save_checkpoint
-from sagefm.model._embedding import embed_section
-from sagefm.model._inputs import read_table
 from sagefm.module._center import make_network
 from sagefm.module._config import NetworkConfig
 

@@ -23,8 +23,8 @@ from _evaluation._rows import Rows
 from _evaluation._sections import cut_panel, donor, labels_of, list_sections, read_section, tissue
 from anndata import AnnData
 
+from sagefm.checkpoint._resolve import resolve_model
 from sagefm.model import Checkpoint
-from sagefm.model._pretrained import resolve_model
 
 TASKS = ("recovery", "clustering", "annotation", "panels", "finetuning")
 PANELS = (5000, 2000, 500)

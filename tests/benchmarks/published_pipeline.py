@@ -15,7 +15,7 @@ from scipy import sparse
 from scipy.spatial import cKDTree
 from torch_geometric.data import Batch, Data
 
-from sagefm.module._network import PublishedNetwork
+from sagefm.module._gcn import PublishedNetwork
 
 #: Edges of a complete graph of 15 spots, both directions.
 _PAIRS = torch.combinations(torch.arange(15)).T

@@ -32,16 +32,16 @@ from scipy import sparse
 from torch import Tensor
 from torch.nn.functional import linear
 
+from sagefm.checkpoint._resolve import resolve_model
 from sagefm.data import _genes
 from sagefm.data._genes import assign_folds
 from sagefm.data._graph import averaging
+from sagefm.data._reader import read_table
+from sagefm.inference._readout import N_PARTS, SectionDecoder, SectionFactors, section_components
 from sagefm.metrics import pooled_d2
 from sagefm.metrics._recovery import Recovery
 from sagefm.model import Checkpoint
-from sagefm.model._adapt import N_PARTS, SectionDecoder, SectionFactors, section_components
-from sagefm.model._inputs import read_table
-from sagefm.model._pretrained import resolve_model
-from sagefm.module._objective import Batch, null_rates, read_center, size_factors
+from sagefm.module._reading import Batch, null_rates, read_center, size_factors
 
 # Panels are among the donors.
 _genes.MIN_COVERAGE = 0.0

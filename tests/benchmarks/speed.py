@@ -28,14 +28,14 @@ import torch
 from embed import N_GENES, seconds, section
 
 import sagefm
-from sagefm.data._corpus import TableSections
 from sagefm.data._genes import published_vocabulary
+from sagefm.data._reader import read_table
 from sagefm.model import Checkpoint
-from sagefm.model._inputs import read_table
-from sagefm.model._loader import SpotBatches
 from sagefm.module._config import NetworkConfig
-from sagefm.module._network import PublishedNetwork
-from sagefm.module._objective import masked_loss
+from sagefm.module._gcn import PublishedNetwork
+from sagefm.module._losses import masked_loss
+from sagefm.training._loader import SpotBatches
+from sagefm.training._sections import TableSections
 
 #: A perturbation reads 20 genes at 5 levels of one source.
 TARGETS, LEVELS = np.arange(100, 120), np.linspace(0, 1, 5)

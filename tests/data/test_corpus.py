@@ -1,187 +1,187 @@
-"""Sections as the networks read them, against the definitions written out; splits and batches."""
+"""A corpus of files: what is found, what is refused, and that nothing is read too early."""
 
 from __future__ import annotations
 
-import numpy as np
+import warnings
+
+import anndata as ad
+import pandas as pd
 import pytest
-from scipy import sparse
 
-from sagefm.data._corpus import TableSections, split_spots
-from sagefm.data._graph import nearest_neighbors
-from sagefm.data._section import Section, make_input
-from sagefm.errors import ArgumentError, CoordinatesError
+import sagefm
+from sagefm.datasets import Corpus
+from sagefm.errors import ArgumentError, GenesError, MissingKeyError, SagefmError
 
 
-def make_section(n_spots: int = 60, n_genes: int = 25, *, seed: int = 0, k: int = 14, name: str = "") -> Section:
-    rng = np.random.default_rng(seed)
-    counts = sparse.csr_matrix(rng.poisson(0.8, (n_spots, n_genes)).astype(np.float32))
-    side = int(np.ceil(np.sqrt(n_spots)))
-    coordinates = np.stack(np.divmod(np.arange(n_spots), side), axis=1) * 100.0
-    neighbors, _ = nearest_neighbors(coordinates, k)
-    rows = np.repeat(np.arange(n_spots), k)
-    graph = sparse.csr_matrix((np.ones(rows.size, np.float32), (rows, neighbors.ravel())), shape=(n_spots, n_spots))
-    return Section(counts, np.arange(n_genes), graph, np.arange(n_spots), coordinates, name)
-
-
-def without_edges(section: Section, spot: int) -> Section:
-    graph = section.neighbors.tolil()
-    graph[spot] = 0
-    return Section(
-        section.counts, section.genes, sparse.csr_matrix(graph), section.rows, section.coordinates, section.name
-    )
+@pytest.fixture(scope="module")
+def sections():
+    """Four sections of two donors; the last measured half of the genes."""
+    tables = [sagefm.datasets.simulate(60, n_genes=40, rng=seed) for seed in range(4)]
+    for table in tables:
+        table.var_names = tables[0].var_names
+    tables[3] = tables[3][:, ::2].copy()
+    return tables
 
 
 @pytest.fixture
-def section() -> Section:
-    return make_section()
-
-
-def test_totals(section):
-    dense = section.counts.toarray()
-    np.testing.assert_array_equal(section.gene_totals, dense.sum(axis=0))
-    assert (section.n_spots, section.n_genes) == dense.shape
-
-
-def test_published_input_is_the_average_of_the_15_spots(section):
-    inputs = make_input(section, "log1p")
-    u = np.log1p(section.counts.toarray())
-    spots = np.arange(60)
-    center = inputs.center_weight[:, None] * inputs.dense_values(spots)
-    for spot in spots:
-        members = np.append(spot, section.neighbors[spot].indices)
-        assert len(members) == 15
-        found = (center + inputs.dense_neighborhood(spots))[spot]
-        np.testing.assert_allclose(found, u[members].mean(axis=0), rtol=1e-5, atol=1e-6)
-
-
-def test_default_neighborhood_is_its_deviation_from_the_other_spots(section):
-    inputs = make_input(section, "relative", scale=1e4)
-    counts = section.counts.toarray()
-    u = np.log1p(1e4 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1))
-    spots = np.arange(60)
-    neighborhood = inputs.dense_neighborhood(spots)
-    for spot in spots:
-        others = np.delete(u, spot, axis=0).mean(axis=0)
-        nearby = u[section.neighbors[spot].indices].mean(axis=0)
-        np.testing.assert_allclose(neighborhood[spot], nearby - others, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("kind", ["log1p", "relative"])
-def test_a_spot_without_neighbors(kind, section):
-    alone = without_edges(section, 7)
-    inputs = make_input(alone, kind)
-    assert not inputs.dense_neighborhood(np.array([7])).any()
-    spots = np.delete(np.arange(60), 7)
-    expected = make_input(section, kind)
-    np.testing.assert_allclose(inputs.dense_neighborhood(spots), expected.dense_neighborhood(spots), atol=1e-5)
-
-
-@pytest.mark.parametrize("kind", ["log1p", "relative"])
-def test_dense_rows_are_the_operators(kind, section):
-    inputs = make_input(section, kind)
-    rows = np.array([3, 59, 0, 3])
-    whole = (inputs.operator @ inputs.values).toarray() - inputs.shift[:, None] * inputs.mean
-    np.testing.assert_allclose(inputs.dense_neighborhood(rows), whole[rows], rtol=1e-4, atol=1e-5)
-    np.testing.assert_array_equal(inputs.dense_counts(rows), section.counts.toarray()[rows])
-    np.testing.assert_array_equal(inputs.dense_values(rows), inputs.values.toarray()[rows])
-    for array in (inputs.dense_neighborhood(rows), inputs.operator, inputs.values, inputs.center_weight, inputs.shift):
-        assert array.dtype == np.float32
-
-
-def test_a_hidden_count_comes_back_by_no_way(section):
-    """The input of a spot, without its own value, does not change with that value: mean and graph leave it out."""
-    counts = section.counts.toarray()
-    counts[11, 4] += 1000
-    changed = Section(
-        sparse.csr_matrix(counts), section.genes, section.neighbors, section.rows, section.coordinates, section.name
+def folder(sections, tmp_path):
+    """As HEST-1k is laid out: st/*.h5ad and a table of more sections than there are files."""
+    (tmp_path / "st").mkdir()
+    for i, table in enumerate(sections[:3]):
+        table.write_h5ad(tmp_path / "st" / f"T{i}.h5ad")
+    sections[3].write_zarr(tmp_path / "st" / "T3.zarr")
+    facts = pd.DataFrame(
+        {
+            "dataset": "x",
+            "id": [f"T{i}" for i in range(6)],
+            "patient": ["a", "a", "b", None, "c", "c"],
+            "organ": ["Brain", "Brain", "Skin", "Skin", "Skin", "Skin"],
+        }
     )
-    for kind in ("log1p", "relative"):
-        before, after = make_input(section, kind), make_input(changed, kind)
-        rows = np.array([11])
-        np.testing.assert_allclose(after.dense_neighborhood(rows), before.dense_neighborhood(rows), atol=2e-5)
+    facts.to_csv(tmp_path / "HEST_v1_1_0.csv", index=False)
+    return tmp_path
 
 
-def test_inputs_that_cannot_be_made(section):
-    with pytest.raises(ArgumentError, match=r"'other'.*'log1p'"):
-        make_input(section, "other")
-    one = Section(
-        section.counts[:1], section.genes, sparse.csr_matrix((1, 1), dtype=np.float32), np.arange(1),
-        section.coordinates[:1], "tiny",
-    )  # fmt: skip
-    with pytest.raises(CoordinatesError, match="'tiny' has 1 spot"):
-        make_input(one, "relative")
+def test_hest_folder(folder, sections):
+    corpus = Corpus.from_folder(folder)
+    assert corpus.names == ["T0", "T1", "T2", "T3"]
+    assert list(corpus.metadata["organ"]) == ["Brain", "Brain", "Skin", "Skin"]
+    assert [corpus.shape(i) for i in range(4)] == [table.shape for table in sections]
+    assert not corpus.hashes
+    for i, table in enumerate(sections):
+        assert (corpus.read(i).X != table.X).nnz == 0
+    assert corpus.subset(corpus.metadata["organ"] == "Skin").names == ["T2", "T3"]
+    counts = corpus.gene_counts()
+    assert counts.iloc[0] == 4
+    assert counts.iloc[-1] == 3
+    assert len(corpus.vocabulary()) == 40
+    assert corpus.vocabulary(1.0) == [str(name) for name in sections[3].var_names]
 
 
-# Splits
+def test_plain_folder(folder):
+    corpus = Corpus.from_folder(folder / "st")
+    assert len(corpus) == 4
+    assert corpus.metadata.shape == (4, 0)
 
 
-def test_whole_sections_are_held_out():
-    sections = [make_section(20 + i, seed=i) for i in range(10)]
-    for seed in range(5):
-        train, validation = split_spots(TableSections(sections, "log1p", 1.0), 0.2, np.random.default_rng(seed))
-        held = [len(v) > 0 for v in validation]
-        assert sum(held) == 2
-        for section, t, v in zip(sections, train, validation, strict=True):
-            assert {len(t), len(v)} == {0, section.n_spots}
+def test_manifest(folder, sections):
+    corpus = Corpus.from_folder(folder)
+    manifest = corpus.manifest()
+    assert list(manifest.columns) == ["path", "sha256", "n_spots", "n_genes", "dataset", "id", "patient", "organ"]
+    assert list(manifest["n_spots"]) == [table.n_obs for table in sections]
+    manifest.to_csv(folder / "manifest.csv")
+    again = Corpus.from_manifest(folder / "manifest.csv")
+    assert again.hashes == corpus.hashes
+    assert list(again.metadata["organ"]) == list(corpus.metadata["organ"])
+    again.read(3)
+    changed = sections[0].copy()
+    changed.X[0, 0] += 1
+    changed.write_h5ad(folder / "st" / "T1.h5ad")
+    again.read(0)
+    with pytest.raises(SagefmError, match=r"T1\.h5ad has changed: its sha256 is"):
+        again.read(1)
 
 
-@pytest.mark.parametrize("size", [0.001, 0.5, 0.999])
-def test_a_section_is_left_on_both_sides(size):
-    train, validation = split_spots(
-        TableSections([make_section(20), make_section(20, seed=1)], "log1p", 1.0), size, np.random.default_rng(0)
-    )
-    assert sorted(map(len, train)) == sorted(map(len, validation)) == [0, 20]
+def test_refused(folder, sections):
+    st = folder / "st"
+    with pytest.raises(ArgumentError, match="Found no section"):
+        Corpus.from_folder(folder / "nowhere")
+    with pytest.raises(ArgumentError, match=r"T9\.h5ad.*do not exist"):
+        Corpus([st / "T9.h5ad"])
+    with pytest.raises(ArgumentError, match=r"neither \.h5ad nor \.zarr"):
+        Corpus([folder / "HEST_v1_1_0.csv"])
+    sections[0].write_h5ad(st / "T3.h5ad")
+    with pytest.raises(ArgumentError, match=r"named \['T3'\]"):
+        Corpus.from_folder(st)
+    (st / "T3.h5ad").unlink()
+    with pytest.raises(MissingKeyError, match="4 sections are not in the index"):
+        Corpus.from_folder(st, pd.DataFrame({"organ": ["Brain"]}, index=["T7"]))
+    with pytest.raises(MissingKeyError, match="key='section' is not a column"):
+        Corpus.from_folder(folder, key="section")
+    (folder / "metadata.csv").write_text("id\nT0\n")
+    with pytest.raises(ArgumentError, match="several tables"):
+        Corpus.from_folder(folder)
+    (st / "T0.h5ad").write_bytes(b"no h5ad")
+    with pytest.raises(SagefmError, match=r"T0\.h5ad cannot be read"):
+        Corpus.from_folder(st).read(0)
+    with pytest.raises(SagefmError, match=r"T0\.h5ad cannot be read"):
+        Corpus.from_folder(st).manifest()
 
 
-@pytest.mark.parametrize("n_spots", [50, 100, 300, 1000, 4000])
-def test_share_of_one_section(n_spots):
-    """About the share that was asked for, whatever the size of the section."""
-    section = make_section(n_spots, 2)
-    shares = []
-    for seed in range(30):
-        (train,), (validation,) = split_spots(TableSections([section], "log1p", 1.0), 0.1, np.random.default_rng(seed))
-        assert np.array_equal(np.sort(np.append(train, validation)), np.arange(n_spots))
-        assert len(train)
-        shares.append(len(validation) / n_spots)
-    assert 0.05 <= np.median(shares) <= 0.2
-    assert max(shares) <= 0.3
+def test_vocabulary_of_different_names(folder, sections):
+    other = sections[0].copy()
+    other.var_names = [f"{name}_other" for name in other.var_names]
+    other.write_h5ad(folder / "st" / "T4.h5ad")
+    corpus = Corpus([folder / "st" / "T0.h5ad", folder / "st" / "T4.h5ad"])
+    assert len(corpus.vocabulary()) == 80
+    with pytest.raises(GenesError, match="gene_key"):
+        corpus.vocabulary(1.0)
+    with pytest.raises(ArgumentError, match="min_share=0"):
+        corpus.vocabulary(0)
 
 
-def test_held_out_tiles_are_compact():
-    """Most neighbors of a held-out spot are held out with it: a random choice of spots would leave nine in ten."""
-    section = make_section(2500, 2)
-    (_,), (validation,) = split_spots(TableSections([section], "log1p", 1.0), 0.1, np.random.default_rng(0))
-    inside = np.isin(section.neighbors[validation].indices, validation).mean()
-    assert inside > 0.6
+def test_files_stay_closed(folder):
+    """Heads leave no file open: it can be written again."""
+    corpus = Corpus.from_folder(folder)
+    corpus.manifest()
+    corpus.vocabulary()
+    ad.read_h5ad(folder / "st" / "T0.h5ad", backed="r+").file.close()
 
 
-def test_split_is_its_seed():
-    section = make_section(1000, 2)
-    splits = [
-        split_spots(TableSections([section], "log1p", 1.0), 0.1, np.random.default_rng(seed))[1][0]
-        for seed in (0, 0, 1)
-    ]
-    np.testing.assert_array_equal(splits[0], splits[1])
-    assert not np.array_equal(splits[0], splits[2])
+@pytest.mark.parametrize("form", ["h5ad", "zarr"])
+def test_names_as_pandas_3_has_them(form, sections, tmp_path):
+    """Stored as values and a mask, which Python 3.11 reads too."""
+    table, path = sections[0].copy(), tmp_path / f"s.{form}"
+    table.obs_names, table.var_names = table.obs_names.astype("string"), table.var_names.astype("string")
+    with ad.settings.override(allow_write_nullable_strings=True):
+        getattr(table, f"write_{form}")(path)
+    corpus = Corpus([path])
+    assert corpus.shape(0) == corpus.read(0).shape == table.shape
+    assert set(corpus.gene_counts().index) == set(table.var_names)
 
 
-@pytest.mark.parametrize("coordinates", [np.zeros((40, 2)), np.stack([np.arange(40.0), np.zeros(40)], axis=1)])
-def test_spots_on_a_line_or_at_one_place(coordinates):
-    section = make_section(40)
-    section = Section(section.counts, section.genes, section.neighbors, section.rows, coordinates)
-    (train,), (validation,) = split_spots(TableSections([section], "log1p", 1.0), 0.2, np.random.default_rng(0))
-    assert len(train)
-    assert np.array_equal(np.sort(np.append(train, validation)), np.arange(40))
+def test_names_that_are_numbers(sections, tmp_path):
+    for name in ("151673", "001"):
+        sections[0].write_h5ad(tmp_path / f"{name}.h5ad")
+    corpus = Corpus.from_folder(tmp_path, pd.DataFrame({"donor": ["a", "b"]}, index=["001", "151673"]))
+    corpus.manifest().to_csv(tmp_path / "manifest.csv")
+    again = Corpus.from_manifest(tmp_path / "manifest.csv")
+    assert again.names == corpus.names == ["001", "151673"]
+    with pytest.raises(MissingKeyError, match=r"lacks \['sha256'\]"):
+        Corpus.from_manifest(corpus.manifest().drop(columns="sha256"))
 
 
-def test_nothing_held_out():
-    sections = [make_section(20), make_section(30)]
-    train, validation = split_spots(TableSections(sections, "log1p", 1.0), 0, np.random.default_rng(0))
-    assert [len(rows) for rows in train] == [20, 30]
-    assert not any(len(rows) for rows in validation)
+def test_manifest_of_a_changed_file(folder, sections):
+    corpus = Corpus.from_manifest(Corpus.from_folder(folder).manifest())
+    sections[1].write_h5ad(folder / "st" / "T0.h5ad")
+    with pytest.raises(SagefmError, match="has changed"):
+        corpus.manifest()
 
 
-@pytest.mark.parametrize("size", [-0.1, 1, 1.5, np.nan])
-def test_share_outside_its_range(size):
-    with pytest.raises(ArgumentError, match="validation_size="):
-        split_spots(TableSections([make_section(20)], "log1p", 1.0), size, np.random.default_rng(0))
+def test_metadata_and_subset(folder):
+    facts = pd.DataFrame({"donor": list("abcdd")}, index=["T0", "T1", "T2", "T3", "T3"])
+    with pytest.raises(ArgumentError, match=r"several rows for \['T3'\]"):
+        Corpus.from_folder(folder, facts)
+    corpus = Corpus.from_folder(folder)
+    for keep in ([0, 2], ["T0"], [True], corpus.metadata["patient"]):
+        with pytest.raises(ArgumentError, match="True or False for each of 4"):
+            corpus.subset(keep)
+
+
+def test_doubled_gene_names_name_the_file(folder, sections):
+    doubled = sections[0].copy()
+    with warnings.catch_warnings(action="ignore"):
+        doubled.var_names = ["A", "A", *doubled.var_names[2:]]
+        doubled.write_h5ad(folder / "st" / "T1.h5ad")
+    with pytest.raises(GenesError, match=r"T1\.h5ad: adata\.var_names"):
+        Corpus.from_folder(folder).gene_counts()
+
+
+def test_expressed_genes(folder):
+    """Sorted, and fewer where more of the spots must show a gene."""
+    corpus = Corpus.from_folder(folder)
+    genes = corpus.expressed_genes(by="patient", min_detected=0.9)
+    assert 0 < len(genes) < len(corpus.expressed_genes(min_detected=0.1))
+    assert genes == sorted(genes)
+    with pytest.raises(MissingKeyError, match="by='donor' is not a column of the metadata"):
+        corpus.expressed_genes(by="donor")

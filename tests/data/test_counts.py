@@ -8,7 +8,7 @@ import pytest
 from scipy import sparse
 
 from sagefm.data._counts import check_counts, get_counts, log1p, log_normalize, root, with_values
-from sagefm.data._depth import depth_grid, expected_roots
+from sagefm.data._input import depth_grid, expected_roots
 from sagefm.errors import CountsError, MissingKeyError
 
 

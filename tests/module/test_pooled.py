@@ -15,12 +15,14 @@ import sagefm
 from sagefm.data._counts import get_counts
 from sagefm.data._genes import match_genes, published_vocabulary
 from sagefm.data._graph import averaging, get_neighbors
-from sagefm.data._section import Section, make_input
-from sagefm.model._embedding import embed_section
+from sagefm.data._input import make_input
+from sagefm.data._section import Section
+from sagefm.inference._embed import embed_section
 from sagefm.module._center import CenterNeighborhoodNetwork
 from sagefm.module._config import PUBLISHED_HIDDEN, NetworkConfig
-from sagefm.module._network import PublishedNetwork
-from sagefm.module._objective import Batch, draw_mask, masked_loss, masked_mse
+from sagefm.module._gcn import PublishedNetwork
+from sagefm.module._losses import masked_loss, masked_mse
+from sagefm.module._reading import Batch, draw_mask
 
 N_SUBGRAPHS = 6
 

@@ -33,6 +33,6 @@ def convert(file: Path, output: Path, overwrite: bool) -> None:
       sagefm convert HEST1k_epoch_126.pt -o published
       sagefm embed section.h5ad -m published -o embedded.h5ad
     """
-    from sagefm.model._published import convert_published
+    from sagefm.checkpoint._authors import convert_published
 
     click.echo(f"Wrote {convert_published(file, output, overwrite=overwrite)}")

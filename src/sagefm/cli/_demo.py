@@ -63,7 +63,7 @@ def demo(output: Path, model: str, seed: int, device: str, overwrite: bool) -> N
     check_folder(output, contents=_CONTENTS, overwrite=overwrite)
     start = time.perf_counter()
     import sagefm
-    from sagefm.model._pretrained import resolve_model
+    from sagefm.checkpoint._resolve import resolve_model
 
     adata = sagefm.datasets.dlpfc()
     click.echo(f"Human DLPFC, 10x Visium, bundled: {adata.n_obs:,} spots x {adata.n_vars:,} genes")

@@ -65,7 +65,7 @@ def for_each(
     SagefmError
         The section, or one of several, cannot be used or written.
     """
-    from sagefm.model._pretrained import resolve_model
+    from sagefm.checkpoint._resolve import resolve_model
 
     existing = {name: options[name] for name in ("overwrite", "skip_existing")}
     jobs = _plan(sections, output, table, **existing)

@@ -62,8 +62,8 @@ def _describe(target: str, options: dict[str, Any]) -> None:
 
 
 def _describe_model(target: str) -> None:
-    from sagefm.model._card import describe
-    from sagefm.model._pretrained import resolve_model
+    from sagefm.checkpoint._card import describe
+    from sagefm.checkpoint._resolve import resolve_model
 
     checkpoint = resolve_model(target)
     say(f"{target}: model", kind="model")
@@ -105,8 +105,8 @@ def _try(describe: Callable[[], str]) -> str:
 def _counts(table: AnnData, layer: str | None) -> str:
     import numpy as np
 
+    from sagefm.data._blocks import iter_blocks
     from sagefm.data._counts import get_counts
-    from sagefm.data._stored import iter_blocks
 
     blocks = iter_blocks(get_counts(table, layer))
     totals = np.concatenate([np.asarray(block.sum(axis=1, dtype=np.float64)).ravel() for _, block in blocks])

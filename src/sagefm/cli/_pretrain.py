@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def _read_recipe(_ctx: click.Context, _parameter: click.Parameter, value: str) -> dict[str, Any]:
-    bundled = files("sagefm.model") / "recipes" / f"{value}.json"
+    bundled = files("sagefm.checkpoint") / "recipes" / f"{value}.json"
     try:
         text = bundled.read_text() if bundled.is_file() else Path(value).read_text()
         recipe = json.loads(text)
@@ -86,7 +86,7 @@ def pretrain(folder: Path, output: Path, overwrite: bool, recipe: dict[str, Any]
         leave_to_first()
     corpus = _read_corpus(folder, options)
     from sagefm import model
-    from sagefm.model._inputs import resolve_device
+    from sagefm.checkpoint._resolve import resolve_device
 
     start = time.perf_counter()
     arguments = dict(recipe)

@@ -146,8 +146,8 @@ def fit(table: AnnData, setup: dict[str, Any], *, network: dict[str, Any], devic
     **training
         Arguments of ``SAGEFM.train``.
     """
+    from sagefm.checkpoint._resolve import resolve_device
     from sagefm.model import SAGEFM
-    from sagefm.model._inputs import resolve_device
 
     resolved = resolve_device(device)
     SAGEFM.setup_anndata(table, **setup)
@@ -219,9 +219,9 @@ def join_sections(
     import anndata
     import pandas as pd
 
+    from sagefm.data._blocks import to_memory
     from sagefm.data._counts import get_counts
     from sagefm.data._genes import get_gene_names, to_symbols
-    from sagefm.data._stored import to_memory
     from sagefm.data._table import find_coordinates, get_libraries, get_table
 
     stems = [path.stem for path in paths]

@@ -9,7 +9,7 @@ import numpy as np
 from scipy import sparse
 
 from sagefm._constants import ANSCOMBE
-from sagefm.data._stored import StoredMatrix, as_csr, is_stored
+from sagefm.data._blocks import StoredMatrix, as_csr, is_stored
 from sagefm.errors import CountsError, MissingKeyError
 
 if TYPE_CHECKING:

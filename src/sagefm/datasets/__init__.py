@@ -6,14 +6,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sagefm.data._files import Corpus
+    from sagefm.data._corpus import Corpus
     from sagefm.datasets._bundled import dlpfc, synovium
     from sagefm.datasets._simulate import simulate
 
 __all__ = ["Corpus", "dlpfc", "simulate", "synovium"]
 
 _MODULES = {
-    "Corpus": "sagefm.data._files",
+    "Corpus": "sagefm.data._corpus",
     "dlpfc": "sagefm.datasets._bundled",
     "simulate": "sagefm.datasets._simulate",
     "synovium": "sagefm.datasets._bundled",

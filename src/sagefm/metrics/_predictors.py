@@ -22,7 +22,7 @@ from sagefm._constants import PROFILE_PRIOR
 from sagefm.data._counts import log_normalize
 from sagefm.data._graph import averaging
 from sagefm.errors import ArgumentError
-from sagefm.metrics._factors import Factors, fit_factors
+from sagefm.module._factors import Factors, fit_factors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -6,17 +6,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sagefm.model._checkpoint import Checkpoint, load_checkpoint
+    from sagefm.checkpoint._authors import load_published
+    from sagefm.checkpoint._checkpoint import Checkpoint, load_checkpoint
     from sagefm.model._pretrain import pretrain
-    from sagefm.model._published import load_published
     from sagefm.model._sagefm import SAGEFM
 
 _MODULES = {
-    "SAGEFM": "_sagefm",
-    "Checkpoint": "_checkpoint",
-    "load_checkpoint": "_checkpoint",
-    "load_published": "_published",
-    "pretrain": "_pretrain",
+    "SAGEFM": "sagefm.model._sagefm",
+    "Checkpoint": "sagefm.checkpoint._checkpoint",
+    "load_checkpoint": "sagefm.checkpoint._checkpoint",
+    "load_published": "sagefm.checkpoint._authors",
+    "pretrain": "sagefm.model._pretrain",
 }
 __all__ = ["SAGEFM", "Checkpoint", "load_checkpoint", "load_published", "pretrain"]
 
@@ -24,7 +24,7 @@ __all__ = ["SAGEFM", "Checkpoint", "load_checkpoint", "load_published", "pretrai
 def __getattr__(name: str) -> object:
     # SAGEFM needs scvi-tools and Lightning; embedding with a checkpoint does not.
     if name in _MODULES:
-        return getattr(import_module(f"sagefm.model.{_MODULES[name]}"), name)
+        return getattr(import_module(_MODULES[name]), name)
     raise AttributeError(f"module 'sagefm.model' has no attribute {name!r}")
 
 

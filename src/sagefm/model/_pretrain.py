@@ -2,76 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 import pandas as pd
 
 from sagefm import __version__
 from sagefm._constants import N_SPOTS
+from sagefm.checkpoint._checkpoint import Checkpoint
 from sagefm.data._genes import make_vocabulary
-from sagefm.errors import CoordinatesError, MissingKeyError, SagefmError
-from sagefm.model._checkpoint import Checkpoint
-from sagefm.model._inputs import read_table
+from sagefm.errors import CoordinatesError, MissingKeyError
 from sagefm.model._sagefm import SAGEFM
-from sagefm.model._train import fit
 from sagefm.module._center import make_network
 from sagefm.module._config import NetworkConfig
+from sagefm.training._fit import fit
+from sagefm.training._sections import CorpusSections
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sagefm.data._files import Corpus
-    from sagefm.data._genes import Vocabulary
-    from sagefm.data._section import SectionInput
-
-
-class CorpusSections:
-    """The sections of a corpus as a network reads them.
-
-    Parameters
-    ----------
-    corpus
-        The corpus.
-    vocabulary
-        Genes of the network.
-    config
-        The network.
-    keep
-        Keep what was read in memory.
-    """
-
-    def __init__(self, corpus: Corpus, vocabulary: Vocabulary, config: NetworkConfig, *, keep: bool) -> None:
-        self.corpus, self.vocabulary, self.config, self.keep = corpus, vocabulary, config, keep
-        self.names = corpus.names
-        self.sizes = np.array([corpus.shape(i)[0] for i in range(len(corpus))])
-        self._kept: dict[int, SectionInput] = {}
-
-    def __getitem__(self, i: int) -> SectionInput:
-        if i in self._kept:
-            return self._kept[i]
-        corpus = self.corpus
-        table = corpus.read(i)
-        try:
-            reader = read_table(
-                table,
-                self.vocabulary,
-                layer=corpus.layer,
-                gene_key=corpus.gene_key,
-                spatial_key=corpus.spatial_key,
-            )
-            (inputs,) = reader.inputs(self.config)
-        except SagefmError as error:
-            raise type(error)(f"{corpus.paths[i]}: {error}") from error
-        if self.keep:
-            self._kept[i] = inputs
-        return inputs
-
-    def fingerprint(self) -> str:
-        """Return a hash of the files."""
-        hashes = "".join(self.corpus.sha256(i) for i in range(len(self.corpus)))
-        return hashlib.sha256(hashes.encode()).hexdigest()
+    from sagefm.data._corpus import Corpus
 
 
 def pretrain(

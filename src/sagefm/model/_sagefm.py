@@ -10,17 +10,17 @@ from scvi.model.base import BaseModelClass
 
 import sagefm
 from sagefm._constants import SPATIAL_KEY, WEIGHTS_FILE
-from sagefm.data._corpus import TableSections
-from sagefm.data._files import file_sha256
+from sagefm.checkpoint._checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from sagefm.checkpoint._resolve import resolve_model
+from sagefm.data._corpus import file_sha256
 from sagefm.data._genes import get_gene_names, make_vocabulary
 from sagefm.data._table import coordinates_in_table, get_table
 from sagefm.errors import MissingKeyError
-from sagefm.model._checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from sagefm.model._pretrained import resolve_model
 from sagefm.model._table_model import TableModel
-from sagefm.model._train import as_frame, continued, fit
 from sagefm.module._center import make_network
 from sagefm.module._config import NetworkConfig
+from sagefm.training._fit import as_frame, continued, fit
+from sagefm.training._sections import TableSections
 
 if TYPE_CHECKING:
     import os

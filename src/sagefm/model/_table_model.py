@@ -11,14 +11,16 @@ from scvi.data import AnnDataManager
 from scvi.model.base import BaseModelClass
 
 from sagefm._constants import SPATIAL_KEY
+from sagefm.checkpoint._resolve import resolve_device
 from sagefm.data._genes import get_gene_names
+from sagefm.data._reader import read_table
 from sagefm.data._table import coordinates_in_table, find_coordinates, get_table
 from sagefm.errors import ArgumentError
-from sagefm.model._embedding import embed_table
+from sagefm.inference._embed import embed_table
+from sagefm.inference._impute_table import impute_frame
+from sagefm.inference._pairs import check_pairs
+from sagefm.inference._perturb_table import perturb_table
 from sagefm.model._fields import table_fields
-from sagefm.model._impute_table import impute_frame
-from sagefm.model._inputs import read_table, resolve_device
-from sagefm.model._perturb_table import check_pairs, perturb_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,9 +28,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from sagefm.checkpoint._checkpoint import Checkpoint
     from sagefm.data._genes import Vocabulary
-    from sagefm.model._checkpoint import Checkpoint
-    from sagefm.model._inputs import TableReader
+    from sagefm.data._reader import TableReader
 
 
 class TableModel(BaseModelClass):

@@ -47,7 +47,7 @@ class PooledNetwork(nn.Module):
     Notes
     -----
     Zhan et al. (2026), arXiv 2601.15504; the closed form is at the head of this file and is tested against
-    :class:`sagefm.module._network.PublishedNetwork`, which shares its parameters.
+    :class:`sagefm.module._gcn.PublishedNetwork`, which shares its parameters.
     """
 
     #: The center enters the first layer by the same weight as its neighbors.

@@ -67,8 +67,8 @@ def aggregate_bins(
     from anndata import AnnData
     from scipy import sparse
 
+    from sagefm.data._blocks import iter_blocks
     from sagefm.data._counts import get_counts
-    from sagefm.data._stored import iter_blocks
     from sagefm.data._table import find_coordinates, get_libraries, get_table, library_column
     from sagefm.errors import ArgumentError
 

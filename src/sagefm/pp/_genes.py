@@ -66,9 +66,9 @@ def match_genes(
     >>> adata.uns["sagefm"]["coverage"]["n_matched"] == int(report["matched"].sum())
     True
     """
+    from sagefm.checkpoint._resolve import resolve_model
     from sagefm.data._genes import match_genes as find
     from sagefm.data._table import get_table
-    from sagefm.model._pretrained import resolve_model
 
     checkpoint = resolve_model(model)
     table = get_table(adata, table_key=table_key, mod=mod)

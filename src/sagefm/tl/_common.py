@@ -6,16 +6,16 @@ import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from sagefm.checkpoint._resolve import resolve_device, resolve_model
+from sagefm.data._reader import TableReader, read_table
 from sagefm.data._table import copy_data, find_coordinates, get_table, library_column
 from sagefm.errors import ArgumentError
-from sagefm.model._inputs import TableReader, read_table, resolve_device
-from sagefm.model._pretrained import resolve_model
 
 if TYPE_CHECKING:
     import torch
     from anndata import AnnData
 
-    from sagefm.model._checkpoint import Checkpoint
+    from sagefm.checkpoint._checkpoint import Checkpoint
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,7 @@ def embed(
     Notes
     -----
     ``z_i = encode(W_center c_i + W_neigh v_i + b)``: see ``sagefm/module`` for the networks and
-    ``sagefm/model/_embedding.py`` for how a section is computed with one product.
+    ``sagefm/inference/_products.py`` for how a section is computed with one product.
 
     Examples
     --------
@@ -114,7 +114,7 @@ def embed(
         device=device,
         copy=copy,
     )
-    from sagefm.model._embedding import embed_table
+    from sagefm.inference._embed import embed_table
 
     embedding = embed_table(run.reader, run.checkpoint, device=run.device, batch_size=batch_size, client=client)
     run.table.obsm[key_added] = embedding

@@ -45,7 +45,7 @@ def impute(
 
     The default network's read-out is fitted to the section first: what hidden counts have in common with the embedding
     in the *other* spots is added, and the geometric mean taken with a Poisson factor model of them
-    (``sagefm/model/_adapt.py``). A spot's place in that is drawn from its name in ``obs_names``.
+    (``sagefm/inference/_readout.py``). A spot's place in that is drawn from its name in ``obs_names``.
 
     Parameters
     ----------
@@ -124,7 +124,7 @@ def impute(
         device=device,
         copy=copy,
     )
-    from sagefm.model._impute_table import impute_table
+    from sagefm.inference._impute_table import impute_table
 
     result = impute_table(
         run.reader,

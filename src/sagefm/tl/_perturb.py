@@ -125,8 +125,8 @@ def perturb(
         device=device,
         copy=copy,
     )
-    from sagefm.model._perturb_table import check_pairs, perturb_table
-    from sagefm.model._resources import consensus_pairs
+    from sagefm.inference._pairs import check_pairs, consensus_pairs
+    from sagefm.inference._perturb_table import perturb_table
 
     if isinstance(pairs, str):
         pairs = consensus_pairs(pairs, run.checkpoint.vocabulary, run.reader.match.genes)

@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from anndata import AnnData
 
+from sagefm.checkpoint._checkpoint import Checkpoint
 from sagefm.data import _genes
 from sagefm.data._graph import averaging
-from sagefm.data._section import SectionInput
-from sagefm.model._checkpoint import Checkpoint
-from sagefm.model._embedding import embed_table
-from sagefm.model._impute_table import impute_table
-from sagefm.model._inputs import TableReader, read_table
+from sagefm.data._input import SectionInput
+from sagefm.data._reader import TableReader, read_table
+from sagefm.inference._embed import embed_table
+from sagefm.inference._impute_table import impute_table
 from sagefm.module._center import make_network
 
 # Small panels are to be scored too.

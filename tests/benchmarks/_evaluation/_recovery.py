@@ -9,12 +9,12 @@ from scipy import sparse
 
 from _evaluation import _models
 from _evaluation._sections import Training
+from sagefm.checkpoint._checkpoint import Checkpoint
 from sagefm.data._genes import assign_folds
 from sagefm.metrics import noise_ceiling, pooled_d2
 from sagefm.metrics._controls import add_recovery, make_predictors, split_spots
 from sagefm.metrics._predictors import Components, SectionCounts, fit_components, with_neighbors
 from sagefm.metrics._recovery import Recovery
-from sagefm.model._checkpoint import Checkpoint
 
 DETECTED = 0.1
 RIDGES = (1.0, 10.0, 100.0)

@@ -1,0 +1,397 @@
+"""The authors' checkpoint, from the user's own copy or downloaded at request, as a checkpoint of this package.
+
+The authors state no license for the file. Nothing of it is part of this package: a user who asks for it gets it from
+the authors' repository, and it is converted on the user's machine.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from sagefm.checkpoint._checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from sagefm.checkpoint._download import cache_folder, fetch, writing
+from sagefm.data._corpus import file_sha256
+from sagefm.data._genes import published_vocabulary
+from sagefm.errors import CheckpointError, ModelNotFoundError
+from sagefm.module._config import NetworkConfig
+from sagefm.module._pooled import PooledNetwork
+
+logger = logging.getLogger(__name__)
+
+PUBLISHED_NAME: Final = "published"
+_N_LAYERS = 5
+_STATE_KEY = "model_state_dict"
+#: Entries of the authors' dictionary that say how the network was trained; the first ones are always there.
+_FACTS = (
+    "epoch",
+    "best_val_loss",
+    "hidden_channels",
+    "learning_rate",
+    "weight_decay",
+    "mask_percentage",
+    "batch_size",
+    "in_channels",
+    "num_gene_features",
+)
+
+
+@dataclass(frozen=True)
+class PublishedFile:
+    """Where the authors' file is, and how it is known.
+
+    Attributes
+    ----------
+    url
+        Address.
+    sha256
+        Hash of the file.
+    size_bytes
+        Its size.
+    repository
+        Repository it belongs to.
+    commit
+        Commit of the repository.
+    license
+        Terms its authors give.
+    """
+
+    url: str
+    sha256: str
+    size_bytes: int
+    repository: str
+    commit: str
+    license: str
+
+
+PUBLISHED: Final = PublishedFile(
+    url=(
+        "https://media.githubusercontent.com/media/dayenai/SAGE-FM/be30af71007fbd7e6d693cdeeae2d55aa306dbfc/"
+        "Pre-trained%20Model/HEST1k_epoch_126_hidden_1024_512_512_512_1024_lr_5e-05_wd_0.0001_mask_0.3_batch_64.pt"
+    ),
+    sha256="7b2e7ec1e4609f047afb3dc7cd308a2f839fcaea2215e5a3e7da10898bfe4288",
+    size_bytes=376_893_782,
+    repository="https://github.com/dayenai/SAGE-FM",
+    commit="15fe51faf13d05678b00834d0577a2245210007e",
+    license="none stated; not to be redistributed",
+)
+
+
+def load_published(path: str | os.PathLike[str] | None = None, *, progress: bool = True) -> Checkpoint:
+    """Return the published network with its vocabulary of 14,558 genes, from the authors' file.
+
+    The file is read once and stored, converted to safetensors and JSON, in the cache: the folder that the environment
+    variable ``SAGEFM_CACHE_DIR`` names, or the one of the operating system. Later calls, and
+    ``sagefm.tl.embed(adata, model="published")``, read the cache and need neither the file nor a network.
+
+    The authors state no license for the file. It is not part of sagefm, and neither the file nor what it is converted
+    to is to be redistributed.
+
+    Parameters
+    ----------
+    path
+        Your own copy of the authors' ``.pt`` file, or a network that you trained with their scripts on the published
+        genes; a file with the parameters alone will do. If left out, the published file is taken from the cache, or
+        downloaded (377 MB) and verified. A download that was interrupted is continued.
+    progress
+        Show a progress bar of the download, on a terminal.
+
+    Returns
+    -------
+    The :class:`~sagefm.model.Checkpoint`.
+
+    Raises
+    ------
+    ModelNotFoundError
+        There is no file `path`.
+    CheckpointError
+        The download fails, or brings another file than the published one; the file is not one of ``torch.save``; it
+        needs code to load, which is never run; parameters are missing, unknown, of another shape or not finite; the
+        network has other genes than the published ones; the cache cannot be written.
+
+    Notes
+    -----
+    ``training`` of the result holds the settings stored in the file, and its ``source``: sha256, size, and
+    address, or a note that the sha256 differs from that of the published file.
+
+    References
+    ----------
+    Zhan et al., SAGE-FM, arXiv:2601.15504 (2026); https://github.com/dayenai/SAGE-FM.
+
+    Examples
+    --------
+    >>> import sagefm
+    >>> checkpoint = sagefm.model.load_published("FILE.pt")  # doctest: +SKIP
+    """
+    if path is not None:
+        return _load_copy(_existing(path))
+    record = PUBLISHED
+    folder = _folder_of(record.sha256)
+    if not folder.exists():
+        with writing(folder):
+            # Another process may have converted it while this one waited.
+            if not folder.exists():
+                file = folder.with_name(f"{folder.name}.pt")
+                _download(record, file, progress=progress)
+                _store(read_published(file, sha256=record.sha256), folder)
+                file.unlink()
+    return _read_cache(folder, name=PUBLISHED_NAME)
+
+
+def convert_published(path: str | os.PathLike[str], folder: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+    """Convert the authors' ``.pt`` file to a checkpoint folder, and return the folder.
+
+    Parameters
+    ----------
+    path
+        The file, see :func:`load_published`.
+    folder
+        Folder to write, which can be passed wherever a model is.
+    overwrite
+        Replace the checkpoint in an existing folder, which is an error otherwise.
+
+    Raises
+    ------
+    OutputExistsError
+        The folder exists and `overwrite` is false, or it is no checkpoint.
+    ModelNotFoundError, CheckpointError
+        As :func:`load_published`.
+    """
+    file = _existing(path)
+    return save_checkpoint(read_published(file, sha256=file_sha256(file)), folder, overwrite=overwrite)
+
+
+def read_published(path: Path, *, sha256: str) -> Checkpoint:
+    """Read the authors' file, without running anything it may hold.
+
+    Parameters
+    ----------
+    path
+        The file.
+    sha256
+        Its hash, for the record.
+
+    Raises
+    ------
+    CheckpointError
+        See :func:`load_published`.
+    """
+    stored = _load_tensors(path)
+    facts = {}
+    state = stored
+    if _STATE_KEY in stored:
+        state = stored[_STATE_KEY]
+        facts = {key: _plain(stored[key]) for key in _FACTS if key in stored}
+    config, state = _check_state(state, facts, path)
+    with torch.device("meta"):
+        network = PooledNetwork(config)
+    network.load_state_dict(state, assign=True)
+    source: dict[str, Any] = {"file": path.name, "sha256": sha256, "size_bytes": path.stat().st_size}
+    if sha256 == PUBLISHED.sha256:
+        source |= asdict(PUBLISHED)
+    else:
+        source["note"] = f"sha256 differs from the published file ({PUBLISHED.sha256})"
+    return Checkpoint(
+        network=network.eval(),
+        vocabulary=published_vocabulary(),
+        name=str(path),
+        training={**facts, "source": source},
+    )
+
+
+def _load_copy(path: Path) -> Checkpoint:
+    sha256 = file_sha256(path)
+    published = sha256 == PUBLISHED.sha256
+    if not published:
+        logger.warning(
+            "%s is not the published file (sha256 %s, published %s): it is loaded as a training of your own.",
+            path,
+            sha256,
+            PUBLISHED.sha256,
+        )
+    folder = _folder_of(sha256)
+    if not folder.exists():
+        checkpoint = read_published(path, sha256=sha256)
+        with writing(folder):
+            _store(checkpoint, folder)
+    return _read_cache(folder, name=PUBLISHED_NAME if published else str(path))
+
+
+# The cache
+
+
+def _folder_of(sha256: str) -> Path:
+    return cache_folder() / "published" / sha256
+
+
+def _read_cache(folder: Path, *, name: str) -> Checkpoint:
+    try:
+        return load_checkpoint(folder, name=name)
+    except CheckpointError as error:
+        raise CheckpointError(f"{error} It belongs to the cache: delete {folder} and call again.") from error
+
+
+def _store(checkpoint: Checkpoint, folder: Path) -> None:
+    try:
+        save_checkpoint(checkpoint, folder)
+    except OSError:
+        # Another process was first (its folder appeared by renaming, so that it is whole) and wrote the same.
+        if not folder.is_dir():
+            raise
+    logger.info("Converted the checkpoint to %s.", folder)
+
+
+def _download(record: PublishedFile, file: Path, *, progress: bool) -> None:
+    if not file.exists():
+        logger.warning(
+            "Downloading the authors' checkpoint (%d MB) from %s. Its authors state no license: it is not part of "
+            "sagefm, is kept in your cache (%s) alone, and is not to be redistributed.",
+            round(record.size_bytes / 1e6),
+            record.repository,
+            file.parent,
+        )
+    try:
+        fetch(record.url, file, sha256=record.sha256, size=record.size_bytes, progress=progress)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{error}\nBy hand: (1) where there is a network, download {record.url} "
+            f"({record.size_bytes:,} bytes, sha256 {record.sha256}); (2) copy it to any folder of this machine; "
+            f"(3) sagefm.model.load_published('FILE.pt'). After that, model='published' needs no network."
+        ) from error
+
+
+# The file
+
+
+def _existing(path: str | os.PathLike[str]) -> Path:
+    path = Path(path).expanduser()
+    if path.is_dir():
+        raise CheckpointError(
+            f"{path} is a folder; expected the authors' .pt file. A checkpoint folder is read by "
+            f"sagefm.model.load_checkpoint({str(path)!r}), or passed as model={str(path)!r}."
+        )
+    try:
+        path.open("rb").close()
+    except FileNotFoundError as error:
+        raise ModelNotFoundError(
+            f"Found no file {path}; expected the authors' .pt file. "
+            f"sagefm.model.load_published() downloads it ({PUBLISHED.size_bytes / 1e6:.0f} MB)."
+        ) from error
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}.") from error
+    return path
+
+
+def _load_tensors(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        head = file.read(64)
+    try:
+        # The one torch.load of this package. A zip archive is mapped: the optimiser's state is never read.
+        stored = torch.load(path, map_location="cpu", weights_only=True, mmap=head.startswith(b"PK\x03\x04"))
+    except Exception as error:
+        raise CheckpointError(_why_unreadable(path, head, str(error))) from error
+    if not isinstance(stored, dict) or not (_STATE_KEY in stored or _is_state(stored)):
+        found = f"the keys {[str(key) for key in stored][:6]}" if isinstance(stored, dict) else type(stored).__name__
+        raise CheckpointError(
+            f"{path} holds {found}; expected a dictionary with {_STATE_KEY!r}, or parameters by name."
+        )
+    return stored
+
+
+def _is_state(stored: Any) -> bool:
+    return isinstance(stored, dict) and bool(stored) and all(isinstance(value, Tensor) for value in stored.values())
+
+
+def _why_unreadable(path: Path, head: bytes, message: str) -> str:
+    """Say why ``torch.load`` refused; its own message advises to run what the file holds."""
+    code = re.search(r"GLOBAL ([\w.]+)|unrecognized function (.+)|(TorchScript)", message)
+    if code:
+        needed = next(group for group in code.groups() if group)
+        return (
+            f"{path} needs code to load ({needed}), and sagefm never runs code from a file: nothing of it was run. "
+            f"Expected tensors and numbers alone. If you trained the network, save its parameters: "
+            f"torch.save(model.state_dict(), 'FILE.pt')."
+        )
+    if head.startswith(b"version https://git-lfs"):
+        return (
+            f"{path} is a Git LFS pointer, not the file it stands for. Run git lfs pull in the clone it comes from, "
+            f"or sagefm.model.load_published(), which downloads the file."
+        )
+    size = path.stat().st_size
+    if head.startswith(b"PK\x03\x04"):
+        return (
+            f"{path} cannot be read ({message.splitlines()[0][:120] if message else 'no reason given'}). "
+            f"It has {size:,} bytes, the published file {PUBLISHED.size_bytes:,}: was its download interrupted? "
+            f"Fetch it again, or call sagefm.model.load_published()."
+        )
+    return (
+        f"{path} ({size:,} bytes) is no file of torch.save that holds tensors and numbers alone; nothing of it was "
+        f"run. Expected the authors' .pt file; sagefm.model.load_published() downloads it."
+    )
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON types."""
+    if isinstance(value, Tensor):
+        return value.item() if value.numel() == 1 else str(tuple(value.shape))
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value if isinstance(value, bool | int | float | str | None) else str(value)
+
+
+# Parameters
+
+
+def _check_state(state: Any, facts: dict[str, Any], path: Path) -> tuple[NetworkConfig, dict[str, Tensor]]:
+    """Return architecture and parameters, copied out of the file; raise unless they are those of the network."""
+    layers = [f"conv{i}" for i in range(1, _N_LAYERS + 1)]
+    names = [f"{layer}.{kind}" for layer in layers for kind in ("lin.weight", "bias")]
+    names += ["fc_gene.weight", "fc_gene.bias"]
+    if not _is_state(state):
+        raise CheckpointError(f"{path}: {_STATE_KEY} is no dictionary of parameters by name, as was expected.")
+    missing, unknown = [n for n in names if n not in state], [str(n) for n in state if n not in names]
+    if missing or unknown:
+        raise CheckpointError(
+            f"{path} is no SAGE-FM network: missing {missing}, unknown {unknown[:8]}; expected exactly {names}."
+        )
+    n_genes = len(published_vocabulary())
+    n_columns = state["conv1.lin.weight"].shape[-1] if state["conv1.lin.weight"].ndim else 0
+    for name, found in [("conv1.lin.weight", n_columns), *((n, facts.get(n)) for n in _FACTS[-2:])]:
+        if isinstance(found, int) and found != n_genes:
+            raise CheckpointError(
+                f"{path}: {name} is of {found:,} genes; expected the {n_genes:,} published ones. The file names no "
+                f"genes, so that a network of others cannot be used. Train one: sagefm.model.SAGEFM(adata)."
+            )
+    hidden = facts.get("hidden_channels")
+    if hidden is None:
+        hidden = [state[f"{layer}.bias"].numel() for layer in layers]
+    elif not isinstance(hidden, list) or len(hidden) != _N_LAYERS or not all(type(n) is int and n > 0 for n in hidden):
+        raise CheckpointError(f"{path}: hidden_channels is {hidden!r}; expected {_N_LAYERS} widths.")
+    widths = (n_genes, *hidden)
+    expected: dict[str, tuple[int, ...]] = {
+        f"{layer}.lin.weight": (widths[i + 1], widths[i]) for i, layer in enumerate(layers)
+    }
+    expected |= {f"{layer}.bias": (widths[i + 1],) for i, layer in enumerate(layers)}
+    expected |= {"fc_gene.weight": (n_genes, widths[-1]), "fc_gene.bias": (n_genes,)}
+    for name in names:
+        tensor = state[name]
+        if tuple(tensor.shape) != expected[name]:
+            raise CheckpointError(
+                f"{path}: {name} has shape {tuple(tensor.shape)}; expected {expected[name]} "
+                f"(hidden_channels {hidden}, {n_genes:,} genes)."
+            )
+        if tensor.dtype != torch.float32 or tensor.layout != torch.strided:
+            raise CheckpointError(f"{path}: {name} is {tensor.layout} {tensor.dtype}; expected dense torch.float32.")
+        if not torch.isfinite(tensor).all():
+            raise CheckpointError(f"{path}: {name} holds NaN or infinite values; the training has failed.")
+    # Copied: the mapped file can be deleted, and no two parameters share memory.
+    return NetworkConfig.of("published", n_genes=n_genes, hidden=hidden), {
+        name: state[name].detach().clone(memory_format=torch.contiguous_format) for name in names
+    }

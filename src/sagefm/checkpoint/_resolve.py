@@ -1,0 +1,104 @@
+"""From what a user passes as ``model`` to a checkpoint."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from sagefm.errors import ArgumentError
+
+if TYPE_CHECKING:
+    pass
+
+import os
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from sagefm.checkpoint._authors import PUBLISHED_NAME, load_published
+from sagefm.checkpoint._checkpoint import Checkpoint, load_checkpoint
+from sagefm.checkpoint._hub import hub_name, load_from_hub
+from sagefm.errors import CheckpointError, ModelNotFoundError
+
+
+def resolve_model(model: Any, *, revision: str | None = None, sha256: str | None = None) -> Checkpoint:
+    """Return the checkpoint of a :class:`~sagefm.model.SAGEFM`, a :class:`Checkpoint`, a folder, or a name.
+
+    Parameters
+    ----------
+    model
+        What a user passes. A folder comes before a name on the Hugging Face Hub.
+    revision
+        The same as ``@revision`` at the end of a name on the Hub.
+    sha256
+        Hash that the stored parameters must have.
+
+    Raises
+    ------
+    ModelNotFoundError
+        The name is not known, or the folder does not exist.
+    CheckpointError
+        The checkpoint cannot be downloaded or read, or its parameters have another hash.
+    ArgumentError
+        `model` is of another type, or has no revisions.
+    """
+    if revision is not None:
+        if hub_name(model) is None:
+            raise ArgumentError(f"revision={revision!r} is of models on the Hugging Face Hub, 'organization/name'.")
+        model = f"{model}@{revision}"
+    checkpoint = _resolve(model)
+    if sha256 is not None and checkpoint.sha256 != sha256.lower():
+        raise CheckpointError(
+            f"The parameters of {checkpoint.name} have the sha256 {checkpoint.sha256!r}; expected {sha256!r}. "
+            f"Pass the revision that has it, or leave out sha256=... if this is the model you want."
+        )
+    return checkpoint
+
+
+def _resolve(model: Any) -> Checkpoint:
+    if isinstance(model, Checkpoint):
+        return model
+    if hasattr(model, "to_checkpoint"):
+        # SAGEFM, told by its method: importing the class takes seconds.
+        checkpoint: Checkpoint = model.to_checkpoint()
+        return checkpoint
+    if not isinstance(model, str | os.PathLike):
+        raise ArgumentError(f"Found model of type {type(model).__name__}; expected a SAGEFM, a folder, or a name.")
+    if model == PUBLISHED_NAME:
+        return load_published()
+    bundled = Path(str(files("sagefm.checkpoint"))) / "weights"
+    if isinstance(model, str) and (bundled / model).is_dir():
+        return load_checkpoint(bundled / model, name=model)
+    if Path(model).exists():
+        return load_checkpoint(model)
+    if name := hub_name(model):
+        return load_from_hub(*name)
+    raise ModelNotFoundError(
+        f"Found no model {str(model)!r}: neither a folder, nor {PUBLISHED_NAME!r}, nor one of the bundled models "
+        f"{_bundled(bundled)}, nor 'organization/name' of the Hugging Face Hub. "
+        f"Train one: sagefm.model.SAGEFM.setup_anndata(adata); model = sagefm.model.SAGEFM(adata); model.train(); "
+        f"then pass model=model, or the folder of model.save(folder)."
+    )
+
+
+def _bundled(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+
+
+def resolve_device(device: str | torch.device) -> torch.device:
+    """Return the device to compute on; ``"auto"`` is the first GPU, or the CPU where there is none.
+
+    Raises
+    ------
+    ArgumentError
+        The device is not there.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+        torch.empty(0, device=resolved).cpu()
+    except (RuntimeError, AssertionError, TypeError, ValueError, NotImplementedError) as error:
+        raise ArgumentError(f"device={device!r} cannot be used here; pass 'auto' or 'cpu'. ({error})") from error
+    return resolved

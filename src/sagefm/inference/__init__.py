@@ -1,0 +1,3 @@
+"""A checkpoint and a section to arrays: embeddings, imputed values, perturbation scores."""
+
+from __future__ import annotations

@@ -1,0 +1,64 @@
+"""Embedding a section: one product per spot, one average, a few small layers."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from sagefm._constants import BLOCK_ROWS
+from sagefm.inference._products import block_rows_of, first_layer
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from sagefm.checkpoint._checkpoint import Checkpoint
+    from sagefm.data._input import SectionInput
+    from sagefm.data._reader import TableReader
+    from sagefm.module._center import SpotNetwork
+
+
+@torch.inference_mode()
+def embed_section(
+    network: SpotNetwork,
+    inputs: SectionInput,
+    device: torch.device,
+    block_rows: int = BLOCK_ROWS,
+    client: Any = None,
+) -> NDArray[np.float32]:
+    """Return the embedding of every spot of a section, float32 (n_spots, n_latent)."""
+    n_spots = inputs.section.n_spots
+    first = first_layer(network, inputs, device, block_rows, client)
+    embedding = np.empty((n_spots, network.config.hidden[-1]), np.float32)
+    for start in range(0, n_spots, block_rows):
+        rows = slice(start, start + block_rows)
+        embedding[rows] = network.encode(first.h(rows)).cpu().numpy()
+    return embedding
+
+
+def embed_table(
+    reader: TableReader,
+    checkpoint: Checkpoint,
+    *,
+    device: torch.device,
+    batch_size: int | None = None,
+    client: Any = None,
+) -> NDArray[np.float32]:
+    """Return the embedding of every spot of a table, float32 (n_spots, n_latent)."""
+    block_rows = block_rows_of(batch_size)
+    network = checkpoint.network.to(device)
+    embedding = np.empty((reader.table.n_obs, checkpoint.config.hidden[-1]), dtype=np.float32)
+    with reader.untouched_on_error(), _connected(client) as cluster:
+        for inputs in reader.inputs(checkpoint.config):
+            embedding[inputs.section.rows] = embed_section(network, inputs, device, block_rows, cluster)
+    return embedding
+
+
+def _connected(client: Any) -> Any:
+    if client is None:
+        return nullcontext()
+    from sagefm.inference._dask import connected
+
+    return connected(client)

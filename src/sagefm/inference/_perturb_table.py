@@ -1,0 +1,119 @@
+"""Pairs of source and target scored on a table: what ``sagefm.tl.perturb`` writes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+from tqdm.auto import tqdm
+
+from sagefm.inference._pairs import PAIR_SEPARATOR, SourcePairs
+from sagefm.inference._perturb import perturb_source, prepare_section, value_range
+from sagefm.inference._products import block_rows_of
+
+if TYPE_CHECKING:
+    import torch
+    from numpy.typing import NDArray
+
+    from sagefm.checkpoint._checkpoint import Checkpoint
+    from sagefm.data._reader import TableReader
+
+
+@dataclass(frozen=True)
+class Perturbation:
+    """Perturbation scores, dose curves, and effects by spot (n_spots, n_pairs); units of levels and responses."""
+
+    scores: pd.DataFrame
+    curves: pd.DataFrame
+    per_spot: pd.DataFrame
+    level_unit: str
+    response_unit: str
+
+
+def perturb_table(
+    reader: TableReader,
+    checkpoint: Checkpoint,
+    pairs: pd.DataFrame,
+    *,
+    levels: int = 5,
+    n_null: int = 100,
+    rng: int = 0,
+    per_spot: bool = False,
+    device: torch.device,
+    batch_size: int | None = None,
+    progress: bool = False,
+) -> Perturbation:
+    """Score checked pairs (:func:`check_pairs`) on a table; see :func:`sagefm.tl.perturb`."""
+    vocabulary, config = checkpoint.vocabulary, checkpoint.config
+    network = checkpoint.network.to(device)
+    block_rows = block_rows_of(batch_size)
+    with reader.untouched_on_error():
+        inputs = reader.inputs(config)
+        gene_totals = np.zeros(len(vocabulary))
+        gene_totals[reader.match.genes] = sum(section.section.gene_totals.astype(np.float64) for section in inputs)
+        spot_rows = np.concatenate([section.section.rows for section in inputs])
+        groups = [
+            SourcePairs.of(frame, vocabulary, gene_totals, n_null, rng)
+            for _, frame in pairs.groupby("source", sort=False)
+        ]
+        needed = np.unique(np.concatenate([group.genes for group in groups]))
+        sections = [prepare_section(network, section, needed, device) for section in inputs]
+
+    effects: dict[str, NDArray[np.float32]] = {}
+    scores, curves = [], []
+    for group in tqdm(groups, desc="perturb", unit="source", disable=None if progress else True, leave=False):
+        low, high = value_range(sections, group.source)
+        dose = np.linspace(low, high, levels, dtype=np.float32)
+        response = perturb_source(network, sections, group.source, group.targets, group.null, dose, device, block_rows)
+        mean = response.curve[0]
+        effect = mean[-1]
+        slope = np.polyfit(dose, mean, 1)[0] if high > low else np.full(len(group.targets), np.nan)
+        z, pval = _against_null(effect, [response.null[np.searchsorted(group.null, drawn)] for drawn in group.drawn])
+        columns = {"effect": effect, "slope": slope, "rho": response.rho, "z": z, "pval": pval}
+        scores.append(group.pairs.assign(**columns))
+        at = np.repeat(np.arange(len(group.pairs)), levels)
+        mean, lowest, highest = response.curve.transpose(0, 2, 1).reshape(3, -1)
+        by_level = {"level": np.tile(dose, len(group.pairs)), "mean": mean, "low": lowest, "high": highest}
+        curves.append(group.pairs.iloc[at].reset_index(drop=True).assign(**by_level))
+        if per_spot:
+            effect_at = np.empty_like(response.effect)
+            effect_at[spot_rows] = response.effect
+            effects |= dict(zip(_names(group.pairs), effect_at.T, strict=True))
+
+    table = pd.concat(scores, ignore_index=True)
+    table["qval"] = np.nan
+    known = table["pval"].notna()
+    if known.any():
+        table.loc[known, "qval"] = stats.false_discovery_control(table.loc[known, "pval"])
+    table["n_spots"] = len(spot_rows)
+    # In the order the pairs were given, not that of the sources.
+    table = pairs.merge(table, on=["source", "target"], how="left")
+    relative = config.input == "relative"
+    return Perturbation(
+        table,
+        pd.concat(curves, ignore_index=True),
+        pd.DataFrame(effects, index=reader.table.obs_names, columns=_names(pairs) if per_spot else None),
+        f"log1p({config.scale:g} counts / total)" if relative else "log1p(counts)",
+        "log rate ratio" if relative else "log1p(counts)",
+    )
+
+
+def _names(pairs: pd.DataFrame) -> pd.Series:
+    return pairs["source"] + PAIR_SEPARATOR + pairs["target"]
+
+
+def _against_null(effect: NDArray[np.float64], null: list[NDArray[np.float64]]) -> tuple[list[float], list[float]]:
+    """Return z and two-sided empirical p of each effect against the effects on its null genes."""
+    zs, ps = [], []
+    for value, drawn in zip(effect, null, strict=True):
+        if len(drawn) < 2:
+            zs.append(np.nan)
+            ps.append(np.nan)
+            continue
+        center, spread = drawn.mean(), drawn.std(ddof=1)
+        zs.append(float((value - center) / spread) if spread > 0 else 0.0)
+        ps.append(float((1 + (np.abs(drawn - center) >= abs(value - center)).sum()) / (1 + len(drawn))))
+    return zs, ps

@@ -1,0 +1,235 @@
+"""Embedding a section: one product per spot, one average, a few small layers."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sagefm._arguments import whole_number
+from sagefm._constants import BLOCK_ROWS, PROFILE_PRIOR
+from sagefm.data._blocks import iter_blocks
+from sagefm.data._input import depth_grid, expected_roots
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+    from scipy import sparse
+
+    from sagefm.data._blocks import StoredMatrix
+    from sagefm.data._input import SectionInput
+    from sagefm.module._center import SpotNetwork
+
+
+#: Share of stored values below which a sparse product on the CPU is faster than one made dense. Two cores, 14,558
+#: genes to 512: 8 against 99 ms at 1 %, 40 against 95 ms at 4 %, 77 against 85 ms at 8 % (benchmarks/embed.py).
+SPARSE_BELOW = 0.05
+
+
+@dataclass(frozen=True)
+class FirstLayer:
+    """The first layer of a section: products of every spot, once, from which any spot's output is averaged.
+
+    With P = U W_neigh^T, ``h_i = W_center c_i + (O P)_i - s_i W_neigh u_mean + b``: averaging and product commute, so
+    that a spot is multiplied once and not once for each neighborhood it is in.
+
+    Attributes
+    ----------
+    inputs
+        What the network reads of the section.
+    center
+        ``W_center c`` (n_spots, hidden).
+    neighborhood
+        ``P`` (n_spots, hidden).
+    neighborhood_mean
+        ``W_neigh u_mean`` (hidden,).
+    bias
+        ``b`` (hidden,).
+    sizes
+        Counts of each spot (n_spots,).
+    """
+
+    inputs: SectionInput
+    center: Tensor
+    neighborhood: Tensor
+    neighborhood_mean: Tensor
+    bias: Tensor
+    sizes: NDArray[np.float32]
+
+    def h(self, rows: slice) -> Tensor:
+        """Return the output of the first layer at some spots (n_rows, hidden)."""
+        inputs, device = self.inputs, self.bias.device
+        around = average(inputs.operator[rows], self.neighborhood)
+        around -= torch.from_numpy(inputs.shift[rows, None]).to(device) * self.neighborhood_mean
+        return self.center[rows] + around + self.bias
+
+
+@dataclass(frozen=True)
+class Products:
+    """Transformed counts times weights, one product a transform, and what was summed on the way.
+
+    Attributes
+    ----------
+    products
+        (n_spots, n_out) each.
+    sizes
+        Counts of each spot (n_spots,).
+    sums
+        Counts of each gene, and sums of the last transform's values (2, n_genes).
+    """
+
+    products: list[Tensor]
+    sizes: NDArray[np.float32]
+    sums: NDArray[np.float64]
+
+    @classmethod
+    def empty(cls, n_spots: int, n_genes: int, weights: Sequence[Tensor], device: torch.device) -> Products:
+        """Return products to be filled in, on a device."""
+        products = [torch.empty((n_spots, len(weight)), device=device) for weight in weights]
+        return cls(products, np.empty(n_spots, np.float32), np.zeros((2, n_genes)))
+
+
+def project_counts(
+    counts: sparse.csr_matrix | StoredMatrix,
+    transforms: Sequence[Callable[[sparse.csr_matrix], sparse.csr_matrix]],
+    weights: Sequence[Tensor],
+    *,
+    block_rows: int = BLOCK_ROWS,
+) -> Products:
+    """Return the products of a section's counts, which are read once.
+
+    Parameters
+    ----------
+    counts
+        CSR float32 (n_spots, n_genes), in memory or stored.
+    transforms
+        Take rows of counts to values.
+    weights
+        Weights (n_out, n_genes) on the values of each transform.
+    block_rows
+        Rows made dense at a time.
+    """
+    n_spots, n_genes = counts.shape
+    made = Products.empty(n_spots, n_genes, weights, weights[0].device)
+    buffer = np.empty((min(block_rows, n_spots), n_genes), dtype=np.float32)
+    for rows, block in iter_blocks(counts, block_rows):
+        made.sizes[rows] = np.asarray(block.sum(axis=1, dtype=np.float64)).ravel()
+        made.sums[0] += np.asarray(block.sum(axis=0, dtype=np.float64)).ravel()
+        for transform, weight, product in zip(transforms, weights, made.products, strict=True):
+            values = transform(block)
+            (product[rows],) = project(values, [weight], block_rows=block_rows, buffer=buffer)
+        made.sums[1] += np.asarray(values.sum(axis=0, dtype=np.float64)).ravel()
+    return made
+
+
+def project(
+    values: sparse.csr_matrix | StoredMatrix,
+    weights: Sequence[Tensor],
+    *,
+    block_rows: int = BLOCK_ROWS,
+    buffer: NDArray[np.float32] | None = None,
+) -> list[Tensor]:
+    """Return ``values @ weight.T`` for weights on consecutive ranges of columns, each (n_spots, n_out).
+
+    Row blocks are made dense in a buffer that is used again: a dense product is faster than a sparse one
+    at the density of expression data, and no more than a block is ever dense. Blocks with fewer than
+    `SPARSE_BELOW` of their values stored are multiplied as they are.
+
+    Parameters
+    ----------
+    values
+        CSR float32 (n_spots, n_genes), in memory or stored.
+    weights
+        Weights (n_out, n_columns), whose columns together are those of `values`.
+    block_rows
+        Rows of a block.
+    buffer
+        Where blocks are made dense (block_rows, n_genes).
+    """
+    n_spots, n_genes = values.shape
+    device = weights[0].device
+    products = [torch.empty((n_spots, weight.shape[0]), device=device) for weight in weights]
+    bounds = np.cumsum([0] + [weight.shape[1] for weight in weights]).tolist()
+    if buffer is None:
+        buffer = np.empty((min(block_rows, n_spots), n_genes), dtype=np.float32)
+    by_gene: list[Tensor] = []
+    for rows, block in iter_blocks(values, block_rows):
+        if device.type == "cpu" and block.nnz < SPARSE_BELOW * block.shape[0] * n_genes:
+            by_gene = by_gene or [weight.T.contiguous() for weight in weights]
+            for i, product in enumerate(products):
+                torch.mm(as_torch(block[:, bounds[i] : bounds[i + 1]], device), by_gene[i], out=product[rows])
+            continue
+        if device.type == "cpu":
+            dense = torch.from_numpy(block.toarray(out=buffer[: block.shape[0]]))
+        else:
+            # A fifth of the bytes of a dense block on their way.
+            dense = as_torch(block, device).to_dense()
+        for i, (weight, product) in enumerate(zip(weights, products, strict=True)):
+            torch.mm(dense[:, bounds[i] : bounds[i + 1]], weight.T, out=product[rows])
+    return products
+
+
+def average(operator: sparse.csr_matrix, product: Tensor) -> Tensor:
+    """Return ``operator @ product`` (n_spots, n_out)."""
+    if product.device.type == "cpu":
+        return torch.from_numpy(operator @ product.numpy())
+    return as_torch(operator, product.device) @ product
+
+
+def as_torch(matrix: sparse.csr_matrix, device: torch.device) -> Tensor:
+    """Return a matrix as torch's CSR on a device; on the CPU it shares memory."""
+    indptr, indices, data = (torch.from_numpy(part).to(device) for part in (matrix.indptr, matrix.indices, matrix.data))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
+        return torch.sparse_csr_tensor(indptr, indices, data, matrix.shape, check_invariants=False)
+
+
+def first_layer(
+    network: SpotNetwork,
+    inputs: SectionInput,
+    device: torch.device,
+    block_rows: int = BLOCK_ROWS,
+    client: Any = None,
+) -> FirstLayer:
+    """Return the first layer of a section: the one product that is of the size of its counts.
+
+    With `client`, a :class:`distributed.Client`, its workers compute the product.
+    """
+    section = inputs.section
+    # A whole vocabulary needs no copy of the weights.
+    genes = None if section.n_genes == network.config.n_genes else torch.from_numpy(section.genes).to(device)
+    w_center, w_neighborhood, bias = network.first_layer(genes)
+    weights = [w_neighborhood] if network.tied else [w_center, w_neighborhood]
+    if client is None:
+        made = project_counts(section.counts, inputs.transforms, weights, block_rows=block_rows)
+    else:
+        # distributed takes a second to import.
+        from sagefm.inference._dask import project_on_cluster
+
+        made = project_on_cluster(client, section.counts, inputs.transforms, weights, block_rows=block_rows)
+    products = [product.to(device) for product in made.products]
+    if network.tied:
+        weight = torch.from_numpy(inputs.center_weight[:, None]).to(device)
+        none = torch.zeros(len(w_center), device=device)
+        return FirstLayer(inputs, products[0] * weight, products[0], none, bias, made.sizes)
+    # What the profile gives at a spot's depth is a function of depth.
+    between, depths = depth_grid(made.sizes)
+    expected = torch.from_numpy(expected_roots(depths, section_profile(made.sums[0]))).to(device) @ w_center.T
+    center = products[0].sub_(average(between, expected))
+    mean = torch.from_numpy((made.sums[1] / section.n_spots).astype(np.float32)).to(device)
+    return FirstLayer(inputs, center, products[1], w_neighborhood @ mean, bias, made.sizes)
+
+
+def section_profile(gene_totals: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Return the share of each gene in the counts of a section (n_genes,)."""
+    return gene_totals / max(float(gene_totals.sum(dtype=np.float64)), PROFILE_PRIOR)
+
+
+def block_rows_of(batch_size: int | None) -> int:
+    """Return the spots that are made dense at a time."""
+    return BLOCK_ROWS if batch_size is None else whole_number(batch_size, name="batch_size", minimum=1)

@@ -1,0 +1,220 @@
+"""Fitting the read-out to a section: what its own spots add to what the network learned elsewhere.
+
+An imputed rate is the geometric mean of two, each fitted on the spots of other parts:
+
+    rate_ig = null_ig (ratio_ig (1 + B_g y_i))^(1/2) (factors_ig)^(1/2)
+
+with ``ratio`` the network's, B the weights of :class:`SectionDecoder`, and ``factors`` those of :class:`SectionFactors`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from sagefm.module._factors import fit_factors
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+#: Parts of the spots; a part is predicted from a read-out that the others were fitted on.
+N_PARTS: Final = 5
+#: Prior precision lambda of the added weights.
+PRECISION: Final = 200.0
+#: Principal components of the section, profiles of its factor model, and spots that they are found in.
+N_COMPONENTS: Final = 20
+N_SAMPLE: Final = 640
+#: A count counts as its share of what the network expects, but no more than four times.
+_LEAST_RATIO: Final = 0.25
+#: Total variance below which y is the same at all spots: nothing is shown at their centers.
+_LEAST_VARIANCE: Final = 1e-4
+#: Bound on the added log rate ratio.
+_BOUND: Final = 3.0
+
+
+def section_components(center: Tensor) -> Tensor:
+    """Return the principal components of what centers show, of unit length (n_components, n_genes).
+
+    Parameters
+    ----------
+    center
+        ``c`` of some spots under one mask (n_spots, n_genes).
+    """
+    wide = center.cpu().double()
+    values, vectors = torch.linalg.eigh(wide @ wide.T)
+    values, vectors = values[-N_COMPONENTS:].clamp(min=1e-6), vectors[:, -N_COMPONENTS:]
+    return ((vectors / values.sqrt()).T @ wide).float().to(center.device)
+
+
+def _draw(names: pd.Index, rng: int) -> NDArray[np.uint64]:
+    """Return a random number for each name (n_spots,)."""
+    return pd.util.hash_array(names.to_numpy(dtype=object), hash_key=f"{rng:016d}"[-16:])
+
+
+class SectionDecoder:
+    """Weights B of a section, which multiply the network's rates by 1 + B_g y_i.
+
+    y holds the embedding of the center's visible genes alone, and their scores on the section's own principal
+    components, each centered and scaled to a total variance of one. B_g is a ridge regression, over the spots of the
+    *other* parts, of what the network leaves over in a gene's hidden counts:
+
+        B_g = (p_g A + lambda)^-1 sum_j y_j (x_jg / ratio_jg - p_g s_j),    A = sum_j s_j y_j y_j^T
+
+    with p_g the gene's total in these spots, s_j the expected counts of a gene with a total of one, and ratio_jg the
+    network's from the same visible genes. Below zero the factor is exp(B_g y_i), so that rates stay positive. Neither y
+    nor any sum reads a count that B predicts.
+
+    Parameters
+    ----------
+    part
+        Part of each spot (n_spots,).
+    widths
+        Numbers of columns of y that are scaled together: of the embedding, and of the scores.
+    n_genes
+        Genes that are predicted.
+    device
+        Device to compute on.
+    """
+
+    def __init__(self, part: Tensor, widths: tuple[int, ...], n_genes: int, device: torch.device) -> None:
+        self.part, self.widths = part.to(device), widths
+        n_latent = sum(widths)
+        # A constant beside the embedding gives the sums that center it.
+        shape = (N_PARTS, n_latent + 1, n_genes)
+        self._observed, self._expected = (torch.zeros(shape, dtype=torch.float64) for _ in range(2))
+        self._gram = torch.zeros((N_PARTS, n_latent + 1, n_latent + 1), dtype=torch.float64)
+        self._weighted = torch.zeros_like(self._gram)
+        self._total = torch.zeros((N_PARTS, n_genes), dtype=torch.float64)
+        self._fitted: tuple[Tensor, Tensor] | None = None
+
+    @staticmethod
+    def draw_parts(names: pd.Index, rng: int) -> Tensor:
+        """Return a random part for each spot (n_spots,), drawn from its name: the order of the spots does not matter."""
+        return torch.from_numpy((_draw(names, rng) % N_PARTS).astype(np.int64))
+
+    @staticmethod
+    def draw_spots(names: pd.Index, rng: int) -> NDArray[np.int64]:
+        """Return at most `N_SAMPLE` spots, chosen and put in order at random, from their names likewise."""
+        return np.argsort(_draw(names, rng + 1), kind="stable")[:N_SAMPLE]
+
+    def add(self, rows: slice, y: Tensor, counts: Tensor, sizes: Tensor, ratio: Tensor) -> None:
+        """Add spots.
+
+        Parameters
+        ----------
+        rows
+            The spots.
+        y
+            What is known of them, as yet neither centered nor scaled (n_rows, n_latent).
+        counts
+            Counts of the genes (n_rows, n_genes).
+        sizes
+            Expected counts of a gene with a total of one (n_rows, 1).
+        ratio
+            Rate ratios of the network (n_rows, n_genes).
+        """
+        one = torch.cat([y, torch.ones_like(y[:, :1])], dim=1)
+        weight = 1 / ratio.clamp(min=_LEAST_RATIO)
+        weighted, expected = counts * weight, sizes * (ratio * weight)
+        for part in range(N_PARTS):
+            at = self.part[rows] == part
+            z = one[at]
+            self._observed[part] += (z.T @ weighted[at]).cpu()
+            self._expected[part] += (z.T @ expected[at]).cpu()
+            self._gram[part] += (z.T @ z).cpu()
+            self._weighted[part] += (z.T @ (z * sizes[at])).cpu()
+            self._total[part] += counts[at].sum(dim=0).cpu()
+
+    def log_ratio(self, rows: slice, y: Tensor) -> Tensor:
+        """Return what is added to the log rate ratios of spots (n_rows, n_genes)."""
+        weights, center = self._weights()
+        added = torch.empty((len(y), weights.shape[2]), device=y.device)
+        for part in range(N_PARTS):
+            at = self.part[rows] == part
+            added[at] = (y[at] - center[part]) @ weights[part]
+        # A first step is linear: taken as an exponent, it would overshoot where a gene rises several times.
+        return torch.where(added > 0, added.clamp(min=0).log1p(), added.clamp(min=-_BOUND))
+
+    def _weights(self) -> tuple[Tensor, Tensor]:
+        """Return B (n_parts, n_latent, n_genes) and the mean of y (n_parts, n_latent), for the spots of each part."""
+        if self._fitted is None:
+            weights, centers = [], []
+            for part in range(N_PARTS):
+                others = [i for i in range(N_PARTS) if i != part]
+                gram, weighted = (sums[others].sum(dim=0) for sums in (self._gram, self._weighted))
+                total = self._total[others].sum(dim=0)
+                residual = self._observed[others].sum(dim=0)
+                residual -= self._expected[others].sum(dim=0) * total
+                n_spots = gram[-1, -1].clamp(min=1)
+                mean = gram[:-1, -1] / n_spots
+                variance = gram.diagonal()[:-1] / n_spots - mean**2
+                scale = torch.cat(
+                    [v.sum().clamp(min=_LEAST_VARIANCE).sqrt().expand(len(v)) for v in variance.split(self.widths)]
+                )
+                slope = residual[:-1] - torch.outer(mean, residual[-1])
+                cross = torch.outer(weighted[:-1, -1], mean)
+                curvature = weighted[:-1, :-1] - cross - cross.T + weighted[-1, -1] * torch.outer(mean, mean)
+                # One eigenbasis for all genes, whose curvatures differ by their totals.
+                values, basis = torch.linalg.eigh(curvature / torch.outer(scale, scale))
+                step = (basis.T @ (slope / scale[:, None])) / (values.clamp(min=0)[:, None] * total + PRECISION)
+                weights.append(basis @ step / scale[:, None])
+                centers.append(mean)
+            device = self.part.device
+            self._fitted = torch.stack(weights).float().to(device), torch.stack(centers).float().to(device)
+        return self._fitted
+
+
+class SectionFactors:
+    """A Poisson factor model of a section for each part of its spots, fitted on spots of the others.
+
+    Parameters
+    ----------
+    part
+        Part of each spot (n_spots,).
+    sample
+        Some spots (n_sample,).
+    counts
+        Their counts (n_sample, n_genes).
+    rng
+        Seed of the initial values.
+    """
+
+    def __init__(self, part: Tensor, sample: NDArray[np.int64], counts: Tensor, rng: int) -> None:
+        self.part, of_sample = part.to(counts.device), part[sample].numpy()
+        self._models, of_spots = {}, counts.cpu().numpy()
+        # Where the other parts have no counts there is no model: spots keep the section's profile.
+        for i in np.unique(part):
+            others = of_spots[of_sample != i]
+            if others.any():
+                found = fit_factors(others, N_COMPONENTS, rng)
+                profiles, shares = (torch.from_numpy(x).to(counts.device) for x in (found.profiles, found.shares))
+                self._models[int(i)] = replace(found, profiles=profiles, shares=shares)
+
+    def log_ratio(self, rows: slice, counts: Tensor, depth: Tensor, hidden: Tensor, columns: Tensor) -> Tensor:
+        """Return log rate ratios of genes to the section's profile (n_rows, n_columns).
+
+        Parameters
+        ----------
+        rows
+            The spots.
+        counts
+            Their counts (n_rows, n_genes).
+        depth
+            Counts that they are expected to have, from the visible ones (n_rows, 1).
+        hidden
+            True for the genes that they hide (1, n_genes).
+        columns
+            Genes to predict (n_columns,).
+        """
+        shown = torch.nonzero(~hidden[0])[:, 0]
+        visible = counts[:, shown]
+        found = torch.ones((len(counts), len(columns)), device=counts.device)
+        for i, model in self._models.items():
+            at = self.part[rows] == i
+            found[at] = model.ratio(visible[at], depth[at], shown, columns)
+        return found.log()

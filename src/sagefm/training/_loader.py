@@ -1,0 +1,194 @@
+"""Batches of spots as tensors, for Lightning."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from sagefm._constants import PROFILE_PRIOR
+from sagefm.data._blocks import prefetch
+from sagefm.module._reading import Batch
+from sagefm.training._device_rows import ResidentInput
+from sagefm.training._order import count_batches, plan_batches, shard_spots
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from sagefm.data._input import SectionInput
+    from sagefm.training._order import Part
+    from sagefm.training._sections import Sections
+
+
+class SpotBatches:
+    """Batches of spots of some sections, made in a thread while the one before is computed.
+
+    An epoch depends on `seed`, its number and `n_shards` alone: the same parts make the same batches on one process
+    or on several, and a run that was interrupted goes on as it would have.
+
+    Parameters
+    ----------
+    sections
+        The sections; read when first needed, and dropped when no batch of the epoch needs them any more.
+    spots
+        Spots to go through, one array a section.
+    n_vocabulary
+        Size of the vocabulary.
+    batch_size
+        Spots that a shard gives to a batch.
+    seed
+        Seed of order and masks.
+    shuffle
+        Another order and other masks in each epoch; the order of the sections and the same masks otherwise.
+    window
+        Sections that are mixed at a time; all if left out.
+    n_shards
+        Parts that the sections are cut into, one a process, or several.
+
+    Notes
+    -----
+    With :attr:`device` a GPU, sections are kept there while they are needed and fit, and batches made there.
+    """
+
+    def __init__(
+        self,
+        sections: Sections,
+        spots: Sequence[NDArray[np.int64]],
+        *,
+        n_vocabulary: int,
+        batch_size: int,
+        seed: int,
+        shuffle: bool = True,
+        window: int | None = None,
+        n_shards: int = 1,
+    ) -> None:
+        self.sections = sections
+        self.shards = shard_spots(spots, n_shards)
+        self.n_vocabulary = n_vocabulary
+        self.batch_size = batch_size
+        self.seed = seed
+        self.shuffle = shuffle
+        self.window = window
+        #: Number of the epoch.
+        self.epoch = 0
+        #: Shards of this process.
+        self.own = range(n_shards)
+        #: Where batches are made.
+        self.device = torch.device("cpu")
+        self._resident: dict[int, ResidentInput] = {}
+
+    def __len__(self) -> int:
+        return max(count_batches(spots, self.batch_size) for spots in self.shards)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return prefetch(self._batches())
+
+    def profile(self) -> NDArray[np.float64]:
+        """Return the sum of the profiles of the sections of this process, each summing to one (n_vocabulary,)."""
+        total = np.zeros(self.n_vocabulary)
+        for i in range(len(self.shards[0])):
+            # Several shards may share a section: it counts for the first.
+            owner = next((shard for shard, spots in enumerate(self.shards) if len(spots[i])), None)
+            if owner in self.own:
+                section = self.sections[i].section
+                counts = section.gene_totals.astype(np.float64) + PROFILE_PRIOR
+                total[section.genes] += counts / counts.sum()
+        return total
+
+    def _batches(self) -> Iterator[Batch]:
+        epoch = [self.epoch] if self.shuffle else []
+        plans = {}
+        for shard in self.own:
+            rng = np.random.default_rng([self.seed, shard, *epoch]) if self.shuffle else None
+            plans[shard] = plan_batches(self.shards[shard], self.batch_size, rng, self.window)
+        last = {i: step for plan in plans.values() for step, parts in enumerate(plan) for i, _ in parts}
+        loaded: dict[int, SectionInput | ResidentInput] = {}
+        for step in range(len(self)):
+            parts: list[Part] = []
+            seeds = []
+            for shard, plan in plans.items():
+                of_shard = plan[step] if step < len(plan) else []
+                parts += of_shard
+                entropy = [self.seed, int(self.shuffle), shard, step, *epoch]
+                seed = np.random.default_rng(entropy).integers(2**63)
+                seeds.append((sum(len(rows) for _, rows in of_shard), int(seed)))
+            if not parts:
+                # This process has no spots left; the others wait for its gradients.
+                parts = [(next(iter(loaded), 0), np.arange(0))]
+            for i, _ in parts:
+                if i not in loaded:
+                    loaded[i] = self._load(i)
+            yield make_batch([(loaded[i], rows) for i, rows in parts], self.n_vocabulary, tuple(seeds))
+            loaded = {i: inputs for i, inputs in loaded.items() if last.get(i, -1) > step or len(loaded) == 1}
+
+    def _load(self, i: int) -> SectionInput | ResidentInput:
+        if self.device.type == "cpu":
+            return self.sections[i]
+        if i in self._resident:
+            return self._resident[i]
+        inputs = self.sections[i]
+        free, total = torch.cuda.mem_get_info(self.device)
+        if free - ResidentInput.n_bytes(inputs) < total / 3:
+            return inputs  # room for batches comes first
+        made = ResidentInput(inputs, self.device)
+        if self.window is None:
+            self._resident[i] = made
+        return made
+
+
+def make_batch(
+    parts: Sequence[tuple[SectionInput | ResidentInput, NDArray[np.int64]]],
+    n_vocabulary: int,
+    seeds: tuple[tuple[int, int], ...],
+) -> Batch:
+    """Return spots of some sections as one batch.
+
+    Its columns are the sections' genes where these are the same, and otherwise the vocabulary, a gene that a section
+    did not measure marked as such.
+
+    Parameters
+    ----------
+    parts
+        Sections, and rows of each.
+    n_vocabulary
+        Size of the vocabulary.
+    seeds
+        Spots and seed of each group whose genes are hidden together.
+    """
+    genes = parts[0][0].section.genes
+    is_same = all(np.array_equal(inputs.section.genes, genes) for inputs, _ in parts[1:])
+    n_genes = len(genes) if is_same else n_vocabulary
+    device = next((part.device for part, _ in parts if isinstance(part, ResidentInput)), torch.device("cpu"))
+    sizes = [len(rows) for _, rows in parts]
+    # The default network makes its center of the counts.
+    names = ("counts", "neighborhood") if parts[0][0].is_relative else ("counts", "values", "neighborhood")
+    dense = {name: torch.empty((sum(sizes), n_genes), device=device) for name in names}
+    gene_totals = np.zeros((len(parts), n_genes), np.float32)
+    measured = np.zeros((len(parts), n_genes), dtype=bool)
+    for i, ((inputs, rows), end) in enumerate(zip(parts, np.cumsum(sizes).tolist(), strict=True)):
+        columns: Any = slice(None) if is_same else inputs.section.genes
+        for name, whole in dense.items():
+            fill, at = getattr(inputs, f"dense_{name}"), whole[end - len(rows) : end]
+            if is_same and isinstance(inputs, ResidentInput):
+                fill(rows, out=at)
+            elif is_same and device.type == "cpu":
+                fill(rows, out=at.numpy())
+            else:
+                at.zero_()[:, columns] = torch.as_tensor(fill(rows), device=device)
+        gene_totals[i, columns] = inputs.section.gene_totals
+        measured[i, columns] = True
+    weight = np.concatenate([inputs.center_weight[rows] for inputs, rows in parts])
+    section = np.repeat(np.arange(len(parts)), sizes)
+    batch = Batch(
+        genes=None if n_genes == n_vocabulary else torch.from_numpy(genes),
+        center_weight=torch.from_numpy(weight[:, None]),
+        section=None if len(parts) == 1 else torch.from_numpy(section),
+        measured=None if is_same else torch.from_numpy(measured),
+        seeds=seeds,
+        gene_totals=torch.from_numpy(gene_totals),
+        **{"values": torch.empty(0), **dense},
+    )
+    return batch if device.type == "cpu" else batch.to(device, non_blocking=True)

@@ -1,0 +1,153 @@
+"""The state of training in a file, so that a run that was stopped goes on as if it had not been."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning.pytorch import Callback
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from sagefm.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from lightning.pytorch import LightningModule, Trainer
+    from torch import Tensor
+
+    from sagefm.training._lightning import TrainingPlan
+
+_FORMAT = "sagefm training state 1"
+
+
+class SaveState(Callback):
+    """Write the state after every epoch, and take it up again at the start.
+
+    One safetensors file: parameters, moments of the optimiser and parameters of the best epoch as tensors; schedule,
+    early stopping, history and what must be the same in the next run as JSON in its header. Order, masks and dropout
+    depend on seed, epoch and step alone, so that no generator is part of it.
+
+    Parameters
+    ----------
+    path
+        The file; may not exist yet.
+    run
+        What determines the run, as JSON types. A file of another run is not taken up.
+
+    Raises
+    ------
+    CheckpointError
+        The file is not a state, or is of another run.
+    """
+
+    def __init__(self, path: Path, run: dict[str, Any]) -> None:
+        self.path = path
+        self.run: dict[str, Any] = json.loads(json.dumps(run))
+        self.meta: dict[str, Any] | None = None
+        if not path.exists():
+            return
+        try:
+            with safe_open(path, framework="pt") as file:
+                header = file.metadata() or {}
+        except Exception as error:
+            raise CheckpointError(f"{path} cannot be read as a state of training: {error}") from error
+        if header.get("format") != _FORMAT:
+            raise CheckpointError(f"{path} is no state of training; expected a file written by train(state_file=...).")
+        self.meta = json.loads(header["state"])
+        found = self.meta["run"]
+        differs = [
+            f"{k}: {found.get(k)!r} there, {self.run.get(k)!r} here" for k in self.run if found.get(k) != self.run[k]
+        ]
+        if differs:
+            raise CheckpointError(
+                f"{path} is the state of another run ({'; '.join(differs)[:600]}). "
+                f"Pass the same arguments, another state_file, or remove it."
+            )
+
+    @property
+    def epochs(self) -> int:
+        """Epochs that are done."""
+        return 0 if self.meta is None else int(self.meta["epochs"])
+
+    def attach(self, trainer: Any) -> None:
+        """Have a trainer call this, and count its epochs from those that are done."""
+        if self.meta is not None and self.epochs >= trainer.max_epochs:
+            raise CheckpointError(
+                f"{self.path} is the state after {self.epochs} epochs, and max_epochs={trainer.max_epochs}: pass more."
+            )
+        trainer.callbacks.append(self)
+        progress = trainer.fit_loop.epoch_progress.current
+        progress.processed = progress.completed = self.epochs
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take up the state.
+
+        Raises
+        ------
+        CheckpointError
+            The processes do not see the same file.
+        """
+        epochs = torch.tensor(float(self.epochs), device=trainer.strategy.root_device)
+        least, most = (float(trainer.strategy.reduce(epochs.clone(), reduce_op=op)) for op in ("min", "max"))
+        if least != most:
+            raise CheckpointError(
+                f"The processes found states of {least:.0f} and of {most:.0f} epochs at {self.path}: expected one file "
+                f"that all of them see, on a shared disk."
+            )
+        if self.meta is None:
+            return
+        plan: TrainingPlan = pl_module  # type: ignore[assignment]
+        parts: dict[str, dict[str, Tensor]] = {"network": {}, "optimizer": {}, "best": {}}
+        with safe_open(self.path, framework="pt") as file:
+            for key in file.keys():  # noqa: SIM118 no dictionary
+                part, name = key.split("/", 1)
+                parts[part][name] = file.get_tensor(key)
+        plan.network.load_state_dict(parts["network"])
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in parts["optimizer"].items():
+            index, moment = name.split("/")
+            moments.setdefault(int(index), {})[moment] = tensor
+        optimizer = trainer.optimizers[0]
+        optimizer.load_state_dict({"state": moments, "param_groups": self.meta["param_groups"]})
+        scheduler: Any = trainer.lr_scheduler_configs[0].scheduler
+        scheduler.load_state_dict(self.meta["scheduler"])
+        plan.logged = self.meta["logged"]
+        if self.meta["best"] is not None:
+            plan.best = (*self.meta["best"], parts["best"])
+        stopping: Any = trainer.early_stopping_callback
+        if stopping is not None and self.meta["stopping"] is not None:
+            stopping.wait_count = self.meta["stopping"]["wait_count"]
+            stopping.best_score = torch.tensor(self.meta["stopping"]["best_score"])
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the state: here the schedule, too, is done with the epoch before."""
+        plan: TrainingPlan = pl_module  # type: ignore[assignment]
+        if not trainer.is_global_zero or trainer.current_epoch == self.epochs:
+            return
+        optimizer = trainer.optimizers[0].state_dict()
+        tensors = {f"network/{name}": tensor for name, tensor in plan.network.state_dict().items()}
+        for index, moments in optimizer["state"].items():
+            tensors |= {f"optimizer/{index}/{name}": torch.as_tensor(moment) for name, moment in moments.items()}
+        if plan.best is not None:
+            tensors |= {f"best/{name}": tensor for name, tensor in plan.best[2].items()}
+        stopping: Any = trainer.early_stopping_callback
+        scheduler: Any = trainer.lr_scheduler_configs[0].scheduler
+        state = {
+            "run": self.run,
+            "epochs": trainer.current_epoch,
+            "logged": plan.logged,
+            "best": None if plan.best is None else plan.best[:2],
+            "param_groups": optimizer["param_groups"],
+            "scheduler": scheduler.state_dict(),
+            "stopping": stopping and {"wait_count": stopping.wait_count, "best_score": float(stopping.best_score)},
+        }
+        staged = self.path.with_name(f".{self.path.name}.part")
+        staged.parent.mkdir(parents=True, exist_ok=True)
+        save_file(
+            {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()},
+            staged,
+            metadata={"format": _FORMAT, "state": json.dumps(state)},
+        )
+        staged.replace(self.path)
