@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import sagefm
-from sagefm.data._genes import published_vocabulary
-from sagefm.training._lightning import TrainingConfig
 from sagefm.checkpoint._authors import PUBLISHED
+from sagefm.data._genes import published_vocabulary
 from sagefm.module._config import NetworkConfig
+from sagefm.training._lightning import TrainingConfig
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx

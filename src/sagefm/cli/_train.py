@@ -37,7 +37,7 @@ def _split_widths(_ctx: click.Context, _parameter: click.Parameter, value: str |
 _share = click.FloatRange(0, 1, min_open=True)
 _model_options = apply(
     click.option(
-        "--architecture", type=click.Choice(["default", "published"]), default="default", show_default=True,
+        "--architecture", type=click.Choice(["center_neighborhood", "published"]), default="center_neighborhood", show_default=True,
         help="The spot and its neighborhood apart; or the five graph convolutions of SAGE-FM (arXiv 2601.15504).",
     ),
     click.option("--hidden", metavar="W,W,...", callback=_split_widths, help="Widths of the layers, the last that of the embedding."),

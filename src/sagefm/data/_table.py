@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +20,17 @@ if TYPE_CHECKING:
 
 #: Where a table of SpatialData says which elements it annotates.
 ATTRS_KEY = "spatialdata_attrs"
+
+
+@dataclass(frozen=True)
+class TableKeys:
+    """Where a table holds counts, genes, coordinates, libraries and graph; see :func:`sagefm.tl.embed`."""
+
+    layer: str | None = None
+    gene_key: str | None = None
+    spatial_key: str = SPATIAL_KEY
+    library_key: str | None = None
+    neighbors_key: str | None = None
 
 
 def get_table(data: Any, *, table_key: str | None = None, mod: str | None = None) -> AnnData:

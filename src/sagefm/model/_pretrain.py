@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def pretrain(
     corpus: Corpus,
     *,
-    architecture: Literal["default", "published"] = "default",
+    architecture: Literal["center_neighborhood", "published"] = "center_neighborhood",
     hidden: Sequence[int] | None = None,
     likelihood: Literal["poisson", "negative_binomial"] = "poisson",
     dropout: float = 0.5,

@@ -35,7 +35,7 @@ class SAGEFM(TableModel):
     adata
         Table set up with :meth:`setup_anndata`; or the SpatialData or MuData object that holds it.
     architecture
-        ``"default"``: the spot and its neighborhood apart, deviations from the section's profile, Poisson counts.
+        ``"center_neighborhood"``: the spot and its neighborhood apart, deviations from the section's profile, Poisson counts.
         ``"published"``: the five graph convolutions of SAGE-FM (arXiv 2601.15504), log1p counts, mean squared error.
     hidden
         Widths of the layers, the last that of the embedding. (256, 64) or the published widths if left out.
@@ -110,7 +110,7 @@ class SAGEFM(TableModel):
         self,
         adata: Any,
         *,
-        architecture: Literal["default", "published"] = "default",
+        architecture: Literal["center_neighborhood", "published"] = "center_neighborhood",
         hidden: Sequence[int] | None = None,
         likelihood: Literal["poisson", "negative_binomial"] = "poisson",
         dropout: float = 0.5,

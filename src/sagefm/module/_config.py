@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 #: Widths of the five graph convolutions of the published network; the last is the embedding's.
 PUBLISHED_HIDDEN: Final = (1024, 512, 512, 512, 1024)
 DEFAULT_HIDDEN: Final = (256, 64)
+#: Checkpoints and code of before 0.2 say "default".
+_ALIASES: Final = {"default": "center_neighborhood"}
 
 
 @dataclass(frozen=True)
@@ -22,17 +24,17 @@ class NetworkConfig:
     Attributes
     ----------
     architecture
-        ``"default"`` (center and neighborhood apart) or ``"published"`` (five graph convolutions).
+        ``"center_neighborhood"`` (the two kept apart) or ``"published"`` (five graph convolutions).
     n_genes
         Size of the vocabulary.
     hidden
         Widths of the layers; the last is the embedding's.
     likelihood
-        ``"poisson"`` or ``"negative_binomial"`` on counts (default), ``"mse"`` on log1p counts (published).
+        ``"poisson"`` or ``"negative_binomial"`` on counts (center_neighborhood), ``"mse"`` on log1p counts (published).
     scale
-        Counts that a spot is brought to before log1p (default architecture).
+        Counts that a spot is brought to before log1p (center_neighborhood).
     dropout
-        Share of hidden units dropped in training (default architecture).
+        Share of hidden units dropped in training (center_neighborhood).
     """
 
     architecture: str
@@ -43,8 +45,8 @@ class NetworkConfig:
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.architecture not in ("default", "published"):
-            raise ArgumentError(f"architecture={self.architecture!r}; expected 'default' or 'published'.")
+        if self.architecture not in ("center_neighborhood", "published"):
+            raise ArgumentError(f"architecture={self.architecture!r}; expected 'center_neighborhood' or 'published'.")
         known = ("mse",) if self.architecture == "published" else ("poisson", "negative_binomial")
         if self.likelihood not in known:
             raise ArgumentError(f"likelihood={self.likelihood!r}; expected one of {known}.")
@@ -73,10 +75,11 @@ class NetworkConfig:
         ArgumentError
             A value out of its range.
         """
+        architecture = _ALIASES.get(architecture, architecture)
         published = architecture == "published"
         widths = tuple(int(width) for width in hidden or (PUBLISHED_HIDDEN if published else DEFAULT_HIDDEN))
         if published:
-            # The published network has one loss; `likelihood`, `scale` and `dropout` are the default's.
+            # The published network has one loss; `likelihood`, `scale` and `dropout` are of the other.
             return cls(architecture, n_genes, widths, "mse")
         return cls(architecture, n_genes, widths, likelihood, float(scale), float(dropout))
 
@@ -92,4 +95,7 @@ class NetworkConfig:
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> NetworkConfig:
         """Inverse of :meth:`to_dict`."""
-        return cls(**{**fields, "hidden": tuple(int(width) for width in fields["hidden"])})
+        architecture = _ALIASES.get(fields["architecture"], fields["architecture"])
+        return cls(
+            **{**fields, "architecture": architecture, "hidden": tuple(int(width) for width in fields["hidden"])}
+        )
