@@ -353,7 +353,7 @@ def test_folder_holds_no_pickle(folders, trained):
         with safe_open(folder / "model.safetensors", framework="numpy") as tensors:
             assert set(tensors.keys()) == set(trained[architecture].module.state_dict())
         config = json.loads((folder / "config.json").read_text())
-        assert config["network"]["architecture"] == architecture
+        assert config["network"]["architecture"] == trained[architecture].module.config.architecture
         assert len(config["genes"]) == config["network"]["n_genes"] == 300
         for path in folder.iterdir():
             # Pickle, and the zip file that torch.save makes of it.

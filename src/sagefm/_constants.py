@@ -29,9 +29,6 @@ MIN_GENES: Final = 200
 #: Counts added to every gene's total in a section's profile: no rate is zero.
 PROFILE_PRIOR: Final = 0.5
 
-#: 4 times the 3/8 of Anscombe (1948): the root of 4 x + 3/2 has a noise of about one for Poisson counts.
-ANSCOMBE: Final = 1.5
-
 #: Files of a checkpoint folder.
 WEIGHTS_FILE: Final = "model.safetensors"
 CONFIG_FILE: Final = "config.json"

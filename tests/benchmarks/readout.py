@@ -37,11 +37,18 @@ from sagefm.data import _genes
 from sagefm.data._genes import assign_folds
 from sagefm.data._graph import averaging
 from sagefm.data._reader import read_table
-from sagefm.inference._readout import N_PARTS, SectionDecoder, SectionFactors, section_components
+from sagefm.inference._readout import (
+    N_PARTS,
+    SectionDecoder,
+    SectionFactors,
+    draw_parts,
+    draw_sample,
+    section_components,
+)
 from sagefm.metrics import pooled_d2
 from sagefm.metrics._recovery import Recovery
 from sagefm.model import Checkpoint
-from sagefm.module._reading import Batch, null_rates, read_center, size_factors
+from sagefm.module._reading import Batch, null_rates, root_center, size_factors
 
 # Panels are among the donors.
 _genes.MIN_COVERAGE = 0.0
@@ -63,8 +70,8 @@ class Section:
         self.totals = torch.from_numpy(section.gene_totals)[None]
         self.folds = assign_folds(section.genes, checkpoint.config.n_genes, N_FOLDS, 0)
         self.detected = np.asarray((self.counts > 0).float().mean(0)) >= DETECTED
-        self.part = SectionDecoder.draw_parts(adata.obs_names, 0)
-        self.some = SectionDecoder.draw_spots(adata.obs_names, 0)
+        self.part = draw_parts(adata.obs_names, 0)
+        self.some = draw_sample(adata.obs_names, 0)
         self.w_center, self.w_neighborhood, self.bias = self.network.first_layer(self.genes)
         self.product = torch.from_numpy(self.inputs.values @ self.w_neighborhood.numpy().T)
         self.factors = SectionFactors(self.part, self.some, self.counts[self.some], 0)
@@ -100,12 +107,11 @@ class Fold:
         batch = Batch(
             genes=section.genes,
             counts=section.counts,
-            values=torch.empty(0),
             neighborhood=torch.empty(0),
             center_weight=torch.ones(1),
             gene_totals=section.totals,
         )
-        visible = read_center(section.network, batch, self.hidden)
+        visible = root_center(batch, self.hidden)
         self.center = linear(visible, section.w_center, section.bias)
         self.scores = linear(visible, section_components(visible[section.some]))
         self.x = section.counts[:, self.columns]

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from sagefm.data._counts import check_counts, get_counts, log1p, log_normalize, root, with_values
-from sagefm.data._input import depth_grid, expected_roots
+from sagefm.data._counts import check_counts, get_counts, log1p, log_normalize, with_values
+from sagefm.data._input import depth_grid, expected_roots, sparse_root
 from sagefm.errors import CountsError, MissingKeyError
 
 
@@ -106,7 +106,7 @@ def test_root_and_what_is_expected_of_it_at_a_depth():
     rng = np.random.default_rng(0)
     counts = sparse.csr_matrix(rng.poisson(0.5, (40, 30)).astype(np.float32))
     np.testing.assert_allclose(
-        root(counts).toarray(), 2 * np.sqrt(counts.toarray() + 3 / 8) - 2 * np.sqrt(3 / 8), atol=1e-6
+        sparse_root(counts).toarray(), 2 * np.sqrt(counts.toarray() + 3 / 8) - 2 * np.sqrt(3 / 8), atol=1e-6
     )
     sizes = np.concatenate([[0, 1, 2], rng.lognormal(8, 2, 200)])
     profile = rng.dirichlet(np.full(30, 0.2))

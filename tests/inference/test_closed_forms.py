@@ -49,7 +49,9 @@ def model(request: pytest.FixtureRequest, vocabulary: Vocabulary) -> tuple[Check
         definition: torch.nn.Module = PublishedNetwork(NetworkConfig("published", 580, (48, 32, 32, 32, 40), "mse"))
         network = definition.pooled()
     else:
-        definition = network = CenterNeighborhoodNetwork(NetworkConfig("default", 580, (48, 32, 16), "poisson"))
+        definition = network = CenterNeighborhoodNetwork(
+            NetworkConfig("center_neighborhood", 580, (48, 32, 16), "poisson")
+        )
         # Weights at which one gene of the neighborhood moves another visibly.
         torch.nn.init.normal_(network.fc_gene.weight, std=0.3)
         torch.nn.init.normal_(network.conv.lin_l.weight, std=0.3)

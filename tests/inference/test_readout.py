@@ -11,7 +11,7 @@ from scipy import sparse
 import sagefm
 from sagefm.data._reader import read_table
 from sagefm.inference._impute_table import impute_table
-from sagefm.inference._readout import N_COMPONENTS, N_PARTS, PRECISION, SectionDecoder, SectionFactors
+from sagefm.inference._readout import N_COMPONENTS, N_PARTS, PRECISION, SectionDecoder, SectionFactors, draw_parts
 from sagefm.metrics._predictors import FactorModel, SectionCounts
 from sagefm.module._factors import fit_factors
 from sagefm.module._reading import null_rates
@@ -34,7 +34,7 @@ def case() -> dict[str, torch.Tensor]:
 
 def test_equals_the_definition(case: dict[str, torch.Tensor]) -> None:
     names = pd.Index([f"spot{i}" for i in range(N_SPOTS)])
-    part = SectionDecoder.draw_parts(names, 0)
+    part = draw_parts(names, 0)
     assert np.bincount(part.numpy()).min() > 0
     decoder = SectionDecoder(part, (N_LATENT,), N_GENES, CPU)
     for start in (0, 25):

@@ -135,7 +135,6 @@ def test_gradients_and_optimiser_steps_equal_pyg(section: Section, dense: torch.
         batch = Batch(
             genes=torch.from_numpy(section.genes),
             counts=torch.from_numpy(inputs.dense_counts(spots)).double(),
-            values=torch.from_numpy(inputs.dense_values(spots)).double(),
             neighborhood=torch.from_numpy(inputs.dense_neighborhood(spots)).double(),
             center_weight=torch.from_numpy(inputs.center_weight[spots, None]).double(),
             gene_totals=torch.from_numpy(section.gene_totals).double()[None],
@@ -169,7 +168,7 @@ def test_gradients_equal_pyg_in_single_precision(section: Section, dense: torch.
 def test_center_and_neighborhood_layer_equals_sageconv() -> None:
     torch.manual_seed(0)
     n_spots, n_genes = 40, 30
-    network = CenterNeighborhoodNetwork(NetworkConfig("default", n_genes, (16, 8), "poisson"))
+    network = CenterNeighborhoodNetwork(NetworkConfig("center_neighborhood", n_genes, (16, 8), "poisson"))
     conv = SAGEConv(n_genes, 16)
     conv.load_state_dict(network.conv.state_dict())
     x = torch.randn(n_spots, n_genes)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import sparse
 
-from sagefm._constants import ANSCOMBE
 from sagefm.data._blocks import StoredMatrix, as_csr, is_stored
 from sagefm.errors import CountsError, MissingKeyError
 
@@ -92,11 +91,6 @@ def check_counts(values: NDArray[Any], *, where: str) -> None:
 def log1p(counts: sparse.csr_matrix) -> sparse.csr_matrix:
     """Return log(1 + x), the published network's input (Zhan et al. 2026)."""
     return with_values(counts, np.log1p(counts.data))
-
-
-def root(counts: sparse.csr_matrix) -> sparse.csr_matrix:
-    """Return 2 sqrt(x + 3/8) - 2 sqrt(3/8): counts whose noise is about one at any depth (Anscombe 1948)."""
-    return with_values(counts, np.sqrt(4 * counts.data + np.float32(ANSCOMBE)) - np.float32(ANSCOMBE**0.5))
 
 
 def log_normalize(

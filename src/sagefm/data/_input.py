@@ -1,18 +1,29 @@
-"""What a section's profile gives at the depth of each spot."""
+"""What a network reads of a section.
+
+Notation, for one section of n spots and m genes of the vocabulary: ``U`` (n, m) holds the transformed counts, ``u_mean``
+(m,) its mean over the section. A network reads two rows at spot i, c_i of the center and
+
+    neighborhood  v_i = sum_j O_ij u_j - s_i u_mean
+
+with an operator O and shifts s. The two architectures read different inputs: :class:`Log1pInput` (published) and
+:class:`RelativeInput` (center_neighborhood).
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, Self
 
 import numpy as np
 from scipy import sparse
 
-from sagefm.data._blocks import StoredMatrix, column_sums, take_columns, to_memory
-from sagefm.data._counts import log1p, log_normalize, root
+from sagefm._transform import root
+from sagefm.data._blocks import StoredMatrix, column_sums, to_memory
+from sagefm.data._counts import log1p, log_normalize, with_values
 from sagefm.data._graph import averaging
-from sagefm.errors import ArgumentError, CoordinatesError
+from sagefm.errors import CoordinatesError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,30 +32,182 @@ if TYPE_CHECKING:
 
     from sagefm.data._section import Section
 
-from typing import TYPE_CHECKING, Final
-
-from sagefm._constants import ANSCOMBE
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-#: Ratio of neighboring depths: cubic interpolation is then exact to float32.
+#: Ratio of neighboring depths of :func:`depth_grid`: cubic interpolation is then exact to float32.
 _RATIO: Final = 1.1
 
 
-def expected_roots(sizes: NDArray[np.floating], profile: NDArray[np.floating]) -> NDArray[np.float32]:
-    """Return what :func:`~sagefm.data._counts.root` gives for the expected counts of spots (n_spots, n_genes).
+@dataclass(frozen=True)
+class SectionInput(ABC):
+    """What a network reads of a section; see the head of this file for the notation.
 
-    Parameters
+    Attributes
     ----------
-    sizes
-        Counts of each spot (n_spots,).
-    profile
-        Share of each gene in the counts (n_genes,).
+    section
+        The section.
+    operator
+        ``O``, CSR float32 (n_spots, n_spots).
+    shift
+        ``s`` (n_spots,).
+    center_weight
+        ``a``, by which u_i enters the center (n_spots,).
+    scale
+        Counts that a spot is brought to (relative input).
     """
-    rates = np.multiply.outer(np.asarray(sizes, np.float32), np.asarray(profile, np.float32))
-    roots: NDArray[np.float32] = np.sqrt(4 * rates + np.float32(ANSCOMBE)) - np.float32(ANSCOMBE**0.5)
-    return roots
+
+    section: Section
+    operator: sparse.csr_matrix
+    shift: NDArray[np.float32]
+    center_weight: NDArray[np.float32]
+    scale: float
+
+    @classmethod
+    @abstractmethod
+    def of(cls, section: Section, scale: float) -> Self:
+        """Return the input of a section."""
+
+    @property
+    @abstractmethod
+    def transform(self) -> Callable[[sparse.csr_matrix], sparse.csr_matrix]:
+        """Takes rows of all of the section's counts to rows of ``U``."""
+
+    @abstractmethod
+    def center(
+        self,
+        counts: NDArray[np.float32],
+        sizes: NDArray[np.floating],
+        profile: NDArray[np.floating],
+        rows: slice,
+    ) -> NDArray[np.float32]:
+        """Return ``c`` of some genes with nothing hidden (n_rows, n_genes).
+
+        Parameters
+        ----------
+        counts
+            Raw counts of the genes (n_rows, n_genes).
+        sizes
+            Counts of the spots (n_rows,).
+        profile
+            Share of the genes in the counts of the section (n_genes,).
+        rows
+            The spots.
+        """
+
+    @cached_property
+    def values(self) -> sparse.csr_matrix | StoredMatrix:
+        """``U``, CSR float32 (n_spots, n_genes), in memory or stored."""
+        counts = self.section.counts
+        return counts.map(self.transform) if isinstance(counts, StoredMatrix) else self.transform(counts)
+
+    @cached_property
+    def mean(self) -> NDArray[np.float32]:
+        """``u_mean`` (n_genes,); zeros where it is not read."""
+        if not self.shift.any():
+            return np.zeros(self.section.n_genes, np.float32)
+        return (column_sums(self.values) / self.section.n_spots).astype(np.float32)
+
+    def dense_counts(self, rows: NDArray[np.int64], out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+        """Return raw counts at `rows`, dense (n_rows, n_genes)."""
+        return _dense(to_memory(self.section.counts)[rows], out)
+
+    def dense_neighborhood(
+        self, rows: NDArray[np.int64], out: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]:
+        """Return ``v`` at `rows`, dense (n_rows, n_genes)."""
+        operator = self.operator[rows]
+        gathered = to_memory(self.values)[operator.indices]
+        # A row for each (spot, neighbor) pair; joining the rows of one spot leaves duplicate
+        # columns, which toarray() adds up: the average without a sparse x sparse product.
+        weights = np.repeat(operator.data, np.diff(gathered.indptr))
+        joined = sparse.csr_matrix(
+            (gathered.data * weights, gathered.indices, gathered.indptr[operator.indptr]),
+            shape=(len(rows), gathered.shape[1]),
+        )
+        dense = _dense(joined, out)
+        if self.shift.any():
+            dense -= self.shift[rows, None] * self.mean
+        return dense
+
+
+class Log1pInput(SectionInput):
+    """The published network's: u = log(1 + x), no mean; O = 1/(k_i+1) on the k_i neighbors, c_i = u_i / (k_i+1).
+
+    c_i + v_i is the 15-spot average of the GCN's closed form.
+    """
+
+    @classmethod
+    def of(cls, section: Section, scale: float) -> Self:
+        """Return the input of a section."""
+        operator = averaging(section.neighbors, with_center=True)
+        weight = operator.diagonal().astype(np.float32)
+        off_diagonal = sparse.csr_matrix(operator - sparse.diags_array(weight), dtype=np.float32)
+        off_diagonal.eliminate_zeros()
+        return cls(section, off_diagonal, np.zeros(section.n_spots, np.float32), weight, scale)
+
+    @property
+    def transform(self) -> Callable[[sparse.csr_matrix], sparse.csr_matrix]:
+        """``log(1 + x)``."""
+        return log1p
+
+    def center(
+        self, counts: NDArray[np.float32], sizes: NDArray[np.floating], profile: NDArray[np.floating], rows: slice
+    ) -> NDArray[np.float32]:
+        """Return ``a_i log(1 + x)``."""
+        return self.center_weight[rows, None] * np.log1p(counts)
+
+
+class RelativeInput(SectionInput):
+    """The center_neighborhood network's: deviations from the section.
+
+    u = log(1 + scale x / total); deviations are from the mean of the *other* spots of the section, so that nothing a
+    spot hides comes back through the mean. With mean of the others = n/(n-1) u_mean - u_i/(n-1): s = n/(n-1), and
+    O = 1/k_i on the neighbors and 1/(n-1) on the diagonal. The center is r(x_i) - r(size_i p), with r the root of
+    Anscombe (1948), p the section's profile and size_i the counts of the spot: noise of about one for every gene and
+    at every depth, so that a shallow spot says less.
+    """
+
+    @classmethod
+    def of(cls, section: Section, scale: float) -> Self:
+        """Return the input of a section.
+
+        Raises
+        ------
+        CoordinatesError
+            The section has one spot.
+        """
+        n = section.n_spots
+        if n < 2:
+            raise CoordinatesError(f"Section {section.name!r} has {n} spot; at least 2 are needed, to compare it with.")
+        # A spot without neighbors reads the section's mean: a deviation of zero.
+        shift = np.where(np.diff(section.neighbors.indptr) > 0, n / (n - 1), 0.0).astype(np.float32)
+        own = sparse.diags_array(shift / n)
+        operator = sparse.csr_matrix(averaging(section.neighbors, with_center=False) + own, dtype=np.float32)
+        return cls(section, operator, shift, np.ones(n, np.float32), scale)
+
+    @property
+    def transform(self) -> Callable[[sparse.csr_matrix], sparse.csr_matrix]:
+        """``log(1 + scale x / total)``."""
+        return partial(log_normalize, scale=self.scale)
+
+    def center(
+        self, counts: NDArray[np.float32], sizes: NDArray[np.floating], profile: NDArray[np.floating], rows: slice
+    ) -> NDArray[np.float32]:
+        """Return ``r(x) - r(size p)``."""
+        return root(counts) - expected_roots(np.maximum(sizes, 1), profile)
+
+
+def make_input(section: Section, kind: str, *, scale: float = 1e4) -> SectionInput:
+    """Return what a network reads of a section: `kind` is ``"log1p"`` or ``"relative"``."""
+    return {"log1p": Log1pInput, "relative": RelativeInput}[kind].of(section, scale)
+
+
+def sparse_root(counts: sparse.csr_matrix) -> sparse.csr_matrix:
+    """Return the root of sparse counts: it is 0 at 0."""
+    return with_values(counts, root(counts.data))
+
+
+def expected_roots(sizes: NDArray[np.floating], profile: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Return the root of the expected counts ``size_i p_g`` (n_spots, n_genes)."""
+    return root(np.multiply.outer(np.asarray(sizes, np.float32), np.asarray(profile, np.float32)))
 
 
 def depth_grid(sizes: NDArray[np.floating]) -> tuple[sparse.csr_matrix, NDArray[np.floating]]:
@@ -75,112 +238,5 @@ def depth_grid(sizes: NDArray[np.floating]) -> tuple[sparse.csr_matrix, NDArray[
     return matrix, np.exp(np.log(_RATIO) * np.arange(first, first + n_depths, dtype=np.float64))
 
 
-@dataclass(frozen=True)
-class SectionInput:
-    """What a network reads of a section; see the head of this file for the notation.
-
-    Attributes
-    ----------
-    section
-        The section.
-    values
-        ``U``, CSR float32 (n_spots, n_genes), in memory or stored.
-    transforms
-        Takes rows of counts to rows of ``U``; before it, for ``"relative"``, to r(x) - r(0) of the center.
-    is_relative
-        Whether the network reads deviations from ``u_mean``.
-    operator
-        ``O``, CSR float32 (n_spots, n_spots).
-    center_weight
-        ``a`` (n_spots,); ones for ``"relative"``.
-    shift
-        ``s`` (n_spots,).
-    """
-
-    section: Section
-    values: sparse.csr_matrix | StoredMatrix
-    transforms: tuple[Callable[[sparse.csr_matrix], sparse.csr_matrix], ...]
-    is_relative: bool
-    operator: sparse.csr_matrix
-    center_weight: NDArray[np.float32]
-    shift: NDArray[np.float32]
-
-    @cached_property
-    def mean(self) -> NDArray[np.float32]:
-        """``u_mean`` (n_genes,); zeros for ``"log1p"``."""
-        if not self.is_relative:
-            return np.zeros(self.section.n_genes, np.float32)
-        return (column_sums(self.values) / self.section.n_spots).astype(np.float32)
-
-    def with_genes(self, columns: NDArray[np.int64]) -> SectionInput:
-        """Return the input with these columns, in this order."""
-        section = self.section
-        return replace(
-            self,
-            section=replace(section, counts=take_columns(section.counts, columns), genes=section.genes[columns]),
-            values=take_columns(self.values, columns),
-        )
-
-    def dense_values(self, rows: NDArray[np.int64], out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
-        """Return ``U`` at `rows`, dense (n_rows, n_genes)."""
-        return _dense(to_memory(self.values)[rows], out)
-
-    def dense_counts(self, rows: NDArray[np.int64], out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
-        """Return raw counts at `rows`, dense (n_rows, n_genes)."""
-        return _dense(to_memory(self.section.counts)[rows], out)
-
-    def dense_neighborhood(
-        self, rows: NDArray[np.int64], out: NDArray[np.float32] | None = None
-    ) -> NDArray[np.float32]:
-        """Return ``v`` at `rows`, dense (n_rows, n_genes)."""
-        operator = self.operator[rows]
-        gathered = to_memory(self.values)[operator.indices]
-        # A row for each (spot, neighbor) pair; joining the rows of one spot leaves duplicate
-        # columns, which toarray() adds up: the average without a sparse x sparse product.
-        weights = np.repeat(operator.data, np.diff(gathered.indptr))
-        joined = sparse.csr_matrix(
-            (gathered.data * weights, gathered.indices, gathered.indptr[operator.indptr]),
-            shape=(len(rows), gathered.shape[1]),
-        )
-        dense = _dense(joined, out)
-        if self.is_relative:
-            dense -= self.shift[rows, None] * self.mean
-        return dense
-
-
 def _dense(matrix: sparse.csr_matrix, out: NDArray[np.float32] | None) -> NDArray[np.float32]:
     return np.asarray(matrix.toarray(out=out), dtype=np.float32)
-
-
-def make_input(section: Section, kind: str, *, scale: float = 1e4) -> SectionInput:
-    """Return what a network reads of a section.
-
-    Parameters
-    ----------
-    section
-        The section.
-    kind
-        ``"log1p"`` or ``"relative"``.
-    scale
-        Counts a spot is brought to (``"relative"``).
-    """
-    if kind not in ("log1p", "relative"):
-        raise ArgumentError(f"Found input {kind!r}; expected 'log1p' or 'relative'.")
-    n, counts = section.n_spots, section.counts
-    transform = log1p if kind == "log1p" else partial(log_normalize, scale=scale)
-    values = counts.map(transform) if isinstance(counts, StoredMatrix) else transform(counts)
-    if kind == "log1p":
-        operator = averaging(section.neighbors, with_center=True)
-        center = operator.diagonal().astype(np.float32)
-        off_diagonal = sparse.csr_matrix(operator - sparse.diags_array(center), dtype=np.float32)
-        off_diagonal.eliminate_zeros()
-        return SectionInput(section, values, (transform,), False, off_diagonal, center, np.zeros(n, np.float32))
-    if n < 2:
-        raise CoordinatesError(
-            f"Section {section.name!r} has {n} spot; its mean over the other spots needs at least 2."
-        )
-    # A spot without neighbors reads the section's mean: a deviation of zero.
-    shift = np.where(np.diff(section.neighbors.indptr) > 0, n / (n - 1), 0.0).astype(np.float32)
-    own = sparse.diags_array(shift / n)
-    operator = sparse.csr_matrix(averaging(section.neighbors, with_center=False) + own, dtype=np.float32)
-    return SectionInput(section, values, (root, transform), True, operator, np.ones(n, np.float32), shift)

@@ -1,21 +1,4 @@
-"""Sections as the networks read them.
-
-Notation, for one section of n spots and m genes of the vocabulary: ``U`` (n, m) holds the transformed counts, ``u_mean``
-(m,) its mean over the section. A network reads at spot i two rows, c_i of the center and
-
-    neighborhood  v_i = sum_j O_ij u_j - s_i u_mean
-
-with operator O and shifts s of the input:
-
-``"log1p"``      (published) u = log(1 + x), no mean; O = 1/(k_i+1) on the neighbors, c_i = a_i u_i with a_i = 1/(k_i+1),
-                 so that c_i + v_i is the 15-spot average of the GCN's closed form.
-``"relative"``   (default) u = log(1 + scale x / total); deviations are from the mean of the *other* spots of the section,
-                 so that nothing a spot hides comes back through the mean. With mean of the others
-                 = n/(n-1) u_mean - u_i/(n-1): s = n/(n-1), and O = 1/k_i on the neighbors and 1/(n-1) on the diagonal.
-                 The center is r(x_i) - r(size_i p), with r(x) = 2 sqrt(x + 3/8), p the section's profile and size_i the
-                 counts of the spot: noise of about one for every gene and at every depth, so that a shallow spot says
-                 less (Anscombe 1948).
-"""
+"""Sections: counts of vocabulary genes, and each spot's neighbors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Embedding a section: one product per spot, one average, a few small layers."""
+"""Embedding: the first layer, then a few small dense layers, spot by spot."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ import numpy as np
 import torch
 
 from sagefm._constants import BLOCK_ROWS
-from sagefm.inference._products import block_rows_of, first_layer
+from sagefm.inference._products import block_rows_of, first_layer, project_counts
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from numpy.typing import NDArray
 
     from sagefm.checkpoint._checkpoint import Checkpoint
     from sagefm.data._input import SectionInput
     from sagefm.data._reader import TableReader
+    from sagefm.inference._products import Projector
     from sagefm.module._center import SpotNetwork
 
 
@@ -25,12 +28,13 @@ def embed_section(
     network: SpotNetwork,
     inputs: SectionInput,
     device: torch.device,
+    *,
     block_rows: int = BLOCK_ROWS,
-    client: Any = None,
+    projector: Projector = project_counts,
 ) -> NDArray[np.float32]:
     """Return the embedding of every spot of a section, float32 (n_spots, n_latent)."""
     n_spots = inputs.section.n_spots
-    first = first_layer(network, inputs, device, block_rows, client)
+    first = first_layer(network, inputs, device, block_rows=block_rows, projector=projector)
     embedding = np.empty((n_spots, network.config.hidden[-1]), np.float32)
     for start in range(0, n_spots, block_rows):
         rows = slice(start, start + block_rows)
@@ -50,15 +54,18 @@ def embed_table(
     block_rows = block_rows_of(batch_size)
     network = checkpoint.network.to(device)
     embedding = np.empty((reader.table.n_obs, checkpoint.config.hidden[-1]), dtype=np.float32)
-    with reader.untouched_on_error(), _connected(client) as cluster:
+    with reader.untouched_on_error(), _projector(client) as projector:
         for inputs in reader.inputs(checkpoint.config):
-            embedding[inputs.section.rows] = embed_section(network, inputs, device, block_rows, cluster)
+            embedding[inputs.section.rows] = embed_section(
+                network, inputs, device, block_rows=block_rows, projector=projector
+            )
     return embedding
 
 
-def _connected(client: Any) -> Any:
+def _projector(client: Any) -> AbstractContextManager[Projector]:
     if client is None:
-        return nullcontext()
-    from sagefm.inference._dask import connected
+        return nullcontext(project_counts)
+    # distributed takes a second to import.
+    from sagefm.inference._dask import cluster_projector
 
-    return connected(client)
+    return cluster_projector(client)

@@ -1,10 +1,15 @@
-"""Imputation: every gene predicted from a fold in which it was hidden."""
+"""Imputation of a section: every gene predicted from a fold in which it was hidden.
+
+Three steps: :func:`plan_imputation` takes each fold's own product off the first layer, which is linear, so that the
+products of all folds together cost one; :func:`fit_readout` fits the read-out to the section
+(:mod:`sagefm.inference._readout`); :func:`predict` reads the folds, block by block of spots.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -12,12 +17,12 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from sagefm._constants import BLOCK_ROWS
-from sagefm.data._blocks import StoredMatrix, iter_blocks, to_memory
+from sagefm.data._blocks import StoredMatrix, iter_blocks, take_columns, to_memory
 from sagefm.data._genes import assign_folds
+from sagefm.data._input import Log1pInput
 from sagefm.inference._products import average, project
-from sagefm.inference._readout import SectionDecoder, SectionFactors, section_components
-from sagefm.metrics._recovery import Recovery
-from sagefm.module._reading import Batch, null_rates, read_center, size_factors
+from sagefm.inference._readout import FoldReadout, Readout, SectionFactors, draw_parts, draw_sample
+from sagefm.module._reading import Batch, null_rates, root_center, size_factors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,6 +32,7 @@ if TYPE_CHECKING:
     from scipy import sparse
 
     from sagefm.data._input import SectionInput
+    from sagefm.metrics._recovery import Recovery
     from sagefm.module._center import SpotNetwork
 
 
@@ -50,8 +56,8 @@ class ImputedBlock:
 
 
 @dataclass(frozen=True)
-class Pass:
-    """A fold of the genes, predicted while it, and maybe others, are hidden.
+class Fold:
+    """Genes that are predicted while they, and maybe others, are hidden.
 
     Attributes
     ----------
@@ -60,18 +66,216 @@ class Pass:
     columns
         Genes to predict (n_columns,).
     around
-        Part of the first layer that the center's visible genes do not change (n_spots, hidden).
-    components
-        Principal components of the visible center in the section (n_components, n_genes).
-    decoder
-        Read-out of the section, where one is fitted, on the embedding of the center and the components' scores.
+        The first layer without what the center's visible genes add (n_spots, hidden); with it for the published
+        network, whose center is linear in the values.
     """
 
     hidden: Tensor
     columns: NDArray[np.int64]
     around: Tensor
-    components: Tensor
-    decoder: SectionDecoder | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A section with its genes in the order of their folds, so that a fold is a range of columns.
+
+    Attributes
+    ----------
+    network, inputs
+        The network, and what it reads of the section.
+    counts
+        Raw counts (n_spots, n_genes).
+    genes
+        Position in the vocabulary of each column (n_genes,).
+    gene_totals
+        Counts of each gene in the section (1, n_genes).
+    folds
+        The folds that hold requested genes.
+    shown
+        All genes, none hidden, none to predict: from it genes are predicted that the section did not measure.
+    measured, unmeasured
+        Requested vocabulary genes that the section measured, and those that it did not, increasing.
+    place
+        Position of each column among `measured` (n_genes,).
+    w_center, bias
+        Of the first layer (hidden, n_genes), (hidden,).
+    """
+
+    network: SpotNetwork
+    inputs: SectionInput
+    counts: sparse.csr_matrix | StoredMatrix
+    genes: Tensor
+    gene_totals: Tensor
+    folds: list[Fold]
+    shown: Fold
+    measured: NDArray[np.int64]
+    unmeasured: NDArray[np.int64]
+    place: NDArray[np.int64]
+    w_center: Tensor
+    bias: Tensor
+
+    @property
+    def is_pooled(self) -> bool:
+        """Whether the network reads the center with the weights of its neighbors (published)."""
+        return isinstance(self.inputs, Log1pInput)
+
+    def batch(self, rows: Any, counts: sparse.csr_matrix) -> Batch:
+        """Return spots as a batch: `counts` are their rows."""
+        device = self.genes.device
+        return Batch(
+            genes=self.genes,
+            counts=torch.from_numpy(counts.toarray()).to(device),
+            neighborhood=torch.empty(0),
+            center_weight=torch.from_numpy(self.inputs.center_weight[rows, None]).to(device),
+            gene_totals=self.gene_totals,
+        )
+
+    def blocks(self, block_rows: int) -> Iterator[tuple[slice, Batch]]:
+        """Yield blocks of spots, in order."""
+        for rows, counts in iter_blocks(self.counts, block_rows):
+            yield rows, self.batch(rows, counts)
+
+    def center(self, fold: Fold, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return c under a fold's mask (n_spots, n_genes), and its product with the weights (n_spots, hidden)."""
+        visible = root_center(batch, fold.hidden)
+        return visible, linear(visible, self.w_center)
+
+
+def plan_imputation(
+    network: SpotNetwork,
+    inputs: SectionInput,
+    requested: NDArray[np.int64],
+    *,
+    mask: str,
+    n_folds: int,
+    n_hidden: int,
+    rng: int,
+    device: torch.device,
+    block_rows: int,
+) -> Plan:
+    """Return the folds of a section with their first layers; the arguments are those of :func:`impute_section`."""
+    section = inputs.section
+    fold_of = assign_folds(section.genes, network.config.n_genes, n_folds, rng)
+    order = np.argsort(fold_of, kind="stable")
+    edges = np.searchsorted(fold_of[order], np.arange(n_folds + 1)).tolist()
+    ranges = [slice(start, stop) for start, stop in pairwise(edges)]
+    sorted_genes = section.genes[order]
+    genes = torch.from_numpy(sorted_genes).to(device)
+    w_center, w_neighborhood, bias = network.first_layer(genes)
+    mean = torch.from_numpy(inputs.mean[order]).to(device)
+    parts = project(
+        take_columns(inputs.values, order), [w_neighborhood[:, columns] for columns in ranges], block_rows=block_rows
+    )
+    whole = parts[0].clone()
+    for part in parts[1:]:
+        whole += part
+    around_all = _neighborhood(inputs, whole, w_neighborhood, mean) + bias
+    is_pooled = isinstance(inputs, Log1pInput)
+    weight = torch.from_numpy(inputs.center_weight).to(device)[:, None]
+
+    def make_fold(columns: NDArray[np.int64], folds: list[int]) -> Fold:
+        """Return a fold that predicts `columns` while `folds` are hidden."""
+        hidden = torch.zeros((1, len(genes)), dtype=torch.bool, device=device)
+        around, center = around_all, whole
+        for i in folds:
+            hidden[:, ranges[i]] = True
+            center = center - parts[i]
+            if mask == "neighborhood":
+                around = around - _neighborhood(inputs, parts[i], w_neighborhood[:, ranges[i]], mean[ranges[i]])
+        return Fold(hidden, columns, around + weight * center if is_pooled else around)
+
+    measured, unmeasured = np.intersect1d(requested, sorted_genes), np.setdiff1d(requested, sorted_genes)
+    is_requested = np.isin(sorted_genes, measured)
+    folds = []
+    for i, fold_columns in enumerate(ranges):
+        columns = np.flatnonzero(is_requested[fold_columns]) + fold_columns.start
+        if len(columns):
+            folds.append(make_fold(columns, sorted({(i + j) % n_folds for j in range(n_hidden)})))
+    return Plan(
+        network=network,
+        inputs=inputs,
+        counts=take_columns(section.counts, order),
+        genes=genes,
+        gene_totals=torch.from_numpy(section.gene_totals[order]).to(device)[None],
+        folds=folds,
+        shown=make_fold(np.arange(0), []),
+        measured=measured,
+        unmeasured=unmeasured,
+        place=np.searchsorted(measured, sorted_genes),
+        w_center=w_center,
+        bias=bias,
+    )
+
+
+def fit_readout(plan: Plan, spot_names: pd.Index, rng: int, block_rows: int) -> Readout:
+    """Return the read-out of each fold, fitted to the section's spots by name; see :mod:`sagefm.inference._readout`."""
+    part, sample_rows = draw_parts(spot_names, rng), draw_sample(spot_names, rng)
+    # Rows are read in order.
+    sorted_rows = np.sort(sample_rows)
+    counts = plan.counts
+    counts = counts.with_rows(sorted_rows) if isinstance(counts, StoredMatrix) else counts[sorted_rows]
+    sample = plan.batch(sample_rows, to_memory(counts)[np.searchsorted(sorted_rows, sample_rows)])
+    readout = Readout(
+        SectionFactors(part, sample_rows, sample.counts, rng),
+        [
+            FoldReadout.of(plan.network, root_center(sample, fold.hidden), part, len(fold.columns))
+            for fold in plan.folds
+        ],
+    )
+    for rows, batch in plan.blocks(block_rows):
+        for fold, fitted in zip(plan.folds, readout.folds, strict=True):
+            visible, product = plan.center(fold, batch)
+            columns = torch.from_numpy(fold.columns).to(plan.genes.device)
+            fitted.add(
+                rows,
+                fitted.features(visible, product + plan.bias),
+                batch.counts[:, columns],
+                size_factors(batch.counts, plan.gene_totals, fold.hidden),
+                plan.genes[columns],
+            )
+    return readout
+
+
+def predict(plan: Plan, readout: Readout | None, recovery: Recovery, block_rows: int) -> Iterator[ImputedBlock]:
+    """Yield predictions, block by block of spots, and add them to `recovery`."""
+    network = plan.network
+    for rows, batch in plan.blocks(block_rows):
+        block = ImputedBlock(
+            plan.inputs.section.rows[rows],
+            np.empty((len(batch.counts), len(plan.measured)), np.float32),
+            np.empty((len(batch.counts), len(plan.unmeasured)), np.float32),
+        )
+        for i, fold in enumerate(plan.folds):
+            h = fold.around[rows]
+            if not plan.is_pooled:
+                visible, product = plan.center(fold, batch)
+                h = h + product
+            columns = torch.from_numpy(fold.columns).to(plan.genes.device)
+            output = network.decode(network.encode(h), plan.genes[columns])
+            rates = null_rates(batch.counts, plan.gene_totals, fold.hidden)
+            if readout is not None:
+                output += readout.folds[i].log_ratio(rows, readout.folds[i].features(visible, product + plan.bias))
+                if not fold.hidden.all():
+                    depth = rates.sum(dim=1, keepdim=True)
+                    output += readout.factors.log_ratio(rows, batch.counts, depth, fold.hidden, columns)
+                    output /= 2
+            rates = rates[:, columns]
+            block.measured[:, plan.place[fold.columns]] = network.prediction(output, rates).cpu().numpy()
+            recovery.update(
+                batch.counts[:, columns].cpu().numpy(),
+                network.expected_counts(output, rates).cpu().numpy(),
+                null=rates.cpu().numpy(),
+                genes=plan.place[fold.columns],
+            )
+        if len(plan.unmeasured):
+            h = plan.shown.around[rows]
+            if not plan.is_pooled:
+                h = h + plan.center(plan.shown, batch)[1]
+            genes = torch.from_numpy(plan.unmeasured).to(plan.genes.device)
+            rates = _unmeasured_rates(network, batch, plan.shown.hidden, genes)
+            block.unmeasured[:] = network.prediction(network.decode(network.encode(h), genes), rates).cpu()
+        recovery.add_spots(len(batch.counts))
+        yield block
 
 
 @torch.inference_mode()
@@ -90,13 +294,6 @@ def impute_section(
     block_rows: int = BLOCK_ROWS,
 ) -> Iterator[ImputedBlock]:
     """Predict genes of a section, each from a fold of the genes in which it was hidden.
-
-    With the read-out fitted to the section, an expected count is the geometric mean of the network's and of a factor
-    model's of the section, see :mod:`sagefm.inference._readout`; where a center shows nothing, it is the network's alone.
-
-    The first layer is linear, so that hiding a fold takes its own product off the whole: the folds'
-    products together cost one. (The default network's center is the exception: its size factor is that of
-    the visible genes, so that its center is multiplied once a fold.)
 
     Parameters
     ----------
@@ -117,11 +314,10 @@ def impute_section(
     recovery
         Receives measured counts and predictions; its genes are the requested measured ones, in order.
     n_hidden
-        Folds that are hidden at a time: the one that is predicted, and those after it. Where it is all of them, the
-        size factor is that of all counts.
+        Folds that are hidden at a time: the one that is predicted, and those after it.
     spot_names
-        Names of the spots (n_spots,), from which parts are drawn to fit the read-out to the section (default network),
-        see :class:`~sagefm.inference._readout.SectionDecoder`; it is not fitted if left out.
+        Names of the spots (n_spots,), by which the spots are split to fit the read-out to the section
+        (center_neighborhood); without them only the network is used.
     block_rows
         Spots predicted at a time.
 
@@ -129,133 +325,19 @@ def impute_section(
     ------
     Blocks of spots, in order.
     """
-    section = inputs.section
-    folds = assign_folds(section.genes, network.config.n_genes, n_folds, rng)
-    # Genes are put in the order of their folds, so that a fold is a range of columns.
-    order = np.argsort(folds, kind="stable")
-    edges = np.searchsorted(folds[order], np.arange(n_folds + 1)).tolist()
-    inputs = inputs.with_genes(order)
-    section = inputs.section
-    genes = torch.from_numpy(section.genes).to(device)
-    w_center, w_neighborhood, bias = network.first_layer(genes)
-    mean = torch.from_numpy(inputs.mean).to(device)
-    gene_totals = torch.from_numpy(section.gene_totals).to(device)[None]
-
-    measured, unmeasured = np.intersect1d(requested, section.genes), np.setdiff1d(requested, section.genes)
-    place = np.searchsorted(measured, section.genes)
-    is_wanted = np.isin(section.genes, measured)
-    ranges = [slice(a, b) for a, b in pairwise(edges)]
-    parts = project(inputs.values, [w_neighborhood[:, columns] for columns in ranges], block_rows=block_rows)
-    whole = parts[0].clone()
-    for part in parts[1:]:
-        whole += part
-    center_weight = torch.from_numpy(inputs.center_weight).to(device)[:, None]
-    around = _neighborhood(inputs, whole, w_neighborhood, mean) + bias
-    of_spots = None if spot_names is None or network.tied else SectionDecoder.draw_parts(spot_names, rng)
-    no_components = torch.empty((0, len(genes)), device=device)
-
-    def read(rows: slice | NDArray[np.int64], counts: sparse.csr_matrix) -> Batch:
-        return Batch(
-            genes=genes,
-            counts=torch.from_numpy(counts.toarray()).to(device),
-            values=torch.empty(0),
-            neighborhood=torch.empty(0),
-            center_weight=torch.from_numpy(inputs.center_weight[rows, None]).to(device),
-            gene_totals=gene_totals,
-        )
-
-    if of_spots is not None:
-        some = SectionDecoder.draw_spots(spot_names, rng)
-        ordered = np.sort(some)
-        chosen = (
-            section.counts.with_rows(ordered) if isinstance(section.counts, StoredMatrix) else section.counts[ordered]
-        )
-        sample = read(some, to_memory(chosen)[np.searchsorted(ordered, some)])
-        factors = SectionFactors(of_spots, some, sample.counts, rng)
-    passes = []
-    for fold, fold_columns in enumerate(ranges):
-        columns = np.flatnonzero(is_wanted[fold_columns]) + fold_columns.start
-        if len(columns) == 0:
-            continue
-        hidden = torch.zeros((1, len(genes)), dtype=torch.bool, device=device)
-        h, center = around, whole
-        for i in sorted({(fold + j) % n_folds for j in range(n_hidden)}):
-            hidden[:, ranges[i]] = True
-            center = center - parts[i]
-            if mask == "neighborhood":
-                h = h - _neighborhood(inputs, parts[i], w_neighborhood[:, ranges[i]], mean[ranges[i]])
-        decoder, components = None, no_components
-        if of_spots is not None:
-            components = section_components(read_center(network, sample, hidden))
-            widths = (network.config.hidden[-1], len(components))
-            decoder = SectionDecoder(of_spots, widths, len(columns), device)
-        passes.append(Pass(hidden, columns, h + center_weight * center if network.tied else h, components, decoder))
-    if len(unmeasured):
-        # What the section did not measure is hidden already.
-        none = torch.zeros((1, len(genes)), dtype=torch.bool, device=device)
-        passes.append(
-            Pass(none, np.arange(0), around + center_weight * whole if network.tied else around, no_components)
-        )
-
-    def hidden_for_size(hidden: Tensor) -> Tensor:
-        # A center that shows nothing still has a depth.
-        return torch.zeros_like(hidden) if bool(hidden.all()) else hidden
-
-    def known_of(one: Pass, visible: Tensor, product: Tensor) -> Tensor:
-        """Return y of a center: its embedding without a neighborhood, and its scores."""
-        return torch.cat([network.encode(product + bias), linear(visible, one.components)], dim=1)
-
-    if of_spots is not None:
-        for rows, counts in iter_blocks(section.counts, block_rows):
-            batch = read(rows, counts)
-            for one in passes:
-                if one.decoder is not None:
-                    visible = read_center(network, batch, one.hidden)
-                    y = known_of(one, visible, linear(visible, w_center))
-                    at = torch.from_numpy(one.columns).to(device)
-                    sizes = size_factors(batch.counts, gene_totals, hidden_for_size(one.hidden))
-                    ratio = network.decode(y[:, : network.config.hidden[-1]], genes[at]).exp_()
-                    one.decoder.add(rows, y, batch.counts[:, at], sizes, ratio)
-
-    for rows, counts in iter_blocks(section.counts, block_rows):
-        batch = read(rows, counts)
-        block = ImputedBlock(
-            section.rows[rows],
-            np.empty((len(batch.counts), len(measured)), np.float32),
-            np.empty((len(batch.counts), len(unmeasured)), np.float32),
-        )
-        for one in passes:
-            rates = null_rates(batch.counts, gene_totals, hidden_for_size(one.hidden))
-            h = one.around[rows]
-            if not network.tied:
-                visible = read_center(network, batch, one.hidden)
-                center = linear(visible, w_center)
-                h = h + center
-            z = network.encode(h)
-            if len(one.columns) == 0:
-                absent = torch.from_numpy(unmeasured).to(device)
-                rates = _absent_rates(network, batch, rates, absent)
-                block.unmeasured[:] = _expected(network, network.decode(z, absent), rates).cpu()
-                continue
-            at = torch.from_numpy(one.columns).to(device)
-            output = network.decode(z, genes[at])
-            if one.decoder is not None:
-                output += one.decoder.log_ratio(rows, known_of(one, visible, center))
-                if not one.hidden.all():
-                    depth = rates.sum(dim=1, keepdim=True)
-                    output += factors.log_ratio(rows, batch.counts, depth, one.hidden, at)
-                    output /= 2
-            predicted = _expected(network, output, rates[:, at])
-            block.measured[:, place[one.columns]] = predicted.cpu().numpy()
-            expected = torch.expm1(predicted) if network.config.input == "log1p" else predicted
-            recovery.update(
-                batch.counts[:, at].cpu().numpy(),
-                expected.cpu().numpy(),
-                null=rates[:, at].cpu().numpy(),
-                genes=place[one.columns],
-            )
-        recovery.add_spots(len(batch.counts))
-        yield block
+    plan = plan_imputation(
+        network,
+        inputs,
+        requested,
+        mask=mask,
+        n_folds=n_folds,
+        n_hidden=n_hidden,
+        rng=rng,
+        device=device,
+        block_rows=block_rows,
+    )
+    readout = None if spot_names is None or plan.is_pooled else fit_readout(plan, spot_names, rng, block_rows)
+    yield from predict(plan, readout, recovery, block_rows)
 
 
 def _neighborhood(inputs: SectionInput, product: Tensor, weight: Tensor, mean: Tensor) -> Tensor:
@@ -264,15 +346,10 @@ def _neighborhood(inputs: SectionInput, product: Tensor, weight: Tensor, mean: T
     return average(inputs.operator, product) - shifted
 
 
-def _expected(network: SpotNetwork, output: Tensor, rates: Tensor) -> Tensor:
-    """Return predicted log1p counts (published) or expected counts (default) (n_spots, n_genes)."""
-    return output if network.config.input == "log1p" else rates * output.exp()
-
-
-def _absent_rates(network: SpotNetwork, batch: Batch, rates: Tensor, genes: Tensor) -> Tensor:
-    """Return null rates of genes the section did not measure, from the profile of the training sections."""
-    if network.config.input == "log1p":
+def _unmeasured_rates(network: SpotNetwork, batch: Batch, hidden: Tensor, genes: Tensor) -> Tensor:
+    """Return null rates of genes that the section did not measure, from the profile of the training sections."""
+    prior: Tensor | None = getattr(network, "prior", None)
+    if prior is None:
         return torch.empty(0)
-    prior: Tensor = network.prior  # type: ignore[attr-defined]
-    share = prior[genes] / prior[batch.genes].sum()
-    return rates.sum(dim=1, keepdim=True) * share
+    depth = null_rates(batch.counts, batch.gene_totals, hidden).sum(dim=1, keepdim=True)
+    return depth * prior[genes] / prior[batch.genes].sum()

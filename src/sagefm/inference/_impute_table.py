@@ -11,7 +11,8 @@ import torch
 from scipy import sparse
 from tqdm.auto import tqdm
 
-from sagefm._arguments import listed, whole_number
+from sagefm._arguments import as_seed, listed, whole_number
+from sagefm.data._genes import to_symbols
 from sagefm.errors import ArgumentError
 from sagefm.inference._impute import impute_section
 from sagefm.inference._output import dense_layer
@@ -52,13 +53,12 @@ class Imputation:
 
 
 def check_impute(
-    reader: TableReader, checkpoint: Checkpoint, genes: Sequence[str] | None, mask: str, n_folds: int, rng: int
+    reader: TableReader, checkpoint: Checkpoint, genes: Sequence[str] | None, mask: str, n_folds: int
 ) -> NDArray[np.int64]:
     """Return the vocabulary positions to impute, increasing; raise for arguments that cannot be used."""
     if mask not in ("center", "neighborhood"):
         raise ArgumentError(f"mask={mask!r}; expected 'center' or 'neighborhood'.")
     whole_number(n_folds, name="n_folds", minimum=2)
-    whole_number(rng, name="rng", minimum=0)
     if genes is None:
         return reader.match.genes
     return np.unique(checkpoint.vocabulary.positions(listed(genes, argument="genes"), argument="genes"))
@@ -71,7 +71,7 @@ def impute_table(
     genes: Sequence[str] | None = None,
     mask: str = "center",
     n_folds: int = 4,
-    rng: int = 0,
+    rng: int | np.random.Generator = 0,
     n_hidden: int = 1,
     adapt: bool = True,
     out: str | os.PathLike[str] | None = None,
@@ -82,7 +82,8 @@ def impute_table(
     """Impute genes of a table; see :func:`sagefm.tl.impute`, and `n_hidden` in :func:`impute_section`."""
     if out is not None and genes is not None:
         raise ArgumentError("out= is for all genes; the columns of genes= are kept in memory.")
-    requested = check_impute(reader, checkpoint, genes, mask, n_folds, rng)
+    rng = as_seed(rng)
+    requested = check_impute(reader, checkpoint, genes, mask, n_folds)
     block_rows = block_rows_of(batch_size)
     table, match = reader.table, reader.match
     network = checkpoint.network.to(device)
@@ -128,21 +129,21 @@ def impute_table(
         values if genes is None else _as_columns(values, columns, table.n_vars),
         pd.DataFrame(outside, index=table.obs_names, columns=names),
         report,
-        "log1p" if checkpoint.config.input == "log1p" else "counts",
+        network.scale,
     )
 
 
 def impute_frame(
     reader: TableReader, checkpoint: Checkpoint, *, genes: Sequence[str] | None = None, **arguments: Any
 ) -> pd.DataFrame:
-    """Return the values of :func:`impute_table` as one table (n_spots, n_genes), without columns that were not asked for."""
+    """Return the values of :func:`impute_table` as one table (n_spots, n_genes), its columns in the order of `genes`."""
     report = reader.match.report
-    names = list(report["gene"][report["matched"]] if genes is None else genes)
+    names = list(report["gene"][report["matched"]]) if genes is None else listed(genes, argument="genes")
     result = impute_table(reader, checkpoint, genes=names, **arguments)
     imputed = result.recovery["imputed"].to_numpy()
     values = sparse.csr_matrix(result.layer)[:, np.flatnonzero(imputed)].toarray()
     measured = pd.DataFrame(values, index=reader.table.obs_names, columns=report["gene"].to_numpy()[imputed])
-    return pd.concat([measured, result.outside], axis=1)
+    return pd.concat([measured, result.outside], axis=1)[to_symbols(pd.Index(names))].set_axis(names, axis=1)
 
 
 def _as_columns(values: NDArray[np.float32], columns: NDArray[np.int64], n_vars: int) -> sparse.csr_matrix:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from sagefm._arguments import listed, whole_number
+from sagefm._arguments import as_seed, listed, whole_number
 from sagefm.data._genes import to_symbols
 from sagefm.errors import ArgumentError, GenesError, MissingKeyError
 from sagefm.inference._perturb import draw_null_genes
@@ -84,7 +84,7 @@ def check_pairs(
     """Return pairs as symbols [source, target], each once; raise for pairs that cannot be scored."""
     whole_number(levels, name="levels", minimum=2)
     whole_number(n_null, name="n_null", minimum=0)
-    whole_number(rng, name="rng", minimum=0)
+    as_seed(rng)
     as_lists = sources is not None or targets is not None
     if (pairs is None) != as_lists or (as_lists and (sources is None or targets is None)):
         raise ArgumentError("Pass either pairs=DataFrame[source, target], or both sources= and targets=.")
@@ -156,8 +156,3 @@ class SourcePairs:
         drawn = draw_null_genes(gene_totals, source, np.array(targets), n_null, rng)
         null = np.unique(np.concatenate(drawn)).astype(np.int64)
         return cls(pairs.reset_index(drop=True), source, np.array(targets), drawn, null)
-
-    @property
-    def genes(self) -> NDArray[np.int64]:
-        """All genes that are set, read or hidden, as vocabulary positions."""
-        return np.concatenate([[self.source], self.targets, self.null])

@@ -11,7 +11,7 @@ the rows of the read-out that are asked for (Zhan et al. 2026).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import torch
@@ -20,12 +20,10 @@ from torch import Tensor
 
 from sagefm._constants import BLOCK_ROWS
 from sagefm.data._blocks import iter_blocks, take_columns
-from sagefm.data._counts import root
-from sagefm.data._input import expected_roots
 from sagefm.inference._products import first_layer, section_profile
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -33,10 +31,13 @@ if TYPE_CHECKING:
     from sagefm.data._input import SectionInput
     from sagefm.module._center import SpotNetwork
 
+#: Bytes of the predictions that are summarised at a time.
+_TARGET_BYTES: Final = 1 << 24
+
 
 @dataclass(frozen=True)
 class PreparedSection:
-    """A section's first layer without perturbation, and its values by gene.
+    """A section's first layer without perturbation, and the genes that are set, read or hidden.
 
     Attributes
     ----------
@@ -45,43 +46,41 @@ class PreparedSection:
     h
         Output of the first layer, nothing hidden (n_spots, hidden).
     values
-        ``U`` of the genes that are needed, as CSC (n_spots, n_needed): a gene's values are a slice.
+        ``U`` of the sources, as CSC (n_spots, n_sources): a gene's values are a slice.
     counts
-        Raw counts of these genes, likewise.
+        Raw counts of the genes that are hidden, likewise (n_spots, n_hidden).
+    source_column, hidden_column
+        Column of each vocabulary gene in these, -1 if it is not there (n_vocabulary,).
     sizes
         Counts of each spot (n_spots,).
     profile
-        Share of these genes in the counts of the section (n_needed,).
+        Share of the hidden genes in the counts of the section (n_hidden,).
     neighbors
         Operator without the diagonal (n_spots, n_spots).
-    column
-        Column of each vocabulary gene in ``values``, -1 if not measured or not needed (n_vocabulary,).
     """
 
     inputs: SectionInput
     h: Tensor
     values: sparse.csc_matrix
     counts: sparse.csc_matrix
+    source_column: NDArray[np.int64]
+    hidden_column: NDArray[np.int64]
     sizes: NDArray[np.float32]
     profile: NDArray[np.floating]
     neighbors: sparse.csr_matrix
-    column: NDArray[np.int64]
 
-    def center(self, genes: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return ``c`` of vocabulary genes (n_spots, n_genes); genes that were not measured are zero."""
-        if not self.inputs.is_relative:
-            return self.inputs.center_weight[:, None] * self.of(self.values, genes)
-        columns = self.column[genes]
-        profile = np.where(columns >= 0, self.profile[columns], 0.0)
-        return root(sparse.csr_matrix(self.of(self.counts, genes))).toarray() - expected_roots(self.sizes, profile)
+    def source(self, gene: int) -> NDArray[np.float32]:
+        """Return the values of a source (n_spots,)."""
+        column = self.source_column[gene]
+        return self.values[:, [column]].toarray()[:, 0]
 
-    def of(self, matrix: sparse.csc_matrix, genes: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return columns of vocabulary genes (n_spots, n_genes); genes that were not measured are zero."""
-        columns = self.column[genes]
-        measured = columns >= 0
-        values = np.zeros((matrix.shape[0], len(genes)), dtype=np.float32)
-        values[:, measured] = matrix[:, columns[measured]].toarray()
-        return values
+    def centers(self, genes: NDArray[np.int64], block_rows: int) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+        """Yield ``c`` of measured vocabulary genes, block by block of spots (n_rows, n_genes)."""
+        columns = self.hidden_column[genes]
+        counts, profile = self.counts[:, columns].tocsr(), self.profile[columns]
+        for start in range(0, counts.shape[0], block_rows):
+            rows = slice(start, start + block_rows)
+            yield rows, self.inputs.center(counts[rows].toarray(), self.sizes[rows], profile, rows)
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,7 @@ class Response:
     Attributes
     ----------
     effect
-        Prediction at the highest level less that at the lowest (n_spots, n_targets).
+        Mean over spots of the prediction at the highest level less that at the lowest (n_targets,).
     curve
         Mean, 10 % and 90 % quantile over spots of the prediction less that at the lowest level
         (3, n_levels, n_targets).
@@ -99,52 +98,59 @@ class Response:
         Mean over spots of the rank correlation of level and prediction (n_targets,).
     null
         Mean effect on each null gene (n_null,).
+    per_spot
+        Effect at every spot (n_spots, n_targets), if it was asked for.
     """
 
-    effect: NDArray[np.float32]
+    effect: NDArray[np.float64]
     curve: NDArray[np.float64]
     rho: NDArray[np.float64]
     null: NDArray[np.float64]
+    per_spot: NDArray[np.float32] | None
 
 
 @torch.inference_mode()
 def prepare_section(
-    network: SpotNetwork, inputs: SectionInput, genes: NDArray[np.int64], device: torch.device
+    network: SpotNetwork,
+    inputs: SectionInput,
+    sources: NDArray[np.int64],
+    hidden: NDArray[np.int64],
+    device: torch.device,
 ) -> PreparedSection:
-    """Return what all perturbations of a section share.
-
-    Parameters
-    ----------
-    network
-        The network.
-    inputs
-        What it reads of the section.
-    genes
-        Vocabulary positions of all genes that will be set, read or hidden (n_needed,).
-    device
-        Device to compute on.
-    """
+    """Return what all perturbations of a section share; `sources` and `hidden` are vocabulary positions."""
     section, operator = inputs.section, inputs.operator
-    neighbors = sparse.csr_matrix(operator - sparse.diags_array(operator.diagonal()), dtype=np.float32)
     first = first_layer(network, inputs, device)
     starts = range(0, section.n_spots, BLOCK_ROWS)
-    h = torch.cat([first.h(slice(start, start + BLOCK_ROWS)) for start in starts])
-    needed = np.flatnonzero(np.isin(section.genes, genes))
-    column = np.full(network.config.n_genes, -1)
-    column[section.genes[needed]] = np.arange(len(needed))
-    values, counts = (_by_gene(take_columns(matrix, needed)) for matrix in (inputs.values, section.counts))
-    profile = section_profile(section.gene_totals)[needed]
-    return PreparedSection(inputs, h, values, counts, first.sizes, profile, neighbors, column)
+    values, source_column = _by_gene(inputs.values, section.genes, sources, network.config.n_genes)
+    counts, hidden_column = _by_gene(section.counts, section.genes, hidden, network.config.n_genes)
+    return PreparedSection(
+        inputs=inputs,
+        h=torch.cat([first.h(slice(start, start + BLOCK_ROWS)) for start in starts]),
+        values=values,
+        counts=counts,
+        source_column=source_column,
+        hidden_column=hidden_column,
+        sizes=first.sizes,
+        profile=section_profile(section.gene_totals)[np.isin(section.genes, hidden)],
+        neighbors=sparse.csr_matrix(operator - sparse.diags_array(operator.diagonal()), dtype=np.float32),
+    )
 
 
-def _by_gene(matrix: sparse.csr_matrix | StoredMatrix) -> sparse.csc_matrix:
-    return sparse.csc_matrix(sparse.vstack([block for _, block in iter_blocks(matrix)]))
+def _by_gene(
+    matrix: sparse.csr_matrix | StoredMatrix, genes: NDArray[np.int64], wanted: NDArray[np.int64], n_vocabulary: int
+) -> tuple[sparse.csc_matrix, NDArray[np.int64]]:
+    """Return the wanted columns of a matrix as CSC, and the column of each vocabulary gene in it."""
+    columns = np.flatnonzero(np.isin(genes, wanted))
+    position = np.full(n_vocabulary, -1)
+    position[genes[columns]] = np.arange(len(columns))
+    blocks = [block for _, block in iter_blocks(take_columns(matrix, columns))]
+    return sparse.csc_matrix(sparse.vstack(blocks)), position
 
 
 def value_range(sections: Sequence[PreparedSection], gene: int) -> tuple[float, float]:
-    """Return the lowest and highest input value of a vocabulary gene over all spots."""
-    values = [section.of(section.values, np.array([gene])) for section in sections]
-    return min(float(v.min()) for v in values), max(float(v.max()) for v in values)
+    """Return the lowest and highest input value of a source over all spots."""
+    values = np.concatenate([section.source(gene) for section in sections])
+    return float(values.min()), float(values.max())
 
 
 @torch.inference_mode()
@@ -156,7 +162,9 @@ def perturb_source(
     null_genes: NDArray[np.int64],
     levels: NDArray[np.float32],
     device: torch.device,
+    *,
     block_rows: int = BLOCK_ROWS,
+    per_spot: bool = False,
 ) -> Response:
     """Return the response of targets at the center to a source set in the neighborhood.
 
@@ -180,33 +188,54 @@ def perturb_source(
         Device to compute on.
     block_rows
         Spots computed at a time.
+    per_spot
+        Return the effect at every spot, too.
     """
     hidden = np.concatenate([targets, null_genes])
-    read = torch.from_numpy(targets).to(device)
-    null_read = torch.from_numpy(null_genes).to(device)
-    dose = torch.from_numpy(levels).to(device)
+    # Genes that the section did not measure are hidden already.
+    hidden = hidden[sections[0].hidden_column[hidden] >= 0]
     w_center, w_neighborhood, _ = network.first_layer(torch.from_numpy(np.append(hidden, source)).to(device))
     w_hidden, w_source = w_center[:, :-1], w_neighborhood[:, -1]
-    changes, null_sum, n_spots = [], np.zeros(len(null_genes)), 0
+    dose = torch.from_numpy(levels).to(device)
+    embedded = []
     for section in sections:
-        center = section.center(hidden)
-        received = section.neighbors @ section.of(section.values, np.array([source]))[:, 0]
+        received = section.neighbors @ section.source(source)
         weight = np.asarray(section.neighbors.sum(axis=1), dtype=np.float32).ravel()
-        for start in range(0, len(center), block_rows):
-            rows = slice(start, start + block_rows)
-            h = section.h[rows] - torch.from_numpy(center[rows]).to(device) @ w_hidden.T
+        for rows, center in section.centers(hidden, block_rows):
+            h = section.h[rows] - torch.from_numpy(center).to(device) @ w_hidden.T
             step = torch.outer(torch.from_numpy(weight[rows]).to(device), dose)
             step -= torch.from_numpy(received[rows]).to(device)[:, None]
-            z = network.encode(h[:, None, :] + step[:, :, None] * w_source)
-            at_ends = network.decode(z[:, [0, -1]], null_read)
-            null_sum += (at_ends[:, 1] - at_ends[:, 0]).sum(dim=0, dtype=torch.float64).cpu().numpy()
-            predicted = network.decode(z, read)
-            changes.append((predicted - predicted[:, :1]).cpu().numpy())
-        n_spots += len(center)
-    change = np.concatenate(changes)
-    low, high = np.quantile(change, [0.1, 0.9], axis=0)
-    curve = np.stack([change.mean(axis=0, dtype=np.float64), low, high])
-    return Response(change[:, -1], curve, _rank_correlation(change), null_sum / max(n_spots, 1))
+            embedded.append(network.encode(h[:, None, :] + step[:, :, None] * w_source))
+
+    n_spots = sum(len(z) for z in embedded)
+    null, null_read = np.zeros(len(null_genes)), torch.from_numpy(null_genes).to(device)
+    for z in embedded:
+        ends = network.decode(z[:, [0, -1]], null_read)
+        null += (ends[:, 1] - ends[:, 0]).sum(dim=0, dtype=torch.float64).cpu().numpy()
+    # Targets a few at a time: what is sorted and ranked has the size of spots x levels x targets.
+    n_targets = max(_TARGET_BYTES // (4 * n_spots * len(levels)), 1)
+    curves, rhos, effects = [], [], []
+    for start in range(0, len(targets), n_targets):
+        read = torch.from_numpy(targets[start : start + n_targets]).to(device)
+        change = np.concatenate([_change(network.decode(z, read)) for z in embedded])
+        low, high = np.quantile(change, [0.1, 0.9], axis=0)
+        curves.append(np.stack([change.mean(axis=0, dtype=np.float64), low, high]))
+        rhos.append(_rank_correlation(change))
+        if per_spot:
+            effects.append(change[:, -1])
+    curve = np.concatenate(curves, axis=2)
+    return Response(
+        effect=curve[0, -1],
+        curve=curve,
+        rho=np.concatenate(rhos),
+        null=null / max(n_spots, 1),
+        per_spot=np.concatenate(effects, axis=1) if per_spot else None,
+    )
+
+
+def _change(predicted: Tensor) -> NDArray[np.float32]:
+    """Return predictions less those at the lowest level (n_spots, n_levels, n_targets)."""
+    return (predicted - predicted[:, :1]).cpu().numpy()
 
 
 def _rank_correlation(change: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -51,7 +51,7 @@ def perturb_table(
     network = checkpoint.network.to(device)
     block_rows = block_rows_of(batch_size)
     with reader.untouched_on_error():
-        inputs = reader.inputs(config)
+        inputs = list(reader.inputs(config))
         gene_totals = np.zeros(len(vocabulary))
         gene_totals[reader.match.genes] = sum(section.section.gene_totals.astype(np.float64) for section in inputs)
         spot_rows = np.concatenate([section.section.rows for section in inputs])
@@ -59,29 +59,39 @@ def perturb_table(
             SourcePairs.of(frame, vocabulary, gene_totals, n_null, rng)
             for _, frame in pairs.groupby("source", sort=False)
         ]
-        needed = np.unique(np.concatenate([group.genes for group in groups]))
-        sections = [prepare_section(network, section, needed, device) for section in inputs]
+        sources = np.array([group.source for group in groups])
+        hidden = np.unique(np.concatenate([np.concatenate([group.targets, group.null]) for group in groups]))
+        sections = [prepare_section(network, section, sources, hidden, device) for section in inputs]
 
     effects: dict[str, NDArray[np.float32]] = {}
     scores, curves = [], []
     for group in tqdm(groups, desc="perturb", unit="source", disable=None if progress else True, leave=False):
         low, high = value_range(sections, group.source)
         dose = np.linspace(low, high, levels, dtype=np.float32)
-        response = perturb_source(network, sections, group.source, group.targets, group.null, dose, device, block_rows)
-        mean = response.curve[0]
-        effect = mean[-1]
-        slope = np.polyfit(dose, mean, 1)[0] if high > low else np.full(len(group.targets), np.nan)
-        z, pval = _against_null(effect, [response.null[np.searchsorted(group.null, drawn)] for drawn in group.drawn])
-        columns = {"effect": effect, "slope": slope, "rho": response.rho, "z": z, "pval": pval}
+        response = perturb_source(
+            network,
+            sections,
+            group.source,
+            group.targets,
+            group.null,
+            dose,
+            device,
+            block_rows=block_rows,
+            per_spot=per_spot,
+        )
+        slope = np.polyfit(dose, response.curve[0], 1)[0] if high > low else np.full(len(group.targets), np.nan)
+        null = [response.null[np.searchsorted(group.null, drawn)] for drawn in group.drawn]
+        z, pval = _against_null(response.effect, null)
+        columns = {"effect": response.effect, "slope": slope, "rho": response.rho, "z": z, "pval": pval}
         scores.append(group.pairs.assign(**columns))
-        at = np.repeat(np.arange(len(group.pairs)), levels)
+        pair_rows = np.repeat(np.arange(len(group.pairs)), levels)
         mean, lowest, highest = response.curve.transpose(0, 2, 1).reshape(3, -1)
         by_level = {"level": np.tile(dose, len(group.pairs)), "mean": mean, "low": lowest, "high": highest}
-        curves.append(group.pairs.iloc[at].reset_index(drop=True).assign(**by_level))
-        if per_spot:
-            effect_at = np.empty_like(response.effect)
-            effect_at[spot_rows] = response.effect
-            effects |= dict(zip(_names(group.pairs), effect_at.T, strict=True))
+        curves.append(group.pairs.iloc[pair_rows].reset_index(drop=True).assign(**by_level))
+        if response.per_spot is not None:
+            in_order = np.empty_like(response.per_spot)
+            in_order[spot_rows] = response.per_spot
+            effects |= dict(zip(_names(group.pairs), in_order.T, strict=True))
 
     table = pd.concat(scores, ignore_index=True)
     table["qval"] = np.nan

@@ -1,10 +1,10 @@
-"""Embedding a section: one product per spot, one average, a few small layers."""
+"""The first layer of a section: one product per spot, from which every neighborhood is averaged."""
 
 from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 from sagefm._arguments import whole_number
 from sagefm._constants import BLOCK_ROWS, PROFILE_PRIOR
 from sagefm.data._blocks import iter_blocks
-from sagefm.data._input import depth_grid, expected_roots
+from sagefm.data._input import Log1pInput, depth_grid, expected_roots, sparse_root
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -25,10 +25,9 @@ if TYPE_CHECKING:
     from sagefm.data._input import SectionInput
     from sagefm.module._center import SpotNetwork
 
-
 #: Share of stored values below which a sparse product on the CPU is faster than one made dense. Two cores, 14,558
 #: genes to 512: 8 against 99 ms at 1 %, 40 against 95 ms at 4 %, 77 against 85 ms at 8 % (benchmarks/embed.py).
-SPARSE_BELOW = 0.05
+SPARSE_BELOW: Final = 0.05
 
 
 @dataclass(frozen=True)
@@ -88,10 +87,23 @@ class Products:
     sums: NDArray[np.float64]
 
     @classmethod
-    def empty(cls, n_spots: int, n_genes: int, weights: Sequence[Tensor], device: torch.device) -> Products:
-        """Return products to be filled in, on a device."""
-        products = [torch.empty((n_spots, len(weight)), device=device) for weight in weights]
+    def empty(cls, n_spots: int, n_genes: int, weights: Sequence[Tensor]) -> Products:
+        """Return products to be filled in, on the device of the weights."""
+        products = [torch.empty((n_spots, len(weight)), device=weight.device) for weight in weights]
         return cls(products, np.empty(n_spots, np.float32), np.zeros((2, n_genes)))
+
+
+class Projector(Protocol):
+    """Computes :class:`Products` of counts: :func:`project_counts` here, or the workers of a Dask cluster."""
+
+    def __call__(
+        self,
+        counts: sparse.csr_matrix | StoredMatrix,
+        transforms: Sequence[Callable[[sparse.csr_matrix], sparse.csr_matrix]],
+        weights: Sequence[Tensor],
+        *,
+        block_rows: int,
+    ) -> Products: ...
 
 
 def project_counts(
@@ -115,16 +127,16 @@ def project_counts(
         Rows made dense at a time.
     """
     n_spots, n_genes = counts.shape
-    made = Products.empty(n_spots, n_genes, weights, weights[0].device)
+    result = Products.empty(n_spots, n_genes, weights)
     buffer = np.empty((min(block_rows, n_spots), n_genes), dtype=np.float32)
     for rows, block in iter_blocks(counts, block_rows):
-        made.sizes[rows] = np.asarray(block.sum(axis=1, dtype=np.float64)).ravel()
-        made.sums[0] += np.asarray(block.sum(axis=0, dtype=np.float64)).ravel()
-        for transform, weight, product in zip(transforms, weights, made.products, strict=True):
+        result.sizes[rows] = np.asarray(block.sum(axis=1, dtype=np.float64)).ravel()
+        result.sums[0] += np.asarray(block.sum(axis=0, dtype=np.float64)).ravel()
+        for transform, weight, product in zip(transforms, weights, result.products, strict=True):
             values = transform(block)
             (product[rows],) = project(values, [weight], block_rows=block_rows, buffer=buffer)
-        made.sums[1] += np.asarray(values.sum(axis=0, dtype=np.float64)).ravel()
-    return made
+        result.sums[1] += np.asarray(values.sum(axis=0, dtype=np.float64)).ravel()
+    return result
 
 
 def project(
@@ -193,36 +205,30 @@ def first_layer(
     network: SpotNetwork,
     inputs: SectionInput,
     device: torch.device,
+    *,
     block_rows: int = BLOCK_ROWS,
-    client: Any = None,
+    projector: Projector = project_counts,
 ) -> FirstLayer:
-    """Return the first layer of a section: the one product that is of the size of its counts.
-
-    With `client`, a :class:`distributed.Client`, its workers compute the product.
-    """
+    """Return the first layer of a section: the one product that is of the size of its counts."""
     section = inputs.section
     # A whole vocabulary needs no copy of the weights.
     genes = None if section.n_genes == network.config.n_genes else torch.from_numpy(section.genes).to(device)
     w_center, w_neighborhood, bias = network.first_layer(genes)
-    weights = [w_neighborhood] if network.tied else [w_center, w_neighborhood]
-    if client is None:
-        made = project_counts(section.counts, inputs.transforms, weights, block_rows=block_rows)
-    else:
-        # distributed takes a second to import.
-        from sagefm.inference._dask import project_on_cluster
-
-        made = project_on_cluster(client, section.counts, inputs.transforms, weights, block_rows=block_rows)
-    products = [product.to(device) for product in made.products]
-    if network.tied:
+    if isinstance(inputs, Log1pInput):
+        # The center has the weights of its neighbors: one product serves both.
+        result = projector(section.counts, [inputs.transform], [w_neighborhood], block_rows=block_rows)
+        product = result.products[0].to(device)
         weight = torch.from_numpy(inputs.center_weight[:, None]).to(device)
-        none = torch.zeros(len(w_center), device=device)
-        return FirstLayer(inputs, products[0] * weight, products[0], none, bias, made.sizes)
+        return FirstLayer(inputs, product * weight, product, torch.zeros_like(bias), bias, result.sizes)
+    transforms, weights = [sparse_root, inputs.transform], [w_center, w_neighborhood]
+    result = projector(section.counts, transforms, weights, block_rows=block_rows)
+    center, neighborhood = (product.to(device) for product in result.products)
     # What the profile gives at a spot's depth is a function of depth.
-    between, depths = depth_grid(made.sizes)
-    expected = torch.from_numpy(expected_roots(depths, section_profile(made.sums[0]))).to(device) @ w_center.T
-    center = products[0].sub_(average(between, expected))
-    mean = torch.from_numpy((made.sums[1] / section.n_spots).astype(np.float32)).to(device)
-    return FirstLayer(inputs, center, products[1], w_neighborhood @ mean, bias, made.sizes)
+    between, depths = depth_grid(result.sizes)
+    expected = torch.from_numpy(expected_roots(depths, section_profile(result.sums[0]))).to(device) @ w_center.T
+    mean = torch.from_numpy((result.sums[1] / section.n_spots).astype(np.float32)).to(device)
+    center.sub_(average(between, expected))
+    return FirstLayer(inputs, center, neighborhood, w_neighborhood @ mean, bias, result.sizes)
 
 
 def section_profile(gene_totals: NDArray[np.floating]) -> NDArray[np.floating]:

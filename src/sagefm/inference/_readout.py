@@ -9,18 +9,21 @@ with ``ratio`` the network's, B the weights of :class:`SectionDecoder`, and ``fa
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final, Self
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
 from sagefm.module._factors import fit_factors
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from sagefm.module._center import SpotNetwork
 
 #: Parts of the spots; a part is predicted from a read-out that the others were fitted on.
 N_PARTS: Final = 5
@@ -52,8 +55,73 @@ def section_components(center: Tensor) -> Tensor:
 
 
 def _draw(names: pd.Index, rng: int) -> NDArray[np.uint64]:
-    """Return a random number for each name (n_spots,)."""
+    """Return a random number for each name (n_spots,): the order of the spots does not matter."""
     return pd.util.hash_array(names.to_numpy(dtype=object), hash_key=f"{rng:016d}"[-16:])
+
+
+def draw_parts(names: pd.Index, rng: int) -> Tensor:
+    """Return a random part for each spot (n_spots,), drawn from its name."""
+    return torch.from_numpy((_draw(names, rng) % N_PARTS).astype(np.int64))
+
+
+def draw_sample(names: pd.Index, rng: int) -> NDArray[np.int64]:
+    """Return at most `N_SAMPLE` spots, chosen and put in order at random, likewise."""
+    return np.argsort(_draw(names, rng + 1), kind="stable")[:N_SAMPLE]
+
+
+@dataclass(frozen=True)
+class FoldReadout:
+    """What is fitted to a section for one fold of its genes.
+
+    Attributes
+    ----------
+    network
+        The network.
+    components
+        Principal components of what centers show in the section (n_components, n_genes).
+    decoder
+        Weights on the features y.
+    """
+
+    network: SpotNetwork
+    components: Tensor
+    decoder: SectionDecoder
+
+    @classmethod
+    def of(cls, network: SpotNetwork, sample: Tensor, part: Tensor, n_columns: int) -> Self:
+        """Return a read-out yet to be fitted, from the centers of a sample (n_sample, n_genes) and the spots' parts."""
+        components = section_components(sample)
+        widths = (network.config.hidden[-1], len(components))
+        return cls(network, components, SectionDecoder(part, widths, n_columns, sample.device))
+
+    def features(self, visible: Tensor, h: Tensor) -> Tensor:
+        """Return y: the embedding of centers without a neighborhood, and their scores (n_spots, n_features).
+
+        Parameters
+        ----------
+        visible
+            ``c`` (n_spots, n_genes).
+        h
+            First layer of the center alone, ``W_center c + b`` (n_spots, hidden).
+        """
+        return torch.cat([self.network.encode(h), linear(visible, self.components)], dim=1)
+
+    def add(self, rows: slice, y: Tensor, counts: Tensor, sizes: Tensor, genes: Tensor) -> None:
+        """Add spots to the fit; `genes` are the vocabulary positions of `counts`, see :meth:`SectionDecoder.add`."""
+        ratio = self.network.decode(y[:, : self.network.config.hidden[-1]], genes).exp_()
+        self.decoder.add(rows, y, counts, sizes, ratio)
+
+    def log_ratio(self, rows: slice, y: Tensor) -> Tensor:
+        """Return what is added to the log rate ratios of spots (n_rows, n_columns)."""
+        return self.decoder.log_ratio(rows, y)
+
+
+@dataclass(frozen=True)
+class Readout:
+    """The factor model of a section, and the fitted read-out of each fold."""
+
+    factors: SectionFactors
+    folds: list[FoldReadout]
 
 
 class SectionDecoder:
@@ -84,23 +152,13 @@ class SectionDecoder:
     def __init__(self, part: Tensor, widths: tuple[int, ...], n_genes: int, device: torch.device) -> None:
         self.part, self.widths = part.to(device), widths
         n_latent = sum(widths)
-        # A constant beside the embedding gives the sums that center it.
+        # A constant beside the features gives the sums that center them.
         shape = (N_PARTS, n_latent + 1, n_genes)
         self._observed, self._expected = (torch.zeros(shape, dtype=torch.float64) for _ in range(2))
         self._gram = torch.zeros((N_PARTS, n_latent + 1, n_latent + 1), dtype=torch.float64)
         self._weighted = torch.zeros_like(self._gram)
         self._total = torch.zeros((N_PARTS, n_genes), dtype=torch.float64)
         self._fitted: tuple[Tensor, Tensor] | None = None
-
-    @staticmethod
-    def draw_parts(names: pd.Index, rng: int) -> Tensor:
-        """Return a random part for each spot (n_spots,), drawn from its name: the order of the spots does not matter."""
-        return torch.from_numpy((_draw(names, rng) % N_PARTS).astype(np.int64))
-
-    @staticmethod
-    def draw_spots(names: pd.Index, rng: int) -> NDArray[np.int64]:
-        """Return at most `N_SAMPLE` spots, chosen and put in order at random, from their names likewise."""
-        return np.argsort(_draw(names, rng + 1), kind="stable")[:N_SAMPLE]
 
     def add(self, rows: slice, y: Tensor, counts: Tensor, sizes: Tensor, ratio: Tensor) -> None:
         """Add spots.
@@ -110,7 +168,7 @@ class SectionDecoder:
         rows
             The spots.
         y
-            What is known of them, as yet neither centered nor scaled (n_rows, n_latent).
+            Their features, neither centered nor scaled (n_rows, n_latent).
         counts
             Counts of the genes (n_rows, n_genes).
         sizes
@@ -118,25 +176,25 @@ class SectionDecoder:
         ratio
             Rate ratios of the network (n_rows, n_genes).
         """
-        one = torch.cat([y, torch.ones_like(y[:, :1])], dim=1)
+        with_constant = torch.cat([y, torch.ones_like(y[:, :1])], dim=1)
         weight = 1 / ratio.clamp(min=_LEAST_RATIO)
         weighted, expected = counts * weight, sizes * (ratio * weight)
         for part in range(N_PARTS):
-            at = self.part[rows] == part
-            z = one[at]
-            self._observed[part] += (z.T @ weighted[at]).cpu()
-            self._expected[part] += (z.T @ expected[at]).cpu()
+            own = self.part[rows] == part
+            z = with_constant[own]
+            self._observed[part] += (z.T @ weighted[own]).cpu()
+            self._expected[part] += (z.T @ expected[own]).cpu()
             self._gram[part] += (z.T @ z).cpu()
-            self._weighted[part] += (z.T @ (z * sizes[at])).cpu()
-            self._total[part] += counts[at].sum(dim=0).cpu()
+            self._weighted[part] += (z.T @ (z * sizes[own])).cpu()
+            self._total[part] += counts[own].sum(dim=0).cpu()
 
     def log_ratio(self, rows: slice, y: Tensor) -> Tensor:
         """Return what is added to the log rate ratios of spots (n_rows, n_genes)."""
         weights, center = self._weights()
         added = torch.empty((len(y), weights.shape[2]), device=y.device)
         for part in range(N_PARTS):
-            at = self.part[rows] == part
-            added[at] = (y[at] - center[part]) @ weights[part]
+            own = self.part[rows] == part
+            added[own] = (y[own] - center[part]) @ weights[part]
         # A first step is linear: taken as an exponent, it would overshoot where a gene rises several times.
         return torch.where(added > 0, added.clamp(min=0).log1p(), added.clamp(min=-_BOUND))
 
@@ -176,24 +234,27 @@ class SectionFactors:
     ----------
     part
         Part of each spot (n_spots,).
-    sample
-        Some spots (n_sample,).
+    sample_rows
+        Spots that the models are fitted on (n_sample,).
     counts
         Their counts (n_sample, n_genes).
     rng
         Seed of the initial values.
     """
 
-    def __init__(self, part: Tensor, sample: NDArray[np.int64], counts: Tensor, rng: int) -> None:
-        self.part, of_sample = part.to(counts.device), part[sample].numpy()
-        self._models, of_spots = {}, counts.cpu().numpy()
+    def __init__(self, part: Tensor, sample_rows: NDArray[np.int64], counts: Tensor, rng: int) -> None:
+        self.part = part.to(counts.device)
+        self._models = {}
+        sample_part, sample = part[sample_rows].numpy(), counts.cpu().numpy()
         # Where the other parts have no counts there is no model: spots keep the section's profile.
         for i in np.unique(part):
-            others = of_spots[of_sample != i]
+            others = sample[sample_part != i]
             if others.any():
-                found = fit_factors(others, N_COMPONENTS, rng)
-                profiles, shares = (torch.from_numpy(x).to(counts.device) for x in (found.profiles, found.shares))
-                self._models[int(i)] = replace(found, profiles=profiles, shares=shares)
+                factors = fit_factors(others, N_COMPONENTS, rng)
+                profiles, shares = (
+                    torch.from_numpy(array).to(counts.device) for array in (factors.profiles, factors.shares)
+                )
+                self._models[int(i)] = replace(factors, profiles=profiles, shares=shares)
 
     def log_ratio(self, rows: slice, counts: Tensor, depth: Tensor, hidden: Tensor, columns: Tensor) -> Tensor:
         """Return log rate ratios of genes to the section's profile (n_rows, n_columns).
@@ -213,8 +274,8 @@ class SectionFactors:
         """
         shown = torch.nonzero(~hidden[0])[:, 0]
         visible = counts[:, shown]
-        found = torch.ones((len(counts), len(columns)), device=counts.device)
+        ratio = torch.ones((len(counts), len(columns)), device=counts.device)
         for i, model in self._models.items():
-            at = self.part[rows] == i
-            found[at] = model.ratio(visible[at], depth[at], shown, columns)
-        return found.log()
+            own = self.part[rows] == i
+            ratio[own] = model.ratio(visible[own], depth[own], shown, columns)
+        return ratio.log()

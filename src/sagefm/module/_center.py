@@ -9,24 +9,31 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout, linear
 
 from sagefm.module._config import NetworkConfig
+from sagefm.module._losses import masked_negative_binomial, masked_poisson
 from sagefm.module._pooled import PooledNetwork
+from sagefm.module._reading import Batch, root_center
 
 
 class SpotNetwork(Protocol):
-    """What embedding, imputation and perturbation ask of a network.
+    """What training, embedding, imputation and perturbation ask of a network.
 
-    Both networks are a linear first layer on center c and neighborhood v (see the input's definition in
-    :mod:`sagefm.data`), a few small dense layers, and a linear read-out:
+    Both networks have a linear first layer on center c and neighborhood v (:mod:`sagefm.data._input` says what these
+    are), a few small dense layers, and a read-out:
 
-        h_i = W_center c_i + W_neigh v_i + b,    z_i = encode(h_i),    prediction_i = decode(z_i)
+        h_i = W_center c_i + W_neigh v_i + b,    z_i = encode(h_i),    output_i = decode(z_i)
     """
 
     config: NetworkConfig
-    tied: bool
+    #: Scale of :meth:`prediction`, ``"log1p"`` or ``"counts"``.
+    scale: str
 
     def first_layer(self, genes: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]: ...
     def encode(self, h: Tensor) -> Tensor: ...
     def decode(self, z: Tensor, genes: Tensor | None = None) -> Tensor: ...
+    def predict(self, batch: Batch, mask: Tensor) -> Tensor: ...
+    def loss(self, output: Tensor, batch: Batch, mask: Tensor) -> Tensor: ...
+    def prediction(self, output: Tensor, rates: Tensor) -> Tensor: ...
+    def expected_counts(self, output: Tensor, rates: Tensor) -> Tensor: ...
 
 
 class SageLayer(nn.Module):
@@ -59,7 +66,7 @@ class CenterNeighborhoodNetwork(nn.Module):
         Architecture; ``config.hidden`` are the widths, the last that of the embedding.
     """
 
-    tied = False
+    scale = "counts"
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -97,6 +104,29 @@ class CenterNeighborhoodNetwork(nn.Module):
         if genes is not None:
             weight, bias = weight[genes], bias[genes]
         return linear(z, weight, bias)
+
+    def predict(self, batch: Batch, mask: Tensor) -> Tensor:
+        """Return log rate ratios (n_spots, n_genes), the center's genes hidden by `mask`."""
+        w_center, w_neighborhood, bias = self.first_layer(batch.genes)
+        h = linear(root_center(batch, mask), w_center, bias) + linear(batch.neighborhood, w_neighborhood)
+        # Products may be in bfloat16 (mixed precision); losses are not.
+        return self.decode(self.encode(h), batch.genes).to(batch.counts.dtype)
+
+    def loss(self, output: Tensor, batch: Batch, mask: Tensor) -> Tensor:
+        """Return the negative log-likelihood of the hidden counts."""
+        rates = batch.null_rates(mask)
+        if self.config.likelihood == "poisson":
+            return masked_poisson(output, rates, batch.counts, mask)
+        dispersion = self.log_dispersion if batch.genes is None else self.log_dispersion[batch.genes]
+        return masked_negative_binomial(output, rates, batch.counts, mask, dispersion)
+
+    def prediction(self, output: Tensor, rates: Tensor) -> Tensor:
+        """Return what imputation writes: expected counts."""
+        return self.expected_counts(output, rates)
+
+    def expected_counts(self, output: Tensor, rates: Tensor) -> Tensor:
+        """Return expected counts from log rate ratios and the null's rates (n_spots, n_genes)."""
+        return rates * output.exp()
 
 
 def make_network(config: NetworkConfig, seed: int | None = None) -> PooledNetwork | CenterNeighborhoodNetwork:

@@ -1,46 +1,31 @@
-"""Gene masks, what a network reads under a mask, and losses on the hidden genes of the center."""
+"""Losses on the hidden genes of the center, and the deviance that is explained."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from sagefm.module._center import SpotNetwork
-from sagefm.module._reading import Batch, null_rates, predict
+if TYPE_CHECKING:
+    from sagefm.module._center import SpotNetwork
+    from sagefm.module._reading import Batch
 
 
 def masked_loss(network: SpotNetwork, batch: Batch, mask: Tensor) -> Tensor:
     """Return a network's loss on the hidden entries."""
-    # The published network needs no null.
     mask = mask.to(batch.counts.dtype)
-    rates = None if network.config.likelihood == "mse" else _null_rates(batch, mask)
-    return _loss(network, batch, mask, predict(network, batch, mask), rates)
+    return network.loss(network.predict(batch, mask), batch, mask)
 
 
 @torch.no_grad()
 def masked_deviance(network: SpotNetwork, batch: Batch, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the loss on the hidden entries, and the deviances of model and null (:func:`explained_deviance`)."""
-    rates = _null_rates(batch, mask)
-    output = predict(network, batch, mask)
-    loss = _loss(network, batch, mask, output, rates)
-    if network.config.likelihood == "mse":
-        output = torch.log(torch.expm1(output).clamp(min=1e-3) / rates.clamp(min=1e-12))
-    return loss, *explained_deviance(output, rates, batch.counts, mask)
-
-
-def _null_rates(batch: Batch, mask: Tensor) -> Tensor:
-    measured = None if batch.measured is None else batch.at_spots(batch.measured)
-    return null_rates(batch.counts, batch.at_spots(batch.gene_totals), mask, measured)
-
-
-def _loss(network: SpotNetwork, batch: Batch, mask: Tensor, output: Tensor, rates: Tensor | None) -> Tensor:
-    if rates is None or network.config.likelihood == "mse":
-        return masked_mse(output, batch.values, mask)
-    if network.config.likelihood == "poisson":
-        return masked_poisson(output, rates, batch.counts, mask)
-    dispersion: Tensor = network.log_dispersion  # type: ignore[attr-defined]
-    dispersion = dispersion if batch.genes is None else dispersion[batch.genes]
-    return masked_negative_binomial(output, rates, batch.counts, mask, dispersion)
+    """Return the loss on the hidden entries, and the deviances of model and null; D2 = 1 - model / null."""
+    output = network.predict(batch, mask)
+    loss = network.loss(output, batch, mask)
+    rates = batch.null_rates(mask)
+    model, null = (poisson_deviance(batch.counts, r) for r in (network.expected_counts(output, rates), rates))
+    return loss, model.masked_fill(~mask, 0.0).sum(), null.masked_fill(~mask, 0.0).sum()
 
 
 def masked_mse(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
@@ -81,10 +66,6 @@ def masked_negative_binomial(
     return (nll + gamma) / mask.sum().clamp(min=1)
 
 
-def explained_deviance(log_ratio: Tensor, rates: Tensor, counts: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Return Poisson deviances of the model and of the null on hidden entries; D2 = 1 - model / null."""
-    saturated = torch.xlogy(counts, counts) - counts
-    null = 2 * (saturated - torch.xlogy(counts, rates) + rates)
-    ratio = rates * log_ratio.exp()
-    model = 2 * (saturated - torch.xlogy(counts, ratio) + ratio)
-    return model.masked_fill(~mask, 0.0).sum(), null.masked_fill(~mask, 0.0).sum()
+def poisson_deviance(counts: Tensor, rates: Tensor) -> Tensor:
+    """Return the Poisson deviance of expected counts at each entry (n_spots, n_genes)."""
+    return 2 * (torch.xlogy(counts, counts) - torch.xlogy(counts, rates) - counts + rates)

@@ -20,6 +20,8 @@ from torch import Tensor, nn
 from torch.nn.functional import leaky_relu, linear
 
 from sagefm.module._config import NetworkConfig
+from sagefm.module._losses import masked_mse
+from sagefm.module._reading import Batch, log1p_center
 
 
 class PooledConv(nn.Module):
@@ -50,8 +52,8 @@ class PooledNetwork(nn.Module):
     :class:`sagefm.module._gcn.PublishedNetwork`, which shares its parameters.
     """
 
-    #: The center enters the first layer by the same weight as its neighbors.
-    tied = True
+    #: Scale of what is predicted.
+    scale = "log1p"
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -81,6 +83,25 @@ class PooledNetwork(nn.Module):
         if genes is not None:
             weight, bias = weight[genes], bias[genes]
         return torch.relu(linear(z, weight, bias))
+
+    def predict(self, batch: Batch, mask: Tensor) -> Tensor:
+        """Return predicted log1p counts (n_spots, n_genes), the center's genes hidden by `mask`."""
+        _, weight, bias = self.first_layer(batch.genes)
+        pooled = log1p_center(batch, mask).add_(batch.neighborhood)
+        # Products may be in bfloat16 (mixed precision); losses are not.
+        return self.decode(self.encode(linear(pooled, weight, bias)), batch.genes).to(batch.counts.dtype)
+
+    def loss(self, output: Tensor, batch: Batch, mask: Tensor) -> Tensor:
+        """Return the mean squared error of log1p counts on the hidden entries (Zhan et al. 2026)."""
+        return masked_mse(output, batch.counts.log1p(), mask)
+
+    def prediction(self, output: Tensor, rates: Tensor) -> Tensor:
+        """Return what imputation writes, on :attr:`scale`: the log1p counts as they are."""
+        return output
+
+    def expected_counts(self, output: Tensor, rates: Tensor) -> Tensor:
+        """Return expected counts; the ReLU's zeros become 1e-6, since one count there would be infinitely unlikely."""
+        return torch.expm1(output).clamp(min=1e-6)
 
     def forward(self, x_mean: Tensor) -> tuple[Tensor, Tensor]:
         """Map neighborhood averages (n_spots, n_genes) to embedding and prediction."""

@@ -1,4 +1,8 @@
-"""Gene masks, what a network reads under a mask, and losses on the hidden genes of the center."""
+"""What a network may know of a spot under a mask: a batch of spots, their null rates, and what their centers show.
+
+Notation, for spot i and gene g: x the counts, p_g the profile (counts of the gene in the section), m_ig = 1 where the
+gene is hidden. Nothing in this file reads a hidden count, except that a spot which hides all genes keeps its depth.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +11,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import linear
 
-from sagefm._constants import ANSCOMBE, PROFILE_PRIOR
-from sagefm.module._center import SpotNetwork
+from sagefm._constants import PROFILE_PRIOR
+from sagefm._transform import root
 
 
 @dataclass(frozen=True)
@@ -20,11 +23,9 @@ class Batch:
     Attributes
     ----------
     genes
-        Position in the vocabulary of each column (n_genes,); None where there is a column for all of it, in order.
+        Position in the vocabulary of each column (n_genes,); None where the columns are the vocabulary, in order.
     counts
         Raw counts x (n_spots, n_genes).
-    values
-        Transformed counts u (n_spots, n_genes); empty for the default network, whose center is made of the counts.
     neighborhood
         v (n_spots, n_genes).
     center_weight
@@ -32,17 +33,16 @@ class Batch:
     gene_totals
         Counts of each gene in each section (n_sections, n_genes).
     section
-        Section of each spot (n_spots,); None where there is one.
+        Section of each spot (n_spots,); None where there is only one.
     measured
-        True for the genes that a section measured (n_sections, n_genes); None where all did. What was not measured
+        True for the genes that a section measured (n_sections, n_genes); None where all were. What was not measured
         is zero everywhere else, and neither hidden nor part of a profile.
     seeds
-        Spots and seed of each group of spots whose genes are hidden together, in order.
+        Number of spots and seed of each group of spots whose masks are drawn together, in order.
     """
 
     genes: Tensor | None
     counts: Tensor
-    values: Tensor
     neighborhood: Tensor
     center_weight: Tensor
     gene_totals: Tensor
@@ -70,6 +70,11 @@ class Batch:
         mask = masks[0] if len(masks) == 1 else torch.cat(masks)
         return mask if self.measured is None else mask & self.at_spots(self.measured)
 
+    def null_rates(self, mask: Tensor) -> Tensor:
+        """Return the null model's expected counts (n_spots, n_genes); see :func:`null_rates`."""
+        measured = None if self.measured is None else self.at_spots(self.measured)
+        return null_rates(self.counts, self.at_spots(self.gene_totals), mask, measured)
+
 
 def draw_mask(shape: torch.Size, fraction: tuple[float, float], generator: torch.Generator) -> Tensor:
     """Hide genes of each spot at random (paper: 30 % of the center's genes).
@@ -93,22 +98,38 @@ def draw_mask(shape: torch.Size, fraction: tuple[float, float], generator: torch
     return torch.rand(shape, generator=generator, device=device) < share
 
 
-def shown(mask: Tensor, like: Tensor) -> Tensor:
+def _shown(mask: Tensor, like: Tensor) -> Tensor:
     """Return 1 where a gene is shown, 0 where it is hidden; `mask` may be boolean, or 0 and 1 of the type of `like`."""
     # Products with 0 and 1 are several times faster than filling by a boolean mask.
     return 1 - mask.to(like.dtype)
 
 
-def published_center(values: Tensor, center_weight: Tensor, mask: Tensor) -> Tensor:
-    """Return what the published network reads of the center: hidden genes are zero (n_spots, n_genes)."""
-    return (values * center_weight).mul_(shown(mask, values))
+def size_factors(counts: Tensor, totals: Tensor, mask: Tensor) -> Tensor:
+    """Return the expected counts of a gene with a total of one (n_spots, 1).
+
+    ``size_i = sum_g x_ig / sum_g p_g`` over the visible genes. A spot that hides all of its genes still has a depth:
+    there the sums run over all genes. The depth is at least one count.
+
+    Parameters
+    ----------
+    counts
+        Raw counts (n_spots, n_genes).
+    totals
+        p, (n_spots, n_genes) or (1, n_genes).
+    mask
+        True where a gene is hidden, (n_spots, n_genes) or (1, n_genes).
+    """
+    shown = _shown(mask, counts)
+    shown = torch.where(shown.sum(dim=1, keepdim=True) > 0, shown, 1.0)
+    depth = (counts * shown).sum(dim=1, keepdim=True).clamp(min=1.0)
+    return depth / (totals * shown).sum(dim=1, keepdim=True).clamp(min=PROFILE_PRIOR)
 
 
 def null_rates(counts: Tensor, gene_totals: Tensor, mask: Tensor, measured: Tensor | None = None) -> Tensor:
     """Return expected counts of each gene if the spot were its section (n_spots, n_genes).
 
-    ``rate_ig = size_i p_g``: p_g are the gene's counts in the *other* spots of the section, and
-    size_i = (visible counts of the spot) / (sum of p over the visible genes). Neither reads a hidden count.
+    ``rate_ig = size_i p_ig``: p_ig are the gene's counts in the *other* spots of the section (and a prior count), so
+    that the rate of a hidden gene does not depend on its count in spot i.
 
     Parameters
     ----------
@@ -119,54 +140,25 @@ def null_rates(counts: Tensor, gene_totals: Tensor, mask: Tensor, measured: Tens
     mask
         True where a gene is hidden, (n_spots, n_genes) or (1, n_genes).
     measured
-        True where a gene was measured, of the same shapes; all were if left out. Others have a rate of zero.
+        True where a gene was measured, of the same shapes; default: all. Others have a rate of zero.
     """
     profile = (gene_totals - counts).add_(PROFILE_PRIOR)
     if measured is not None:
         profile.mul_(measured)
-    is_shown = shown(mask, counts)
-    visible = (counts * is_shown).sum(dim=1, keepdim=True).clamp(min=1.0)
-    return profile.mul_(visible / (profile * is_shown).sum(dim=1, keepdim=True).clamp(min=PROFILE_PRIOR))
+    return profile.mul_(size_factors(counts, profile, mask))
 
 
-def size_factors(counts: Tensor, gene_totals: Tensor, mask: Tensor) -> Tensor:
-    """Return expected counts of a gene with a total of one (n_spots, 1): visible counts over their genes' totals."""
-    is_shown = shown(mask, counts)
-    visible = (counts * is_shown).sum(dim=1, keepdim=True)
-    return visible / (gene_totals * is_shown).sum(dim=1, keepdim=True).clamp(min=PROFILE_PRIOR)
-
-
-def root(x: Tensor) -> Tensor:
-    """Return 2 sqrt(x + 3/8) (Anscombe 1948)."""
-    return (4 * x).add_(ANSCOMBE).sqrt_()
+def log1p_center(batch: Batch, mask: Tensor) -> Tensor:
+    """Return ``a_i log(1 + x_ig)``, and 0 for hidden genes: the center of the published network (n_spots, n_genes)."""
+    return batch.counts.log1p().mul_(batch.center_weight).mul_(_shown(mask, batch.counts))
 
 
 def root_center(batch: Batch, mask: Tensor) -> Tensor:
-    """Return what the default network reads of the center (n_spots, n_genes).
+    """Return ``r(x_ig) - r(size_i p_g)``, and 0 for hidden genes (n_spots, n_genes).
 
-    Visible genes: r(x) - r(size p), with r(x) = 2 sqrt(x + 3/8), p the section's profile and size the counts that the
-    spot's visible genes stand for. Hidden genes are zero: at their section's profile.
+    r is :func:`~sagefm._transform.root`. Zero says that a gene is where the section's profile puts it at the spot's
+    depth. Visible counts are known, so those of the spot itself may stay in the profile p.
     """
-    # Visible counts are known: those of the spot itself may stay in the profile.
-    gene_totals = batch.at_spots(batch.gene_totals)
-    expected = gene_totals * size_factors(batch.counts, gene_totals, mask)
-    return root(batch.counts).sub_(root(expected)).mul_(shown(mask, expected))
-
-
-def read_center(network: SpotNetwork, batch: Batch, mask: Tensor) -> Tensor:
-    """Return what a network reads of the center under a mask (n_spots, n_genes)."""
-    if network.config.input == "log1p":
-        return published_center(batch.values, batch.center_weight, mask)
-    return root_center(batch, mask)
-
-
-def predict(network: SpotNetwork, batch: Batch, mask: Tensor) -> Tensor:
-    """Return predicted log1p counts or log rate ratios (n_spots, n_genes), the center's genes hidden by `mask`."""
-    center = read_center(network, batch, mask)
-    w_center, w_neighborhood, bias = network.first_layer(batch.genes)
-    if network.tied:
-        h = linear(center.add_(batch.neighborhood), w_center, bias)
-    else:
-        h = linear(center, w_center, bias) + linear(batch.neighborhood, w_neighborhood)
-    # Products may be in bfloat16 (mixed precision); losses are not.
-    return network.decode(network.encode(h), batch.genes).to(batch.counts.dtype)
+    totals = batch.at_spots(batch.gene_totals)
+    expected = totals * size_factors(batch.counts, totals, mask)
+    return root(batch.counts).sub_(root(expected)).mul_(_shown(mask, batch.counts))

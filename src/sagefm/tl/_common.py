@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from sagefm.checkpoint._resolve import resolve_device, resolve_model
 from sagefm.data._reader import TableReader, read_table
-from sagefm.data._table import copy_data, find_coordinates, get_table, library_column
+from sagefm.data._table import TableKeys, copy_data, find_coordinates, get_table, library_column
 from sagefm.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -33,26 +33,30 @@ class Run:
 def begin(
     adata: Any,
     model: Any,
+    keys: TableKeys,
     *,
     key_added: str,
     table_key: str | None,
     mod: str | None,
     device: str,
     copy: bool,
-    **arguments: Any,
+    reserved: tuple[str, ...] = (),
 ) -> Run:
-    """Check model, device and table; nothing has been written to the user's object when this returns or raises."""
-    inputs = [arguments["layer"], arguments["spatial_key"]]
-    if not isinstance(key_added, str) or not key_added or key_added in inputs:
-        raise ArgumentError(f"key_added={key_added!r}; expected a name that is not that of an input, {inputs}.")
+    """Check model, device and table; nothing has been written to the user's object when this returns or raises.
+
+    `key_added` must not be one of the inputs, nor one of the `reserved` keys, which hold other results.
+    """
+    taken = [key for key in (keys.layer, keys.spatial_key, *reserved) if key is not None]
+    if not isinstance(key_added, str) or not key_added or key_added in taken:
+        raise ArgumentError(f"key_added={key_added!r}; expected a name other than {taken}.")
     checkpoint = resolve_model(model)
     if not checkpoint.training.get("is_trained", True):
         warnings.warn("The model has not been trained: results are random. Call model.train().", stacklevel=3)
     resolved = resolve_device(device)
     data = copy_data(adata) if copy else adata
     table = get_table(data, table_key=table_key, mod=mod)
-    coordinates = find_coordinates(data, table, arguments["spatial_key"])
-    arguments["library_key"] = library_column(table, arguments["library_key"])
+    arguments = {**asdict(keys), "library_key": library_column(table, keys.library_key)}
+    coordinates = find_coordinates(data, table, keys.spatial_key)
     reader = read_table(table, checkpoint.vocabulary, coordinates=coordinates, **arguments)
     params = {name: value for name, value in arguments.items() if value is not None}
     return Run(data, table, reader, checkpoint, resolved, params)

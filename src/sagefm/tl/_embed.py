@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sagefm._constants import EMBEDDING_KEY, SPATIAL_KEY, UNS_KEY
+from sagefm.data._table import TableKeys
+from sagefm.inference._embed import embed_table
+from sagefm.tl._common import begin, record
 
 if TYPE_CHECKING:
     import os
@@ -29,7 +32,7 @@ def embed(
     client: Any = None,
     copy: bool = False,
 ) -> Any:
-    """Embed every spot from its counts and those of its neighborhood.
+    """Embed every spot from its own counts and those of its neighborhood.
 
     Parameters
     ----------
@@ -37,21 +40,21 @@ def embed(
         AnnData, SpatialData or MuData with raw counts and spot coordinates.
     model
         ``"default"``, the bundled model; a trained :class:`~sagefm.model.SAGEFM`, or the folder it was saved to;
-        ``"organization/name"`` or ``"organization/name@revision"`` of the Hugging Face Hub; or ``"published"`` (the
-        authors' checkpoint, see :func:`sagefm.model.load_published`).
+        ``"organization/name"`` or ``"organization/name@revision"`` on the Hugging Face Hub; or ``"published"``, the
+        authors' checkpoint (see :func:`sagefm.model.load_published`).
     layer
-        Layer with raw counts; ``X`` if left out.
+        Layer with raw counts. Default: ``X``.
     gene_key
-        Column of ``var`` with gene symbols or Ensembl ids; ``var_names`` if left out.
+        Column of ``var`` with gene symbols or Ensembl ids. Default: ``var_names``.
     spatial_key
-        Coordinates in ``obsm`` (n_spots, 2), any unit. Of SpatialData, where the table has none: centroids of the
-        shapes that it annotates; the name of a coordinate system gives them there.
+        Coordinates in ``obsm`` (n_spots, 2), in any unit. For a SpatialData table without them: the centroids of the
+        shapes that it annotates, or, if this names a coordinate system, the centroids in that system.
     library_key
-        Column of ``obs`` that names the section of each spot. If left out, the regions of a SpatialData table that
-        annotates several.
+        Column of ``obs`` that names the section of each spot. Default: one section; for a SpatialData table that
+        annotates several regions, the regions.
     neighbors_key
-        A spatial graph of yours, e.g. ``"spatial"`` for squidpy's. If left out, the neighborhoods of
-        :func:`sagefm.pp.spatial_neighbors` are used, and built where they are not stored yet.
+        A spatial graph of your own, e.g. ``"spatial"`` for squidpy's. Default: the 15-spot neighborhoods of
+        :func:`sagefm.pp.spatial_neighbors`, which are built if they are not stored yet.
     table_key
         Table of a SpatialData object.
     mod
@@ -59,12 +62,12 @@ def embed(
     key_added
         Key of the embedding in ``obsm``.
     batch_size
-        Spots made dense at a time; it does not change the result.
+        Spots computed at a time. It does not change the result.
     device
         ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...
     client
-        A :class:`distributed.Client`, or the address of a Dask scheduler: its workers read the chunks of a Dask array
-        (or are sent blocks of other counts) and multiply them, on their CPUs.
+        A :class:`distributed.Client`, or the address of a Dask scheduler. Its workers read the chunks of a Dask array
+        (other counts are sent to them in blocks) and do the large product on their CPUs.
     copy
         Return a copy instead of writing to `adata`.
 
@@ -75,20 +78,21 @@ def embed(
     ``adata.obsm[key_added]``
         Embedding, float32 (n_spots, n_latent).
     ``adata.uns["sagefm"][key_added]``
-        Parameters, model, checkpoint hash, share of the vocabulary that was found, versions.
+        Parameters, model and its hash, share of the vocabulary found, versions.
     ``adata.obsp["sagefm_connectivities"]``, ``adata.obsp["sagefm_distances"]``, ``adata.uns["sagefm_neighbors"]``
         The graph, if it was built.
 
     Raises
     ------
     sagefm.errors.SagefmError
-        A key that does not exist, values that are not raw counts, too few genes of the vocabulary, fewer than 15
-        spots in a library, an unknown model; see :mod:`sagefm.errors`.
+        A key does not exist, values are not raw counts, the table holds too few genes of the vocabulary, a library
+        has fewer than 15 spots, or the model is unknown; see :mod:`sagefm.errors`.
 
     Notes
     -----
-    ``z_i = encode(W_center c_i + W_neigh v_i + b)``: see ``sagefm/module`` for the networks and
-    ``sagefm/inference/_products.py`` for how a section is computed with one product.
+    ``z_i = encode(W_center c_i + W_neigh v_i + b)``. ``sagefm/data/_input.py`` defines c and v,
+    ``sagefm/inference/_products.py`` computes the first layer of a whole section with one product, and
+    ``sagefm/module`` holds the networks.
 
     Examples
     --------
@@ -98,24 +102,16 @@ def embed(
     >>> adata.obsm["X_sagefm"].shape
     (302, 64)
     """
-    from sagefm.tl._common import begin, record
-
     run = begin(
         adata,
         model,
-        layer=layer,
-        gene_key=gene_key,
-        spatial_key=spatial_key,
-        library_key=library_key,
-        neighbors_key=neighbors_key,
+        TableKeys(layer, gene_key, spatial_key, library_key, neighbors_key),
         key_added=key_added,
         table_key=table_key,
         mod=mod,
         device=device,
         copy=copy,
     )
-    from sagefm.inference._embed import embed_table
-
     embedding = embed_table(run.reader, run.checkpoint, device=run.device, batch_size=batch_size, client=client)
     run.table.obsm[key_added] = embedding
     record(run, UNS_KEY, key_added, {"n_latent": int(embedding.shape[1])})

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
+from sagefm._arguments import as_seed
 from sagefm._constants import IMPUTED_KEY, SPATIAL_KEY, UNS_KEY
+from sagefm.data._table import TableKeys
+from sagefm.inference._impute_table import impute_table
+from sagefm.tl._common import begin, record
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Sequence
+
+    import numpy as np
 
     from sagefm.model import SAGEFM, Checkpoint
 
@@ -20,7 +26,7 @@ def impute(
     genes: Sequence[str] | None = None,
     mask: Literal["center", "neighborhood"] = "center",
     n_folds: int = 4,
-    rng: int = 0,
+    rng: int | np.random.Generator = 0,
     layer: str | None = None,
     gene_key: str | None = None,
     spatial_key: str = SPATIAL_KEY,
@@ -35,35 +41,33 @@ def impute(
     out: str | os.PathLike[str] | None = None,
     copy: bool = False,
 ) -> Any:
-    """Predict genes at every spot, each from the genes it was hidden with.
+    """Predict genes at every spot, each while it is hidden.
 
-    The genes are cut into folds; a fold is hidden and predicted from the others, so that no gene is
-    shown to itself. `r` and `q` say, gene by gene, what that recovers of the measured counts *beyond*
-    sequencing depth and the section's mean profile. On spots that the model was trained on they are too high, for
-    every count was a target of training: judge by another section, or by ``model.validation_indices`` with
-    :func:`sagefm.metrics.controls`.
+    The genes are split into folds. Each fold is hidden in turn and predicted from the others, so no gene is ever shown
+    to itself. `r` and `q` say how well each gene's measured counts are recovered *beyond* sequencing depth and the
+    section's mean profile. On spots that the model was trained on they are too high: judge by another section, or by
+    the spots of ``model.validation_indices`` with :func:`sagefm.metrics.controls`.
 
-    The default network's read-out is fitted to the section first: what hidden counts have in common with the embedding
-    in the *other* spots is added, and the geometric mean taken with a Poisson factor model of them
-    (``sagefm/inference/_readout.py``). A spot's place in that is drawn from its name in ``obs_names``.
+    With a network that keeps center and neighborhood apart, such as the bundled one, the read-out is first fitted to
+    the section: what the hidden counts of the *other* spots share with their embedding is added, and the result is
+    averaged (geometric mean) with a Poisson factor model of these spots; see ``sagefm/inference/_readout.py``. Spots
+    are split by their names in ``obs_names``.
 
     Parameters
     ----------
     adata
         AnnData, SpatialData or MuData with raw counts and spot coordinates.
     model
-        ``"default"``, the bundled model; a trained :class:`~sagefm.model.SAGEFM`, or the folder it was saved to;
-        ``"organization/name"`` or ``"organization/name@revision"`` of the Hugging Face Hub; or ``"published"`` (the
-        authors' checkpoint, see :func:`sagefm.model.load_published`).
+        The model, as in :func:`sagefm.tl.embed`.
     genes
-        Genes to impute, symbols or Ensembl ids, measured or not. All measured genes if left out.
+        Genes to impute, symbols or Ensembl ids, measured or not. Default: all measured genes.
     mask
-        ``"center"`` hides a fold at the center, so that neighbors show it; ``"neighborhood"`` hides it at all
-        spots of the neighborhood (Zhan et al. 2026).
+        ``"center"`` hides a fold at the center spot only, so its neighbors still show it; ``"neighborhood"`` hides it
+        at all spots of the neighborhood (Zhan et al. 2026).
     n_folds
         Number of folds; 1/n_folds of the genes are hidden at a time.
     rng
-        Seed of the folds. The fold of a gene depends on this and the vocabulary alone.
+        Seed of the folds, or a generator that draws one. A gene's fold depends only on the seed and the vocabulary.
     layer, gene_key, spatial_key, library_key, neighbors_key, table_key, mod, batch_size, device, copy
         As in :func:`sagefm.tl.embed`.
     key_added
@@ -71,8 +75,8 @@ def impute(
     progress
         Show a progress bar, on a terminal.
     out
-        Zarr array to create (n_spots, n_vars), written in blocks of spots: for results larger than memory. The layer
-        is then a Dask array of it.
+        Zarr array to create (n_spots, n_vars), written in blocks of spots, for results larger than memory. The layer
+        is then a Dask array that reads it.
 
     Returns
     -------
@@ -80,15 +84,15 @@ def impute(
 
     ``adata.layers[key_added]``
         Imputed values (n_spots, n_vars). All genes: dense float32, NaN for genes outside the vocabulary.
-        With `genes`: CSR, with these columns alone. Expected counts at the spot's own depth (default
-        architecture) or log1p counts (published), see ``adata.uns["sagefm"][key_added]["scale"]``.
+        With `genes`: CSR, with values in these columns only. Expected counts at the spot's own depth, or log1p counts
+        (published architecture); ``adata.uns["sagefm"][key_added]["scale"]`` says which.
     ``adata.obsm[key_added]``
-        DataFrame of requested genes that are not in `adata`, if there are any.
+        DataFrame of the requested genes that are not in `adata`, if there are any.
     ``adata.var[key_added]``
         Whether a gene was imputed.
     ``adata.var[f"{key_added}_r"]``, ``adata.var[f"{key_added}_q"]``
-        Correlation of Pearson residuals, measured with imputed, over the null model (section profile x size
-        factor), and the false discovery rate of r > 0; see :class:`sagefm.metrics.Recovery`.
+        Correlation of measured and imputed Pearson residuals over the null model (section profile x size factor), and
+        the false discovery rate of r > 0; see :class:`sagefm.metrics.Recovery`.
     ``adata.uns["sagefm"][key_added]``
         Parameters and provenance.
     ``adata.obsp["sagefm_connectivities"]``, ``adata.obsp["sagefm_distances"]``, ``adata.uns["sagefm_neighbors"]``
@@ -97,7 +101,7 @@ def impute(
     Raises
     ------
     sagefm.errors.SagefmError
-        As :func:`sagefm.tl.embed`; a gene that is not in the vocabulary.
+        As in :func:`sagefm.tl.embed`; or a gene is not in the vocabulary.
 
     Examples
     --------
@@ -108,24 +112,17 @@ def impute(
     (302, 15005)
     >>> recovered = adata.var.loc[["CD3E", "MS4A1"], ["sagefm_imputed_r", "sagefm_imputed_q"]]
     """
-    from sagefm.tl._common import begin, record
-
+    rng = as_seed(rng)
     run = begin(
         adata,
         model,
-        layer=layer,
-        gene_key=gene_key,
-        spatial_key=spatial_key,
-        library_key=library_key,
-        neighbors_key=neighbors_key,
+        TableKeys(layer, gene_key, spatial_key, library_key, neighbors_key),
         key_added=key_added,
         table_key=table_key,
         mod=mod,
         device=device,
         copy=copy,
     )
-    from sagefm.inference._impute_table import impute_table
-
     result = impute_table(
         run.reader,
         run.checkpoint,

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from sagefm._constants import PERTURB_KEY, SPATIAL_KEY
+from sagefm._arguments import as_seed
+from sagefm._constants import NEIGHBORS_KEY, PERTURB_KEY, SPATIAL_KEY, UNS_KEY
+from sagefm.data._table import TableKeys
+from sagefm.inference._pairs import check_pairs, consensus_pairs
+from sagefm.inference._perturb_table import perturb_table
+from sagefm.tl._common import begin, provenance
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Sequence
 
+    import numpy as np
     import pandas as pd
 
     from sagefm.model import SAGEFM, Checkpoint
@@ -24,7 +30,7 @@ def perturb(
     targets: Sequence[str] | None = None,
     levels: int = 5,
     n_null: int = 100,
-    rng: int = 0,
+    rng: int | np.random.Generator = 0,
     per_spot: bool = False,
     layer: str | None = None,
     gene_key: str | None = None,
@@ -39,33 +45,32 @@ def perturb(
     progress: bool = True,
     copy: bool = False,
 ) -> Any:
-    """Set a gene in the neighborhood of every spot and read others at the center.
+    """Set a gene in the neighborhood of every spot and read others at its center.
 
-    For each source, the neighbors' value is set to levels evenly spaced from its lowest to its highest over the
-    data; the targets are hidden at the center and predicted (Zhan et al. 2026). An effect
-    is held against those of the same source on random genes of similar expression.
+    For each source, the neighbors' value is set to levels evenly spaced from its lowest to its highest over the data;
+    the targets are hidden at the center and predicted (Zhan et al. 2026). Each effect is compared with those of the
+    same source on random genes of similar expression.
 
-    This is what the *network* makes of the data: an association that it learned, not a measured causal effect.
+    An effect is what the *network* has learned about genes in neighboring spots: an association, not a measured
+    causal effect.
 
     Parameters
     ----------
     adata
         AnnData, SpatialData or MuData with raw counts and spot coordinates.
     model
-        ``"default"``, the bundled model; a trained :class:`~sagefm.model.SAGEFM`, or the folder it was saved to;
-        ``"organization/name"`` or ``"organization/name@revision"`` of the Hugging Face Hub; or ``"published"`` (the
-        authors' checkpoint, see :func:`sagefm.model.load_published`).
+        The model, as in :func:`sagefm.tl.embed`.
     pairs
         DataFrame with columns ``source`` and ``target``; or ``"consensus"``, LIANA's consensus ligand-receptor
-        pairs of single genes that this table and model hold (needs ``pip install liana``, which is GPL-3).
+        pairs of single genes that this table and the model hold (needs ``pip install liana``, which is GPL-3).
     sources, targets
         Instead of `pairs`: all combinations of these genes.
     levels
         Number of levels.
     n_null
-        Random genes a target is compared with.
+        Random genes that a target is compared with.
     rng
-        Seed of the random genes.
+        Seed of the random genes, or a generator that draws one.
     per_spot
         Also write the effect at every spot.
     layer, gene_key, spatial_key, library_key, neighbors_key, table_key, mod, batch_size, device, copy
@@ -80,13 +85,13 @@ def perturb(
     None, or the copy. Sets the following fields:
 
     ``adata.uns[key_added]["scores"]``
-        DataFrame, a row a pair: ``source``, ``target``; ``effect``, the mean over spots of the prediction at the
-        highest level less that at the lowest; ``slope``, change of the mean prediction by unit of level; ``rho``,
-        mean over spots of the rank correlation of level and prediction; ``z`` and ``pval``, the effect against the
-        effects on random genes, two-sided; ``qval``, Benjamini-Hochberg over the pairs; ``n_spots``.
+        DataFrame with a row for each pair: ``source``, ``target``; ``effect``, the mean over spots of the prediction at
+        the highest level minus that at the lowest; ``slope``, change of the mean prediction per unit of level; ``rho``,
+        mean over spots of the rank correlation of level and prediction; ``z`` and ``pval``, the effect compared with
+        those on random genes, two-sided; ``qval``, Benjamini-Hochberg over the pairs; ``n_spots``.
     ``adata.uns[key_added]["curves"]``
-        DataFrame of dose curves, a row a pair and level: ``mean``, and ``low`` and ``high``, the 10 % and 90 %
-        quantiles over spots, of the prediction less that at the lowest level.
+        DataFrame of dose curves, with a row for each pair and level: ``mean``, and ``low`` and ``high``, the 10 % and
+        90 % quantiles over spots, of the prediction minus that at the lowest level.
     ``adata.uns[key_added]["params"]``
         Parameters, units and provenance.
     ``adata.obsm[key_added]``
@@ -97,8 +102,8 @@ def perturb(
     Raises
     ------
     sagefm.errors.SagefmError
-        As :func:`sagefm.tl.embed`; a gene that is not in the vocabulary, a source that was not measured, a target
-        equal to its source.
+        As in :func:`sagefm.tl.embed`; or a gene is not in the vocabulary, a source was not measured, or a target is
+        its own source.
 
     Examples
     --------
@@ -109,24 +114,18 @@ def perturb(
     >>> scores[["source", "target"]].to_numpy().tolist()
     [['CXCL13', 'CXCR5'], ['CXCL13', 'MS4A1']]
     """
-    from sagefm.tl._common import begin, provenance
-
+    rng = as_seed(rng)
     run = begin(
         adata,
         model,
-        layer=layer,
-        gene_key=gene_key,
-        spatial_key=spatial_key,
-        library_key=library_key,
-        neighbors_key=neighbors_key,
+        TableKeys(layer, gene_key, spatial_key, library_key, neighbors_key),
         key_added=key_added,
         table_key=table_key,
         mod=mod,
         device=device,
         copy=copy,
+        reserved=(UNS_KEY, f"{NEIGHBORS_KEY}_neighbors"),
     )
-    from sagefm.inference._pairs import check_pairs, consensus_pairs
-    from sagefm.inference._perturb_table import perturb_table
 
     if isinstance(pairs, str):
         pairs = consensus_pairs(pairs, run.checkpoint.vocabulary, run.reader.match.genes)

@@ -69,7 +69,6 @@ class ResidentInput:
         self.mean, self.center_weight = inputs.mean, inputs.center_weight
         self.operator = inputs.operator
         self.shift = torch.from_numpy(inputs.shift).to(device)
-        self.is_relative = inputs.is_relative
         self._mean = torch.from_numpy(inputs.mean).to(device)
         self._counts = DeviceRows(to_memory(inputs.section.counts), device)
         self._values = DeviceRows(to_memory(inputs.values), device)
@@ -85,10 +84,6 @@ class ResidentInput:
         """Return raw counts at `rows`, dense (n_rows, n_genes)."""
         return self._counts.dense(rows, out)
 
-    def dense_values(self, rows: NDArray[np.int64], out: Tensor | None = None) -> Tensor:
-        """Return ``U`` at `rows`, dense (n_rows, n_genes)."""
-        return self._values.dense(rows, out)
-
     def dense_neighborhood(self, rows: NDArray[np.int64], out: Tensor | None = None) -> Tensor:
         """Return ``v`` at `rows`, dense (n_rows, n_genes): a small product with the neighbors' values."""
         device = self.device
@@ -99,6 +94,6 @@ class ResidentInput:
         values = self._values.dense(neighbors.astype(np.int64))
         out = torch.empty((len(rows), self.section.n_genes), device=device) if out is None else out
         torch.mm(torch.from_numpy(weights).to(device, non_blocking=True), values, out=out)
-        if self.is_relative:
+        if self.mean.any():
             out.addcmul_(self.shift[torch.from_numpy(rows).to(device)][:, None], self._mean, value=-1)
         return out

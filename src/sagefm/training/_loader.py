@@ -163,9 +163,7 @@ def make_batch(
     n_genes = len(genes) if is_same else n_vocabulary
     device = next((part.device for part, _ in parts if isinstance(part, ResidentInput)), torch.device("cpu"))
     sizes = [len(rows) for _, rows in parts]
-    # The default network makes its center of the counts.
-    names = ("counts", "neighborhood") if parts[0][0].is_relative else ("counts", "values", "neighborhood")
-    dense = {name: torch.empty((sum(sizes), n_genes), device=device) for name in names}
+    dense = {name: torch.empty((sum(sizes), n_genes), device=device) for name in ("counts", "neighborhood")}
     gene_totals = np.zeros((len(parts), n_genes), np.float32)
     measured = np.zeros((len(parts), n_genes), dtype=bool)
     for i, ((inputs, rows), end) in enumerate(zip(parts, np.cumsum(sizes).tolist(), strict=True)):
@@ -189,6 +187,6 @@ def make_batch(
         measured=None if is_same else torch.from_numpy(measured),
         seeds=seeds,
         gene_totals=torch.from_numpy(gene_totals),
-        **{"values": torch.empty(0), **dense},
+        **dense,
     )
     return batch if device.type == "cpu" else batch.to(device, non_blocking=True)
