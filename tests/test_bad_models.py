@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 import sagefm
+from sagefm.checkpoint._checkpoint import save_checkpoint
+from sagefm.checkpoint._resolve import resolve_model
 from sagefm.errors import CheckpointError, ModelNotFoundError, OutputExistsError
 from sagefm.model import SAGEFM, load_checkpoint
 
@@ -64,7 +69,7 @@ def _truncate(file, share):
         pytest.param(_configure(genes=["A", "B"]), ["2 genes", "300"], id="other genes"),
         pytest.param(_configure(genes=["A"] * 300), ["twice"], id="a gene twice"),
         pytest.param(_configure(genes=None), ["config.json"], id="null genes"),
-        pytest.param(_configure(network={"hidden": [64, 16]}), ["does not fit"], id="other widths"),
+        pytest.param(_configure(network={"hidden": [64, 16]}), ["architecture or genes"], id="other widths"),
         pytest.param(_configure(network={"hidden": []}), ["config.json"], id="no widths"),
         pytest.param(_configure(network={"hidden": ["a", "b"]}), ["config.json"], id="widths no numbers"),
         pytest.param(_configure(network={"hidden": [-3, 4]}), ["config.json"], id="negative widths"),
@@ -109,3 +114,65 @@ def test_save_where_something_is(trained, folders, tmp_path):
             model.save(path, overwrite=True)
     assert (tmp_path / "thesis" / "chapter1").read_text() == (tmp_path / "notes").read_text() == "text"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["kept", "notes", "thesis"]
+
+
+@pytest.mark.parametrize("name", ["./default", "../weights/default", "default/", "."])
+def test_a_path_is_not_the_name_of_a_bundled_model(name, section, rejects, tmp_path, monkeypatch):
+    """It was looked up inside the installed package."""
+    monkeypatch.chdir(tmp_path)
+    error = CheckpointError if name == "." else ModelNotFoundError
+    rejects(error, section, lambda: sagefm.tl.embed(section, name))
+
+
+def test_a_folder_called_default_is_the_users(folders, tmp_path, monkeypatch):
+    shutil.copytree(folders["default"], tmp_path / "default")
+    monkeypatch.chdir(tmp_path)
+    assert resolve_model("default").name == "default"
+    assert resolve_model("default").sha256 != resolve_model("./default").sha256
+    assert resolve_model("./default").sha256 == load_checkpoint(folders["default"]).sha256
+
+
+def test_nothing_is_lost_where_a_replacement_fails(folders, default, tmp_path, monkeypatch):
+    """The old model was deleted before the new one was in its place."""
+    folder = shutil.copytree(folders["default"], tmp_path / "model")
+    move = Path.replace
+
+    def fail(self, target):
+        if Path(target) == folder and not self.name.endswith("-before"):
+            raise OSError("disk full")
+        return move(self, target)
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        save_checkpoint(default, folder, overwrite=True)
+    monkeypatch.undo()
+    assert load_checkpoint(folder).sha256 == default.sha256
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_link_to_a_folder_stays_a_link(folders, tmp_path):
+    folder = shutil.copytree(folders["published"], tmp_path / "model")
+    link = tmp_path / "link"
+    link.symlink_to(folder, target_is_directory=True)
+    saved = load_checkpoint(folders["default"])
+    save_checkpoint(saved, link, overwrite=True)
+    assert link.is_symlink()
+    assert load_checkpoint(folder).sha256 == load_checkpoint(link).sha256 == saved.sha256
+
+
+def test_settings_that_were_changed_beside_the_parameters(folders, tmp_path):
+    """A hash of the parameters alone said nothing of the genes that they are for."""
+    folder = shutil.copytree(folders["default"], tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    config["genes"] = config["genes"][::-1]
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match="architecture or genes"):
+        load_checkpoint(folder)
+
+
+def test_parameters_that_are_not_finite(default, tmp_path):
+    network = copy.deepcopy(default.network)
+    network.fc_gene.bias.data[3] = float("nan")
+    save_checkpoint(replace(default, network=network), tmp_path / "model")
+    with pytest.raises(CheckpointError, match=r"NaN.*fc_gene\.bias"):
+        load_checkpoint(tmp_path / "model")

@@ -16,7 +16,7 @@ import sagefm
 
 PACKAGES = [name for name in sagefm.__all__ if not name.startswith("__")]
 #: Examples that would load the authors' file, or write to the Hub.
-NOT_RUN = {"model.load_published", "model.SAGEFM.push_to_hub", "model.Checkpoint.push_to_hub"}
+NOT_RUN = {"model.load_published", "model.SAGEFM.push_to_hub", "model.push_to_hub"}
 
 
 def public_names() -> dict[str, Any]:

@@ -21,15 +21,14 @@ from sagefm.checkpoint._download import cache_folder, fetch, writing
 from sagefm.data._corpus import file_sha256
 from sagefm.data._genes import published_vocabulary
 from sagefm.errors import CheckpointError, ModelNotFoundError
-from sagefm.module._config import NetworkConfig
+from sagefm.module._config import PUBLISHED_HIDDEN, NetworkConfig
 from sagefm.module._pooled import PooledNetwork
 
 logger = logging.getLogger(__name__)
 
 PUBLISHED_NAME: Final = "published"
-_N_LAYERS = 5
 _STATE_KEY = "model_state_dict"
-#: Entries of the authors' dictionary that say how the network was trained; the first ones are always there.
+#: Entries of the authors' dictionary that say how the network was trained.
 _FACTS = (
     "epoch",
     "best_val_loss",
@@ -45,23 +44,7 @@ _FACTS = (
 
 @dataclass(frozen=True)
 class PublishedFile:
-    """Where the authors' file is, and how it is known.
-
-    Attributes
-    ----------
-    url
-        Address.
-    sha256
-        Hash of the file.
-    size_bytes
-        Its size.
-    repository
-        Repository it belongs to.
-    commit
-        Commit of the repository.
-    license
-        Terms its authors give.
-    """
+    """Where the authors' file is, how it is known, and the terms that they give."""
 
     url: str
     sha256: str
@@ -184,22 +167,15 @@ def read_published(path: Path, *, sha256: str) -> Checkpoint:
         See :func:`load_published`.
     """
     stored = _load_tensors(path)
-    facts = {}
-    state = stored
-    if _STATE_KEY in stored:
-        state = stored[_STATE_KEY]
-        facts = {key: _plain(stored[key]) for key in _FACTS if key in stored}
-    config, state = _check_state(state, facts, path)
-    with torch.device("meta"):
-        network = PooledNetwork(config)
-    network.load_state_dict(state, assign=True)
+    facts = {key: _plain(stored[key]) for key in _FACTS if key in stored}
+    network = _make_network(stored.get(_STATE_KEY, stored), path)
     source: dict[str, Any] = {"file": path.name, "sha256": sha256, "size_bytes": path.stat().st_size}
     if sha256 == PUBLISHED.sha256:
         source |= asdict(PUBLISHED)
     else:
         source["note"] = f"sha256 differs from the published file ({PUBLISHED.sha256})"
     return Checkpoint(
-        network=network.eval(),
+        network=network,
         vocabulary=published_vocabulary(),
         name=str(path),
         training={**facts, "source": source},
@@ -346,52 +322,38 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, bool | int | float | str | None) else str(value)
 
 
-# Parameters
+def _make_network(state: Any, path: Path) -> PooledNetwork:
+    """Return the network of the authors' parameters, copied out of the file.
 
-
-def _check_state(state: Any, facts: dict[str, Any], path: Path) -> tuple[NetworkConfig, dict[str, Tensor]]:
-    """Return architecture and parameters, copied out of the file; raise unless they are those of the network."""
-    layers = [f"conv{i}" for i in range(1, _N_LAYERS + 1)]
-    names = [f"{layer}.{kind}" for layer in layers for kind in ("lin.weight", "bias")]
-    names += ["fc_gene.weight", "fc_gene.bias"]
+    Raises
+    ------
+    CheckpointError
+        Parameters are missing, unknown, of other genes or another shape, no dense float32, or not finite.
+    """
     if not _is_state(state):
         raise CheckpointError(f"{path}: {_STATE_KEY} is no dictionary of parameters by name, as was expected.")
-    missing, unknown = [n for n in names if n not in state], [str(n) for n in state if n not in names]
-    if missing or unknown:
-        raise CheckpointError(
-            f"{path} is no SAGE-FM network: missing {missing}, unknown {unknown[:8]}; expected exactly {names}."
-        )
     n_genes = len(published_vocabulary())
-    n_columns = state["conv1.lin.weight"].shape[-1] if state["conv1.lin.weight"].ndim else 0
-    for name, found in [("conv1.lin.weight", n_columns), *((n, facts.get(n)) for n in _FACTS[-2:])]:
-        if isinstance(found, int) and found != n_genes:
-            raise CheckpointError(
-                f"{path}: {name} is of {found:,} genes; expected the {n_genes:,} published ones. The file names no "
-                f"genes, so that a network of others cannot be used. Train one: sagefm.model.SAGEFM(adata)."
-            )
-    hidden = facts.get("hidden_channels")
-    if hidden is None:
-        hidden = [state[f"{layer}.bias"].numel() for layer in layers]
-    elif not isinstance(hidden, list) or len(hidden) != _N_LAYERS or not all(type(n) is int and n > 0 for n in hidden):
-        raise CheckpointError(f"{path}: hidden_channels is {hidden!r}; expected {_N_LAYERS} widths.")
-    widths = (n_genes, *hidden)
-    expected: dict[str, tuple[int, ...]] = {
-        f"{layer}.lin.weight": (widths[i + 1], widths[i]) for i, layer in enumerate(layers)
-    }
-    expected |= {f"{layer}.bias": (widths[i + 1],) for i, layer in enumerate(layers)}
-    expected |= {"fc_gene.weight": (n_genes, widths[-1]), "fc_gene.bias": (n_genes,)}
-    for name in names:
-        tensor = state[name]
-        if tuple(tensor.shape) != expected[name]:
-            raise CheckpointError(
-                f"{path}: {name} has shape {tuple(tensor.shape)}; expected {expected[name]} "
-                f"(hidden_channels {hidden}, {n_genes:,} genes)."
-            )
-        if tensor.dtype != torch.float32 or tensor.layout != torch.strided:
-            raise CheckpointError(f"{path}: {name} is {tensor.layout} {tensor.dtype}; expected dense torch.float32.")
-        if not torch.isfinite(tensor).all():
+    first = state.get("conv1.lin.weight")
+    if first is not None and first.ndim == 2 and first.shape[1] != n_genes:
+        raise CheckpointError(
+            f"{path} is a network of {first.shape[1]:,} genes; expected the {n_genes:,} published ones. The file names "
+            f"no genes, so a network of others cannot be used. Train one: sagefm.model.SAGEFM(adata)."
+        )
+    biases = [state.get(f"conv{i}.bias") for i in range(1, len(PUBLISHED_HIDDEN) + 1)]
+    hidden = [1 if bias is None else max(bias.numel(), 1) for bias in biases]
+    with torch.device("meta"):
+        network = PooledNetwork(NetworkConfig.of("published", n_genes=n_genes, hidden=hidden))
+    try:
+        network.load_state_dict(state, assign=True)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{path} is no SAGE-FM network of five graph convolutions and a read-out: {str(error)[:600]}"
+        ) from error
+    for name, parameter in network.named_parameters():
+        if parameter.dtype != torch.float32 or parameter.layout != torch.strided:
+            raise CheckpointError(f"{path}: {name} is {parameter.layout} {parameter.dtype}; expected dense float32.")
+        if not torch.isfinite(parameter).all():
             raise CheckpointError(f"{path}: {name} holds NaN or infinite values; the training has failed.")
-    # Copied: the mapped file can be deleted, and no two parameters share memory.
-    return NetworkConfig.of("published", n_genes=n_genes, hidden=hidden), {
-        name: state[name].detach().clone(memory_format=torch.contiguous_format) for name in names
-    }
+        # The mapped file can be deleted, and no two parameters share memory.
+        parameter.data = parameter.detach().clone(memory_format=torch.contiguous_format)
+    return network.eval()

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
 
 import sagefm
 from sagefm._constants import CONFIG_FILE, WEIGHTS_FILE
@@ -23,8 +25,10 @@ from sagefm.module._center import CenterNeighborhoodNetwork, make_network
 from sagefm.module._config import NetworkConfig
 from sagefm.module._pooled import PooledNetwork
 
-#: Raised when an older sagefm could not read what is written, or would read it wrongly.
-FORMAT_VERSION = 1
+#: Raised when an older sagefm could not read what is written, or would read it wrongly. 2: "center_neighborhood" for
+#: "default", and a hash of architecture and genes beside the parameters.
+FORMAT_VERSION: Final = 2
+_DIGEST: Final = "network_and_genes_sha256"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,45 +90,6 @@ class Checkpoint:
             "torch_version": str(torch.__version__),
         }
 
-    def push_to_hub(
-        self, repo_id: str, *, license: str | None = None, private: bool | None = None, half: bool = False
-    ) -> str:
-        """Share the checkpoint on the Hugging Face Hub: its two files, and a model card written from them.
-
-        What is there under these three names is replaced; the Hub keeps earlier revisions.
-
-        Parameters
-        ----------
-        repo_id
-            ``"organization/name"`` or ``"user/name"``; created if it does not exist.
-        license
-            Identifier of the license you give, e.g. ``"bsd-3-clause"``; the card says that there is none if left out.
-        private
-            Whether a new repository is private; as the organization has it if left out.
-        half
-            Store parameters in half precision, for half the size.
-
-        Returns
-        -------
-        ``"organization/name@commit"``, which stands for these parameters wherever a model is asked for.
-
-        Raises
-        ------
-        ArgumentError
-            `repo_id` is no such name; or the parameters come from the authors' checkpoint, and no license is given.
-        CheckpointError
-            The Hub refuses or cannot be reached, or huggingface_hub is not installed.
-
-        Examples
-        --------
-        >>> import sagefm
-        >>> checkpoint = sagefm.model.load_checkpoint("folder")  # doctest: +SKIP
-        >>> checkpoint.push_to_hub("organization/name", license="bsd-3-clause")  # doctest: +SKIP
-        """
-        from sagefm.checkpoint._hub import push_to_hub
-
-        return push_to_hub(self, repo_id, license=license, private=private, half=half)
-
 
 def save_checkpoint(
     checkpoint: Checkpoint, folder: str | os.PathLike[str], *, overwrite: bool = False, half: bool = False
@@ -147,34 +112,54 @@ def save_checkpoint(
             raise OutputExistsError(
                 f"{folder} is no checkpoint, or holds more than one: it is not overwritten. Choose another folder."
             )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    config = {
-        "format_version": FORMAT_VERSION,
-        "sha256": "",
-        "network": checkpoint.config.to_dict(),
-        "training": checkpoint.training,
-        "setup": checkpoint.setup,
-        "history": checkpoint.history,
-        "genes": list(checkpoint.vocabulary.symbols),
-    }
-    staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    # A link stays a link: what it points to is written.
+    target = folder.resolve()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    network, genes = checkpoint.config.to_dict(), list(checkpoint.vocabulary.symbols)
+    staging = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.network.state_dict().items()}
         if half:
             # The profile spans more orders of magnitude than half precision does.
             tensors = {name: tensor if name == "prior" else tensor.half() for name, tensor in tensors.items()}
-        save_file(tensors, staging / WEIGHTS_FILE)
-        config["sha256"] = file_sha256(staging / WEIGHTS_FILE)
+        save_file(tensors, staging / WEIGHTS_FILE, metadata={_DIGEST: _digest(network, genes)})
+        config = {
+            "format_version": FORMAT_VERSION,
+            "sha256": file_sha256(staging / WEIGHTS_FILE),
+            "network": network,
+            "training": checkpoint.training,
+            "setup": checkpoint.setup,
+            "history": checkpoint.history,
+            "genes": genes,
+        }
         (staging / CONFIG_FILE).write_text(json.dumps(config, indent=1))
         staging.chmod(0o755)
         # safetensors writes for the user alone.
         (staging / WEIGHTS_FILE).chmod(0o644)
-        if folder.exists():
-            shutil.rmtree(folder)
-        staging.replace(folder)
+        _replace(target, staging)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return folder
+
+
+def _replace(folder: Path, staging: Path) -> None:
+    """Put `staging` in the place of `folder`; what was there is deleted last, and put back if this fails."""
+    if not folder.exists():
+        staging.replace(folder)
+        return
+    before = staging.with_name(f"{staging.name}-before")
+    folder.replace(before)
+    try:
+        staging.replace(folder)
+    except BaseException:
+        before.replace(folder)
+        raise
+    shutil.rmtree(before, ignore_errors=True)
+
+
+def _digest(network: dict[str, Any], genes: list[str]) -> str:
+    """Return the hash of architecture and genes, stored with the parameters: their hash then covers these, too."""
+    return hashlib.sha256(json.dumps({"network": network, "genes": genes}, sort_keys=True).encode()).hexdigest()
 
 
 def load_checkpoint(folder: str | os.PathLike[str], *, name: str | None = None) -> Checkpoint:
@@ -221,24 +206,25 @@ def load_checkpoint(folder: str | os.PathLike[str], *, name: str | None = None) 
             )
         config = NetworkConfig.from_dict(stored["network"])
         vocabulary = Vocabulary(tuple(stored["genes"]))
+        digest = _digest(stored["network"], stored["genes"])
     except CheckpointError:
         raise
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{folder / CONFIG_FILE} is not what SAGEFM.save(...) writes: {error}.") from error
     if len(vocabulary) != config.n_genes:
         raise CheckpointError(f"{folder} lists {len(vocabulary)} genes for a network of {config.n_genes}.")
-    try:
-        read = load_file(folder / WEIGHTS_FILE)
-        # Copied, which aligns them: where the file has them, products round otherwise than those of the saved model.
-        tensors = {name: read.pop(name).to(torch.float32, copy=True) for name in list(read)}
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{folder / WEIGHTS_FILE} cannot be read as safetensors: {error}.") from error
+    tensors, metadata = _read_tensors(folder / WEIGHTS_FILE)
     sha256 = file_sha256(folder / WEIGHTS_FILE)
-    # Checkpoints of before the hash was stored have none.
+    # Checkpoints from before the hash was stored have none.
     if sha256 != stored.get("sha256", sha256):
         raise CheckpointError(
             f"{folder / WEIGHTS_FILE} is not the file that {CONFIG_FILE} was written with: its sha256 is {sha256}, "
             f"expected {stored['sha256']}. Get both files anew from where they come from."
+        )
+    if version > 1 and metadata.get(_DIGEST) != digest:
+        raise CheckpointError(
+            f"{folder / CONFIG_FILE} is not the file that {WEIGHTS_FILE} was written with: its architecture or genes "
+            f"have been changed. Get both files anew from where they come from."
         )
     with torch.device("meta"):
         network = make_network(config)
@@ -255,3 +241,18 @@ def load_checkpoint(folder: str | os.PathLike[str], *, name: str | None = None) 
         setup=stored.get("setup", {}),
         history=stored.get("history", {}),
     )
+
+
+def _read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the parameters as float32, and the metadata beside them."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            # Copied, which aligns them: where the file has them, products round otherwise than those of the saved model.
+            tensors = {name: file.get_tensor(name).to(torch.float32, copy=True) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} cannot be read as safetensors: {error}.") from error
+    broken = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
+    if broken:
+        raise CheckpointError(f"{path} holds NaN or infinite values in {broken[:3]}: its training failed.")
+    return tensors, metadata

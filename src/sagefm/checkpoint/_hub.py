@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tempfile
 from dataclasses import replace
@@ -10,10 +11,48 @@ from typing import Any
 
 import sagefm
 from sagefm._constants import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE
-from sagefm.checkpoint._card import model_card, records
 from sagefm.checkpoint._checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from sagefm.data._corpus import file_sha256
 from sagefm.errors import ArgumentError, CheckpointError, ModelNotFoundError
+
+_CARD = """\
+---
+{front}
+---
+
+# {name}
+
+A network for 10x Visium sections, in the manner of [SAGE-FM](https://arxiv.org/abs/2601.15504): it predicts hidden
+genes of a spot from the spot and its neighborhood. This card was written by `sagefm` from the checkpoint, and says what
+that holds. A validation loss, if there is one, chose the epoch: it is no measure on new donors.
+
+{facts}
+
+## Use
+
+```bash
+pip install "sagefm[hub]"
+```
+
+```python
+import sagefm
+
+sagefm.tl.embed(adata, model="{name}")  # raw counts and spatial coordinates; so do tl.impute and tl.perturb
+model = sagefm.model.SAGEFM.from_pretrained("{name}", adata, sha256="{sha256}")
+```
+
+## What it must not be used for
+
+- Diagnosis, or any decision on a patient.
+- Evidence of a mechanism: effects of `tl.perturb` are associations between neighbors that were learned from sections
+  without any intervention.
+- Figures of performance on sections that it was trained on, or on others of their donors: they are too good.
+- Species, tissues and assays that are not among its sections, without a measurement of your own.
+
+## Sections
+
+{sections}
+"""
 
 _NAME = re.compile(r"(\w[\w.-]*/\w[\w.-]*)(?:@([^\s@]+))?", re.ASCII)
 
@@ -82,8 +121,48 @@ def load_from_hub(repo_id: str, revision: str | None = None) -> Checkpoint:
         ) from error
 
 
-def push_to_hub(checkpoint: Checkpoint, repo_id: str, *, license: str | None, private: bool | None, half: bool) -> str:
-    """Upload a checkpoint with a model card; see :meth:`Checkpoint.push_to_hub`."""
+def push_to_hub(
+    checkpoint: Checkpoint,
+    repo_id: str,
+    *,
+    license: str | None = None,
+    private: bool | None = None,
+    half: bool = False,
+) -> str:
+    """Share a checkpoint on the Hugging Face Hub: its two files, and a model card written from them.
+
+    What is there under these three names is replaced; the Hub keeps earlier revisions.
+
+    Parameters
+    ----------
+    checkpoint
+        The checkpoint.
+    repo_id
+        ``"organization/name"`` or ``"user/name"``; created if it does not exist.
+    license
+        Identifier of the license you give, e.g. ``"bsd-3-clause"``. Default: the card says that there is none.
+    private
+        Whether a new repository is private. Default: the organization's setting.
+    half
+        Store parameters in half precision, for half the size.
+
+    Returns
+    -------
+    ``"organization/name@commit"``, which stands for these parameters wherever a model is asked for.
+
+    Raises
+    ------
+    ArgumentError
+        `repo_id` is no such name; or the parameters come from the authors' checkpoint, and no license is given.
+    CheckpointError
+        The Hub refuses or cannot be reached, or huggingface_hub is not installed.
+
+    Examples
+    --------
+    >>> import sagefm
+    >>> checkpoint = sagefm.model.load_checkpoint("folder")  # doctest: +SKIP
+    >>> sagefm.model.push_to_hub(checkpoint, "organization/name", license="bsd-3-clause")  # doctest: +SKIP
+    """
     named = hub_name(repo_id)
     if named is None or named[1] is not None:
         raise ArgumentError(f"repo_id={repo_id!r}; expected 'organization/name'.")
@@ -119,3 +198,78 @@ def _client(error: type[CheckpointError], message: str) -> Any:
     except ImportError as missing:
         raise error(f'{message}: pip install "sagefm[hub]"') from missing
     return huggingface_hub
+
+
+def records(training: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the records of all trainings that led to the parameters, the last one first."""
+    return [training, *reversed(training.get("before", []))]
+
+
+def describe(checkpoint: Checkpoint) -> dict[str, str]:
+    """Return a text by label: architecture, genes, training, losses, hash."""
+    config, training, history = checkpoint.config, checkpoint.training, checkpoint.history
+    best = training.get("best_epoch")
+    rows = {
+        "architecture": f"{config.architecture}, widths {', '.join(map(str, config.hidden))}, {config.likelihood}",
+        "parameters": f"{sum(parameter.numel() for parameter in checkpoint.network.parameters()):,}",
+        "embedding": f"{config.hidden[-1]} dimensions",
+        "genes": f"{len(checkpoint.vocabulary):,}",
+    }
+    seen = dict.fromkeys(
+        f"{record['n_spots']:,} spots of {record.get('n_sections', 1)} section(s)"
+        for record in records(training)
+        if "n_spots" in record
+    )
+    if seen:
+        rows["trained on"] = "; before that on ".join(seen)
+    if not training.get("is_trained", True):
+        rows["trained on"] = "nothing: its parameters are random"
+    if "epochs" in training:
+        settings = [f"{name} {training[name]}" for name in ("lr", "batch_size", "seed") if name in training]
+        kept = "" if best is None else f", best {best}"
+        rows["training"] = f"{training['epochs']} epochs{kept}; {', '.join(settings)}"
+    for name in ("validation_loss", "validation_d2"):
+        if best is not None and name in history:
+            rows[name.replace("_d2", "_D2").replace("_", " ")] = f"{history[name][best]:.4f}"
+    for record in records(training):
+        if "source" in record:
+            rows["source"] = ", ".join(f"{name} {value}" for name, value in record["source"].items())
+    rows["sagefm"] = str(training.get("sagefm_version", "unknown"))
+    rows["sha256"] = checkpoint.sha256
+    return rows
+
+
+def model_card(checkpoint: Checkpoint, name: str, license: str | None) -> str:
+    """Return the card of a checkpoint in Markdown, with the metadata that the Hugging Face Hub reads.
+
+    Parameters
+    ----------
+    checkpoint
+        The checkpoint, with the hash of its stored parameters.
+    name
+        Name by which it is loaded.
+    license
+        Identifier of its license; None where none was stated.
+    """
+    front = [] if license is None else [f"license: {json.dumps(license)}"]
+    front += ["library_name: sagefm", "tags: [biology, spatial-transcriptomics, visium]"]
+    sections = {
+        section: sha256
+        for record in records(checkpoint.training)
+        for section, sha256 in record.get("sections", {}).items()
+    }
+    return _CARD.format(
+        front="\n".join(front),
+        name=name,
+        sha256=checkpoint.sha256,
+        facts=_table("", "", {**describe(checkpoint), "license": license or "none stated"}),
+        sections=_table("section", "sha256", sections) if sections else "The checkpoint does not name them.",
+    )
+
+
+def _table(left: str, right: str, rows: dict[str, str]) -> str:
+    cells = [(left, right), ("---", "---"), *rows.items()]
+    # A row of the table is a line, and its cells end at a bar.
+    return "\n".join(
+        "| " + " | ".join(" ".join(cell.split()).replace("|", r"\|") for cell in row) + " |" for row in cells
+    )

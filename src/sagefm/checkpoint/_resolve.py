@@ -67,23 +67,26 @@ def _resolve(model: Any) -> Checkpoint:
         raise ArgumentError(f"Found model of type {type(model).__name__}; expected a SAGEFM, a folder, or a name.")
     if model == PUBLISHED_NAME:
         return load_published()
-    bundled = Path(str(files("sagefm.checkpoint"))) / "weights"
-    if isinstance(model, str) and (bundled / model).is_dir():
-        return load_checkpoint(bundled / model, name=model)
+    bundled = bundled_models()
+    # A name, not a path: "./default" is a folder of the user's.
+    if isinstance(model, str) and model in bundled:
+        return load_checkpoint(bundled[model], name=model)
     if Path(model).exists():
         return load_checkpoint(model)
     if name := hub_name(model):
         return load_from_hub(*name)
     raise ModelNotFoundError(
         f"Found no model {str(model)!r}: neither a folder, nor {PUBLISHED_NAME!r}, nor one of the bundled models "
-        f"{_bundled(bundled)}, nor 'organization/name' of the Hugging Face Hub. "
+        f"{sorted(bundled)}, nor 'organization/name' of the Hugging Face Hub. "
         f"Train one: sagefm.model.SAGEFM.setup_anndata(adata); model = sagefm.model.SAGEFM(adata); model.train(); "
         f"then pass model=model, or the folder of model.save(folder)."
     )
 
 
-def _bundled(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+def bundled_models() -> dict[str, Path]:
+    """Return the folders of the models that come with the package, by name."""
+    folder = Path(str(files("sagefm.checkpoint"))) / "weights"
+    return {path.name: path for path in folder.iterdir() if path.is_dir()}
 
 
 def resolve_device(device: str | torch.device) -> torch.device:

@@ -62,7 +62,7 @@ def _describe(target: str, options: dict[str, Any]) -> None:
 
 
 def _describe_model(target: str) -> None:
-    from sagefm.checkpoint._card import describe
+    from sagefm.checkpoint._hub import describe
     from sagefm.checkpoint._resolve import resolve_model
 
     checkpoint = resolve_model(target)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from sagefm.checkpoint._authors import load_published
     from sagefm.checkpoint._checkpoint import Checkpoint, load_checkpoint
+    from sagefm.checkpoint._hub import push_to_hub
     from sagefm.model._pretrain import pretrain
     from sagefm.model._sagefm import SAGEFM
 
@@ -17,8 +18,9 @@ _MODULES = {
     "load_checkpoint": "sagefm.checkpoint._checkpoint",
     "load_published": "sagefm.checkpoint._authors",
     "pretrain": "sagefm.model._pretrain",
+    "push_to_hub": "sagefm.checkpoint._hub",
 }
-__all__ = ["SAGEFM", "Checkpoint", "load_checkpoint", "load_published", "pretrain"]
+__all__ = ["SAGEFM", "Checkpoint", "load_checkpoint", "load_published", "pretrain", "push_to_hub"]
 
 
 def __getattr__(name: str) -> object:

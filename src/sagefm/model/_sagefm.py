@@ -11,6 +11,7 @@ from scvi.model.base import BaseModelClass
 import sagefm
 from sagefm._constants import SPATIAL_KEY, WEIGHTS_FILE
 from sagefm.checkpoint._checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from sagefm.checkpoint._hub import push_to_hub
 from sagefm.checkpoint._resolve import resolve_model
 from sagefm.data._corpus import file_sha256
 from sagefm.data._genes import get_gene_names, make_vocabulary
@@ -280,7 +281,7 @@ class SAGEFM(TableModel):
         Parameters
         ----------
         repo_id, license, private, half
-            As in :meth:`sagefm.model.Checkpoint.push_to_hub`.
+            As in :func:`sagefm.model.push_to_hub`.
 
         Returns
         -------
@@ -289,7 +290,7 @@ class SAGEFM(TableModel):
         Raises
         ------
         sagefm.errors.SagefmError
-            As :meth:`sagefm.model.Checkpoint.push_to_hub`.
+            As in :func:`sagefm.model.push_to_hub`.
 
         Examples
         --------
@@ -297,7 +298,7 @@ class SAGEFM(TableModel):
         >>> model = sagefm.model.SAGEFM.from_pretrained("default")
         >>> model.push_to_hub("organization/name", license="bsd-3-clause")  # doctest: +SKIP
         """
-        return self.to_checkpoint().push_to_hub(repo_id, license=license, private=private, half=half)
+        return push_to_hub(self.to_checkpoint(), repo_id, license=license, private=private, half=half)
 
     @classmethod
     def load(cls, dir_path: str | os.PathLike[str], adata: Any = None, **setup: Any) -> Self:

@@ -1,6 +1,7 @@
 """Write checkpoints of the present format, which every later sagefm must read: python tests/checkpoint/formats/make.py NAME
 
-``1`` was written before a checkpoint held the sha256 of its parameters, ``1_sha256`` since then. Folders are added and
+``1`` was written before a checkpoint held the sha256 of its parameters, ``1_sha256`` after that; ``2`` calls the
+architecture center_neighborhood and covers architecture and genes by the hash. Folders are added and
 never written anew. ``numbers.json`` beside the checkpoints holds a small section, what each network made of it, and
 the sum of each parameter as it was read.
 """
@@ -25,8 +26,10 @@ from sagefm.module._config import NetworkConfig
 
 GENES = ("GFAP", "MBP", "PCP4", "SNAP25", "PLP1", "APOE", "CNP", "VIM")
 KINDS = {
-    "default": NetworkConfig.of("default", n_genes=8, hidden=(6, 4), likelihood="negative_binomial", dropout=0.5),
-    "half": NetworkConfig.of("default", n_genes=8, hidden=(6, 4)),
+    "default": NetworkConfig.of(
+        "center_neighborhood", n_genes=8, hidden=(6, 4), likelihood="negative_binomial", dropout=0.5
+    ),
+    "half": NetworkConfig.of("center_neighborhood", n_genes=8, hidden=(6, 4)),
     "published": NetworkConfig.of("published", n_genes=8, hidden=(6, 5, 5, 5, 4)),
 }
 
@@ -53,8 +56,8 @@ def main(folder: Path) -> None:
             # Also what is zero or equal at first, and would hide a mistake; positive, as the profile is.
             tensor.copy_(tensor + 0.1 * torch.rand(tensor.shape, generator=generator))
         training = {"is_trained": True, "n_spots": 16, "sections": {"made up": "0" * 64}}
-        made = Checkpoint(network=network, vocabulary=Vocabulary(GENES), name=kind, training=training)
-        checkpoint = load_checkpoint(save_checkpoint(made, folder / kind, half=kind == "half"))
+        written = Checkpoint(network=network, vocabulary=Vocabulary(GENES), name=kind, training=training)
+        checkpoint = load_checkpoint(save_checkpoint(written, folder / kind, half=kind == "half"))
         adata = make_section(counts, coordinates)
         sagefm.tl.embed(adata, checkpoint, device="cpu")
         numbers[kind] = {"embedding": adata.obsm["X_sagefm"].tolist(), "sums": sums(checkpoint)}

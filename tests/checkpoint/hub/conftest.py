@@ -210,6 +210,7 @@ SCRIPT = """
 import json, os, shutil, sys
 from pathlib import Path
 from sagefm.errors import SagefmError
+from sagefm.checkpoint._hub import push_to_hub
 from sagefm.checkpoint._resolve import resolve_model
 
 def embed(section, model):

@@ -10,6 +10,7 @@ import pytest
 from anndata import read_h5ad
 
 import sagefm
+from sagefm.checkpoint._hub import push_to_hub
 from sagefm.checkpoint._resolve import resolve_model
 from sagefm.errors import ArgumentError, CheckpointError, ModelNotFoundError
 from sagefm.model import SAGEFM, load_checkpoint
@@ -112,7 +113,7 @@ def test_without_huggingface_hub(default, section, rejects, monkeypatch):
     install = 'pip install "sagefm[hub]"'
     rejects(ModelNotFoundError, section, lambda: sagefm.tl.embed(section, "lab/model"), "'lab/model'", install)
     with pytest.raises(CheckpointError, match=re.escape(install)):
-        default.push_to_hub("lab/model")
+        push_to_hub(default, "lab/model")
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from sagefm.checkpoint._card import model_card
+from sagefm.checkpoint._hub import model_card, push_to_hub
 from sagefm.errors import ArgumentError
 from sagefm.model import SAGEFM, load_checkpoint
 
@@ -23,11 +23,11 @@ def test_push_then_load(hub, at_hub, folders):
     calls = [
         f"pretrained({folder}).push_to_hub('lab/model', license='bsd-3-clause', private=True)",
         f"pretrained({folder}).push_to_hub('lab/model', license='bsd-3-clause')",
-        f"resolve_model({folder}).push_to_hub('lab/model', half=True)",
+        f"push_to_hub(resolve_model({folder}), 'lab/model', half=True)",
         "resolve_model('lab/model')",
-        f"resolve_model({folder}).push_to_hub('lab/model', license='my own')",
+        f"push_to_hub(resolve_model({folder}), 'lab/model', license='my own')",
         "os.environ.update(HF_TOKEN='hf_wrong')",
-        f"resolve_model({folder}).push_to_hub('lab/model', license='other')",
+        f"push_to_hub(resolve_model({folder}), 'lab/model', license='other')",
     ]
     first, same, half, loaded, refused, _, unknown = at_hub(*calls, silent=False)
     (_, empty), (one, files), (two, smaller) = hub.repositories["lab/model"]
@@ -89,11 +89,11 @@ def test_training_keeps_the_record_of_what_it_went_on_from(default, section):
 @pytest.mark.parametrize("name", ["model", "lab/model@main", "a/b/c", "./lab/model", "", None])
 def test_names_to_push_to(name, default):
     with pytest.raises(ArgumentError, match="expected 'organization/name'"):
-        default.push_to_hub(name)
+        push_to_hub(default, name)
 
 
 def test_parameters_of_the_authors_are_not_passed_on(default):
     source = {"sha256": "0" * 64, "license": "none stated; not to be redistributed"}
     for training in ({"source": source}, {"before": [{"source": source}]}):
         with pytest.raises(ArgumentError, match=r"not to be redistributed.*pass license="):
-            replace(default, training=training).push_to_hub("lab/model")
+            push_to_hub(replace(default, training=training), "lab/model")
