@@ -74,15 +74,15 @@ def load_published(path: str | os.PathLike[str] | None = None, *, progress: bool
     variable ``SAGEFM_CACHE_DIR`` names, or the one of the operating system. Later calls, and
     ``sagefm.tl.embed(adata, model="published")``, read the cache and need neither the file nor a network.
 
-    The authors state no license for the file. It is not part of sagefm, and neither the file nor what it is converted
-    to is to be redistributed.
+    The authors state no license for the file. It is not part of sagefm; do not redistribute it, nor what it is
+    converted to.
 
     Parameters
     ----------
     path
         Your own copy of the authors' ``.pt`` file, or a network that you trained with their scripts on the published
-        genes; a file with the parameters alone will do. If left out, the published file is taken from the cache, or
-        downloaded (377 MB) and verified. A download that was interrupted is continued.
+        genes; a file of just the parameters will do. Default: the published file, from the cache or downloaded
+        (377 MB) and verified. An interrupted download is continued.
     progress
         Show a progress bar of the download, on a terminal.
 
@@ -95,9 +95,9 @@ def load_published(path: str | os.PathLike[str] | None = None, *, progress: bool
     ModelNotFoundError
         There is no file `path`.
     CheckpointError
-        The download fails, or brings another file than the published one; the file is not one of ``torch.save``; it
-        needs code to load, which is never run; parameters are missing, unknown, of another shape or not finite; the
-        network has other genes than the published ones; the cache cannot be written.
+        The download fails, or brings another file than the published one; the file was not written by ``torch.save``,
+        or needs code to load, which is never run; it does not hold the parameters of this network; the cache cannot be
+        written.
 
     Notes
     -----
@@ -129,43 +129,13 @@ def load_published(path: str | os.PathLike[str] | None = None, *, progress: bool
 
 
 def convert_published(path: str | os.PathLike[str], folder: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
-    """Convert the authors' ``.pt`` file to a checkpoint folder, and return the folder.
-
-    Parameters
-    ----------
-    path
-        The file, see :func:`load_published`.
-    folder
-        Folder to write, which can be passed wherever a model is.
-    overwrite
-        Replace the checkpoint in an existing folder, which is an error otherwise.
-
-    Raises
-    ------
-    OutputExistsError
-        The folder exists and `overwrite` is false, or it is no checkpoint.
-    ModelNotFoundError, CheckpointError
-        As :func:`load_published`.
-    """
+    """Convert the authors' ``.pt`` file to a checkpoint folder, and return the folder; errors are those of loading it."""
     file = _existing(path)
     return save_checkpoint(read_published(file, sha256=file_sha256(file)), folder, overwrite=overwrite)
 
 
 def read_published(path: Path, *, sha256: str) -> Checkpoint:
-    """Read the authors' file, without running anything it may hold.
-
-    Parameters
-    ----------
-    path
-        The file.
-    sha256
-        Its hash, for the record.
-
-    Raises
-    ------
-    CheckpointError
-        See :func:`load_published`.
-    """
+    """Read the authors' file, without running anything it may hold; its hash is for the record."""
     stored = _load_tensors(path)
     facts = {key: _plain(stored[key]) for key in _FACTS if key in stored}
     network = _make_network(stored.get(_STATE_KEY, stored), path)

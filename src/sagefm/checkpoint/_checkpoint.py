@@ -97,11 +97,6 @@ def save_checkpoint(
     """Write a checkpoint as a folder of ``model.safetensors`` and ``config.json``; all of it or nothing.
 
     With `half`, parameters are rounded to half precision; they are read as float32.
-
-    Raises
-    ------
-    OutputExistsError
-        The folder exists and `overwrite` is false.
     """
     folder = Path(folder)
     if folder.exists() and not overwrite:

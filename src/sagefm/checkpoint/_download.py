@@ -37,13 +37,7 @@ def cache_folder() -> Path:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Let one process at a time write `path`, and say what to do where the cache cannot be written.
-
-    Raises
-    ------
-    CheckpointError
-        Something could not be written.
-    """
+    """Let one process at a time write `path`; raise a CheckpointError where the cache cannot be written."""
     from filelock import FileLock, Timeout
 
     try:
@@ -66,21 +60,10 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def fetch(url: str, target: Path, *, sha256: str, size: int, progress: bool = True) -> None:
-    """Download a file; `target` appears when it is complete and its hash has been verified.
+    """Download a file of known size and hash; `target` appears when it is complete and verified.
 
-    Parameters
-    ----------
-    url
-        Address.
-    target
-        File to write. An interrupted download is kept beside it, with ``.part`` added to its name, and continued by
-        the next call.
-    sha256
-        Hash the file must have; a file with another is deleted.
-    size
-        Bytes the file must have.
-    progress
-        Show a progress bar, on a terminal.
+    An interrupted download is kept beside it, as ``.part``, and continued by the next call; a file with another hash is
+    deleted.
 
     Raises
     ------
@@ -115,17 +98,8 @@ def fetch(url: str, target: Path, *, sha256: str, size: int, progress: bool = Tr
 class ResumableDownloader:
     """Downloader for pooch that continues a partial file by HTTP range requests.
 
-    A connection that is lost is taken up again as long as it brings something. A server that knows no ranges is
-    asked for the whole file.
-
-    Parameters
-    ----------
-    part
-        Partial file, kept when the download fails.
-    size
-        Bytes of the whole file.
-    progress
-        Show a progress bar, on a terminal.
+    A lost connection is taken up again as long as it brings something. A server that knows no ranges is asked for the
+    whole file.
     """
 
     def __init__(self, part: Path, *, size: int, progress: bool) -> None:

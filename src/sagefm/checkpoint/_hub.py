@@ -64,18 +64,9 @@ def hub_name(model: object) -> tuple[str, str | None] | None:
 
 
 def load_from_hub(repo_id: str, revision: str | None = None) -> Checkpoint:
-    """Return a checkpoint of the Hub, from its cache where that is up to date or no network is there.
+    """Return a checkpoint of the Hub, from its cache where that is up to date or there is no network.
 
-    Parameters
-    ----------
-    repo_id
-        ``"organization/name"``.
-    revision
-        Branch, tag or commit; the main branch if left out.
-
-    Returns
-    -------
-    The checkpoint; its name holds the commit, so that what results record stands for the same parameters for ever.
+    Its name holds the commit, so that what results record stands for the same parameters for ever.
 
     Raises
     ------
@@ -240,17 +231,7 @@ def describe(checkpoint: Checkpoint) -> dict[str, str]:
 
 
 def model_card(checkpoint: Checkpoint, name: str, license: str | None) -> str:
-    """Return the card of a checkpoint in Markdown, with the metadata that the Hugging Face Hub reads.
-
-    Parameters
-    ----------
-    checkpoint
-        The checkpoint, with the hash of its stored parameters.
-    name
-        Name by which it is loaded.
-    license
-        Identifier of its license; None where none was stated.
-    """
+    """Return a model card in Markdown, with the metadata that the Hub reads; `license` is None where none was stated."""
     front = [] if license is None else [f"license: {json.dumps(license)}"]
     front += ["library_name: sagefm", "tags: [biology, spatial-transcriptomics, visium]"]
     sections = {

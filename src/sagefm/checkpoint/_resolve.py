@@ -23,29 +23,21 @@ from sagefm.errors import CheckpointError, ModelNotFoundError
 
 
 def resolve_model(model: Any, *, revision: str | None = None, sha256: str | None = None) -> Checkpoint:
-    """Return the checkpoint of a :class:`~sagefm.model.SAGEFM`, a :class:`Checkpoint`, a folder, or a name.
+    """Return the checkpoint that a user's `model` stands for.
 
     Parameters
     ----------
     model
-        What a user passes. A folder comes before a name on the Hugging Face Hub.
+        A :class:`~sagefm.model.SAGEFM`, a :class:`Checkpoint`, a folder, or a name: of a bundled model, ``"published"``,
+        or of a model on the Hugging Face Hub. A folder comes before a name on the Hub.
     revision
         The same as ``@revision`` at the end of a name on the Hub.
     sha256
         Hash that the stored parameters must have.
-
-    Raises
-    ------
-    ModelNotFoundError
-        The name is not known, or the folder does not exist.
-    CheckpointError
-        The checkpoint cannot be downloaded or read, or its parameters have another hash.
-    ArgumentError
-        `model` is of another type, or has no revisions.
     """
     if revision is not None:
         if hub_name(model) is None:
-            raise ArgumentError(f"revision={revision!r} is of models on the Hugging Face Hub, 'organization/name'.")
+            raise ArgumentError(f"revision={revision!r} works for models on the Hugging Face Hub, 'organization/name'.")
         model = f"{model}@{revision}"
     checkpoint = _resolve(model)
     if sha256 is not None and checkpoint.sha256 != sha256.lower():
@@ -90,13 +82,7 @@ def bundled_models() -> dict[str, Path]:
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
-    """Return the device to compute on; ``"auto"`` is the first GPU, or the CPU where there is none.
-
-    Raises
-    ------
-    ArgumentError
-        The device is not there.
-    """
+    """Return the device to compute on; ``"auto"`` is the first GPU, or the CPU where there is none."""
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -21,8 +21,8 @@ def test_push_then_load(hub, at_hub, folders):
     checkpoint = load_checkpoint(folders["default"])
     folder = repr(str(folders["default"]))
     calls = [
-        f"pretrained({folder}).push_to_hub('lab/model', license='bsd-3-clause', private=True)",
-        f"pretrained({folder}).push_to_hub('lab/model', license='bsd-3-clause')",
+        f"push_to_hub(pretrained({folder}), 'lab/model', license='bsd-3-clause', private=True)",
+        f"push_to_hub(pretrained({folder}), 'lab/model', license='bsd-3-clause')",
         f"push_to_hub(resolve_model({folder}), 'lab/model', half=True)",
         "resolve_model('lab/model')",
         f"push_to_hub(resolve_model({folder}), 'lab/model', license='my own')",
