@@ -357,7 +357,7 @@ def without(adata: ad.AnnData, attribute: str, key: str) -> ad.AnnData:
         (lambda a: pl.embedding(a, components=8), ArgumentError, "0 to 7"),
         (lambda a: pl.embedding(a, components=[]), ArgumentError, "0 to 7"),
         (lambda a: pl.embedding(a, components="umap"), ArgumentError, "0 to 7"),
-        (lambda a: pl.embedding(a[:0]), ArgumentError, "without spots"),
+        (lambda a: pl.embedding(a[:0]), ArgumentError, "0 spots x 4 genes"),
         (lambda a: pl.embedding({"a": a}), ArgumentError, "type dict"),
         (lambda a: pl.imputation(without(a, "uns", "sagefm"), "GENE0"), MissingKeyError, "run sagefm.tl.impute"),
         (lambda a: pl.imputation(a, "GENE3"), MissingKeyError, r"genes=\['GENE3'\]"),
@@ -400,3 +400,42 @@ def test_import_is_lazy():
         "import sys, sagefm.pl; sys.exit(sorted({'matplotlib', 'anndata', 'scanpy', 'torch'} & set(sys.modules)) or 0)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("container", ["spatialdata", "mudata"])
+def test_plots_take_the_containers_that_the_verbs_take(container, section, default):
+    sagefm.tl.embed(section, default)
+    genes = list(section.var_names[:3])
+    sagefm.tl.impute(section, default, genes=genes)
+    sagefm.tl.perturb(section, default, sources=genes[:1], targets=genes[1:], n_null=5)
+    if container == "spatialdata":
+        from spatialdata import SpatialData
+
+        data, where = SpatialData(tables={"table": section}), {"table_key": "table"}
+    else:
+        from mudata import MuData
+
+        data, where = MuData({"rna": section}), {"mod": "rna"}
+    for arguments in ({}, where):
+        assert sagefm.pl.embedding(data, **arguments) is not None
+        assert len(sagefm.pl.imputation(data, genes[0], **arguments)) == 2
+        assert sagefm.pl.perturbation(data, genes[0], genes[1], **arguments) is not None
+        assert sagefm.pl.perturbation_heatmap(data, **arguments) is not None
+        assert sagefm.pl.neighborhood(data, 3, **arguments) is not None
+        plt.close("all")
+
+
+def test_categories_keep_the_colors_of_scanpy(section):
+    section.obs["cluster"] = pd.Categorical(["a", "b"] * (section.n_obs // 2))
+    section.uns["cluster_colors"] = ["#ff0000", "#0000ff"]
+    ax = sagefm.pl.embedding(section, color="cluster")
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["a", "b"]
+    colors = ax.collections[0].get_facecolors()
+    np.testing.assert_allclose(colors[:2, :3], [[1, 0, 0], [0, 0, 1]])
+
+
+def test_framed_pairs(section, default):
+    genes = list(section.var_names[:4])
+    sagefm.tl.perturb(section, default, sources=genes[:2], targets=genes[2:], n_null=5)
+    ax = sagefm.pl.perturbation_heatmap(section, frame=[(genes[0], genes[3]), ("ABSENT", genes[2])])
+    assert [(patch.get_x(), patch.get_y()) for patch in ax.patches] == [(1, 0)]

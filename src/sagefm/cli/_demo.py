@@ -89,8 +89,8 @@ def demo(output: Path, model: str, seed: int, device: str, overwrite: bool) -> N
         draw(
             adata,
             folder / "demo.png",
-            source=strongest["source"],
-            target=strongest["target"],
+            pair=(strongest["source"], strongest["target"]),
+            chosen=[*_STRUCTURES, *_LIGANDS],
             r=recovered.loc[GENE, "r"],
         )
         adata.write_h5ad(folder / "dlpfc.h5ad")

@@ -7,13 +7,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sagefm._constants import EMBEDDING_KEY, SPATIAL_KEY
+from sagefm.data._table import get_table
 from sagefm.errors import ArgumentError, MissingKeyError
-from sagefm.pl._tissue import COLORBAR_WIDTH, add_colorbar, draw_spots, get_panels, get_section, robust_limits
+from sagefm.pl._tissue import (
+    COLORBAR_WIDTH,
+    add_colorbar,
+    draw_categories,
+    draw_spots,
+    get_panels,
+    get_section,
+    robust_limits,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from anndata import AnnData
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
@@ -35,9 +43,10 @@ _CONES_TO_RGB = np.array(
 
 
 def embedding(
-    adata: AnnData,
+    adata: Any,
     *,
     basis: str = EMBEDDING_KEY,
+    color: str | None = None,
     components: int | Sequence[int] | None = None,
     spatial_key: str = SPATIAL_KEY,
     library_key: str | None = None,
@@ -47,6 +56,8 @@ def embedding(
     cmap: str = "viridis",
     colorbar: bool = True,
     title: str | None = None,
+    table_key: str | None = None,
+    mod: str | None = None,
 ) -> Axes | NDArray[Any]:
     """Draw an embedding on tissue.
 
@@ -60,6 +71,8 @@ def embedding(
         A section with an embedding.
     basis
         Key in ``adata.obsm`` of the embedding (n_spots, n_latent).
+    color
+        Categorical column of ``adata.obs`` to draw instead, such as clusters of the embedding.
     components
         Component of the embedding, counted from 0, or several: one panel each.
         None draws the picture of three principal components.
@@ -78,7 +91,9 @@ def embedding(
     colorbar
         Draw a color bar beside single components.
     title
-        Title; by default the basis, and the component.
+        Title. Default: the basis and component, or the column.
+    table_key, mod
+        Table of a SpatialData object; modality of a MuData object.
 
     Returns
     -------
@@ -99,7 +114,13 @@ def embedding(
     >>> ax = sagefm.pl.embedding(adata)
     >>> first, second = sagefm.pl.embedding(adata, components=[0, 1])
     """
+    adata = get_table(adata, table_key=table_key, mod=mod)
     section = get_section(adata, spatial_key=spatial_key, library_key=library_key, library=library)
+    if color is not None:
+        (panel,) = get_panels(ax, 1, section.figsize(beside=COLORBAR_WIDTH))
+        draw_categories(panel, adata, section, color, size=size)
+        panel.set_title(color if title is None else title)
+        return panel
     if basis not in adata.obsm:
         call = "sagefm.tl.embed(adata)" if basis == EMBEDDING_KEY else f"sagefm.tl.embed(adata, key_added={basis!r})"
         raise MissingKeyError(f"Found no {basis!r} in adata.obsm; run {call} first.")

@@ -9,6 +9,7 @@ import pandas as pd
 from scipy.sparse import issparse
 
 from sagefm._constants import IMPUTED_KEY, SPATIAL_KEY, UNS_KEY
+from sagefm.data._table import get_table
 from sagefm.errors import GenesError, MissingKeyError
 from sagefm.pl._tissue import COLORBAR_WIDTH, add_colorbar, draw_spots, get_panels, get_section
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def imputation(
-    adata: AnnData,
+    adata: Any,
     gene: str,
     *,
     key: str = IMPUTED_KEY,
@@ -32,6 +33,8 @@ def imputation(
     axes: Sequence[Axes] | NDArray[Any] | Axes | None = None,
     size: float = 1.0,
     cmap: str = "magma",
+    table_key: str | None = None,
+    mod: str | None = None,
 ) -> NDArray[Any]:
     """Draw a gene's measured counts beside its imputed ones, both as log1p.
 
@@ -61,6 +64,8 @@ def imputation(
         Diameter of a spot, in units of the distance between neighboring spots.
     cmap
         Color map of both panels.
+    table_key, mod
+        Table of a SpatialData object; modality of a MuData object.
 
     Returns
     -------
@@ -82,6 +87,7 @@ def imputation(
     >>> sagefm.tl.impute(adata, genes=["MS4A1"])
     >>> measured, imputed = sagefm.pl.imputation(adata, "MS4A1")
     """
+    adata = get_table(adata, table_key=table_key, mod=mod)
     section = get_section(adata, spatial_key=spatial_key, library_key=library_key, library=library)
     params = adata.uns.get(UNS_KEY, {}).get(key)
     if params is None:

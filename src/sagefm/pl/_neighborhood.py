@@ -10,9 +10,9 @@ from matplotlib.patches import Rectangle
 from scipy.sparse import csr_matrix
 
 from sagefm._constants import NEIGHBORS_KEY, SPATIAL_KEY
-from sagefm.data._table import get_coordinates, get_libraries
+from sagefm.data._table import get_coordinates, get_libraries, get_table
 from sagefm.errors import ArgumentError, MissingKeyError
-from sagefm.pl._tissue import check_adata, draw_spots, get_panels, get_section
+from sagefm.pl._tissue import draw_spots, get_panels, get_section
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -23,13 +23,15 @@ _CENTER, _NEIGHBOR, _TISSUE = "#D55E00", "#56B4E9", "0.88"
 
 
 def neighborhood(
-    adata: AnnData,
+    adata: Any,
     spot: str | int,
     *,
     neighbors_key: str = NEIGHBORS_KEY,
     spatial_key: str = SPATIAL_KEY,
     library_key: str | None = None,
     ax: Axes | None = None,
+    table_key: str | None = None,
+    mod: str | None = None,
 ) -> Axes:
     """Draw a spot and its neighbors: where they are on the tissue, and enlarged beside it.
 
@@ -48,6 +50,8 @@ def neighborhood(
         Column of ``adata.obs`` that names the library of each spot: only that of `spot` is shown.
     ax
         Axes of the tissue; the enlargement stands within it.
+    table_key, mod
+        Table of a SpatialData object; modality of a MuData object.
 
     Returns
     -------
@@ -67,6 +71,7 @@ def neighborhood(
     >>> sagefm.pp.spatial_neighbors(adata)
     >>> ax = sagefm.pl.neighborhood(adata, 150)
     """
+    adata = get_table(adata, table_key=table_key, mod=mod)
     center = _position(adata, spot)
     graph_key = f"{neighbors_key}_connectivities"
     if graph_key not in adata.obsp:
@@ -116,7 +121,6 @@ def neighborhood(
 
 
 def _position(adata: AnnData, spot: Any) -> int:
-    check_adata(adata)
     if isinstance(spot, str):
         if spot not in adata.obs_names:
             raise MissingKeyError(

@@ -5,12 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from matplotlib.patches import Rectangle
 
 from sagefm._constants import PERTURB_KEY
+from sagefm.data._table import get_table
 from sagefm.errors import ArgumentError, MissingKeyError
-from sagefm.pl._tissue import add_colorbar, check_adata, get_panels
+from sagefm.pl._tissue import add_colorbar, get_panels
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import pandas as pd
     from anndata import AnnData
     from matplotlib.axes import Axes
@@ -21,7 +25,16 @@ _BLUE = "#0072B2"
 _CELL = 0.26
 
 
-def perturbation(adata: AnnData, source: str, target: str, *, key: str = PERTURB_KEY, ax: Axes | None = None) -> Axes:
+def perturbation(
+    adata: Any,
+    source: str,
+    target: str,
+    *,
+    key: str = PERTURB_KEY,
+    ax: Axes | None = None,
+    table_key: str | None = None,
+    mod: str | None = None,
+) -> Axes:
     """Draw how the prediction of a target at the center follows a source in its neighbors.
 
     The line is the mean over spots of the change against the lowest level, the band reaches from
@@ -39,6 +52,8 @@ def perturbation(adata: AnnData, source: str, target: str, *, key: str = PERTURB
         The ``key_added`` of :func:`sagefm.tl.perturb`.
     ax
         Axes to draw into.
+    table_key, mod
+        Table of a SpatialData object; modality of a MuData object.
 
     Returns
     -------
@@ -56,7 +71,7 @@ def perturbation(adata: AnnData, source: str, target: str, *, key: str = PERTURB
     >>> sagefm.tl.perturb(adata, sources=["CXCL13"], targets=["CXCR5"], n_null=20)
     >>> ax = sagefm.pl.perturbation(adata, "CXCL13", "CXCR5")
     """
-    result = _result(adata, key)
+    result = _result(get_table(adata, table_key=table_key, mod=mod), key)
     curve = _pair(result["curves"], source, target).sort_values("level")
     score = _pair(result["scores"], source, target).iloc[0]
     (panel,) = get_panels(ax, 1, (3.6, 3.0))
@@ -84,13 +99,16 @@ def perturbation(adata: AnnData, source: str, target: str, *, key: str = PERTURB
 
 
 def perturbation_heatmap(
-    adata: AnnData,
+    adata: Any,
     *,
     key: str = PERTURB_KEY,
     value: str = "effect",
     n_sources: int | None = 30,
     n_targets: int | None = 30,
+    frame: Sequence[tuple[str, str]] = (),
     ax: Axes | None = None,
+    table_key: str | None = None,
+    mod: str | None = None,
 ) -> Axes:
     """Draw the scores of perturbed pairs, sources in rows and targets in columns.
 
@@ -109,8 +127,12 @@ def perturbation_heatmap(
         Show the sources with the largest absolute values, at most this many; None shows all.
     n_targets
         The same for targets, among the pairs of these sources.
+    frame
+        Pairs of source and target to put a frame around.
     ax
         Axes to draw into.
+    table_key, mod
+        Table of a SpatialData object; modality of a MuData object.
 
     Returns
     -------
@@ -130,7 +152,7 @@ def perturbation_heatmap(
     >>> sagefm.tl.perturb(adata, sources=["CXCL13", "CCL21"], targets=["CXCR5", "MS4A1"], n_null=20)
     >>> ax = sagefm.pl.perturbation_heatmap(adata, value="z")
     """
-    result = _result(adata, key)
+    result = _result(get_table(adata, table_key=table_key, mod=mod), key)
     if value not in ("effect", "slope", "rho", "z"):
         raise ArgumentError(f"Found value={value!r}; expected 'effect', 'slope', 'rho' or 'z'.")
     scores = result["scores"].drop_duplicates(["source", "target"])
@@ -155,6 +177,10 @@ def perturbation_heatmap(
     row, column = np.nonzero(qval < 0.05)
     pale = np.abs(values[row, column]) < 0.6 * limit
     panel.scatter(column + 0.5, row + 0.5, s=28, marker="*", c=np.where(pale, "black", "white"), linewidths=0)
+    for source, target in frame:
+        if source in sources and target in targets:
+            corner = targets.index(target), sources.index(source)
+            panel.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor="black", linewidth=1.4, clip_on=False))
     panel.set_xticks(np.arange(len(targets)) + 0.5, targets, rotation=90)
     panel.set_yticks(np.arange(len(sources)) + 0.5, sources)
     panel.tick_params(length=0)
@@ -168,7 +194,6 @@ def perturbation_heatmap(
 
 
 def _result(adata: AnnData, key: str) -> dict[str, Any]:
-    check_adata(adata)
     if key not in adata.uns:
         raise MissingKeyError(f"Found no {key!r} in adata.uns; run sagefm.tl.perturb(adata, pairs=...) first.")
     result: dict[str, Any] = adata.uns[key]

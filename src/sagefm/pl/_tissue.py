@@ -5,23 +5,32 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from anndata import AnnData
 from matplotlib.axes import Axes
 from matplotlib.collections import EllipseCollection
+from matplotlib.lines import Line2D
 from scipy.spatial import cKDTree
 
-from sagefm.data._table import get_coordinates, get_libraries, library_column
+from sagefm.data._table import get_column, get_coordinates, get_libraries, library_column
 from sagefm.errors import ArgumentError, MissingKeyError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from anndata import AnnData
     from matplotlib.cm import ScalarMappable
     from numpy.typing import NDArray
 
 #: Inches: a tissue panel that this package makes, and the color bar beside it.
 _PANEL_WIDTH = 3.4
 COLORBAR_WIDTH = 0.8
+
+
+#: Qualitative colors of like lightness, told apart side by side.
+_PALETTE = (
+    "#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951", "#ff8ab7", "#a463f2", "#97bbf5", "#1f5f5b", "#c9a2e8",
+    "#b3364a", "#e3c29b", "#5fd3f3", "#7a8f2a", "#2f3e6e", "#d45fbf", "#c7d84b", "#8a5a00", "#9c6b4e", "#9498a0",
+)  # fmt: skip
+_NO_CATEGORY = "0.85"
 
 
 class Section(NamedTuple):
@@ -46,30 +55,10 @@ class Section(NamedTuple):
         return _PANEL_WIDTH + beside, _PANEL_WIDTH * float(np.clip(height / width, 0.4, 1.6)) + 0.4
 
 
-def check_adata(adata: Any) -> None:
-    """Raise :class:`ArgumentError` for anything but AnnData."""
-    if not isinstance(adata, AnnData):
-        raise ArgumentError(
-            f"Found an object of type {type(adata).__name__}; expected AnnData. "
-            'Pass the table: sdata.tables["table"], or mdata.mod["rna"].'
-        )
-
-
 def get_section(
     adata: AnnData, *, spatial_key: str, library_key: str | None = None, library: str | None = None
 ) -> Section:
-    """Return the spots of one library.
-
-    Raises
-    ------
-    ArgumentError
-        `adata` is no AnnData or is empty; there are several libraries and none was chosen.
-    MissingKeyError
-        The coordinates, the column or the library do not exist.
-    """
-    check_adata(adata)
-    if adata.n_obs == 0:
-        raise ArgumentError("Found a table without spots; expected at least one.")
+    """Return the spots of one library; which one must be said where there are several."""
     xy = get_coordinates(adata, spatial_key)
     library_key = library_column(adata, library_key)
     codes, names = get_libraries(adata, library_key)
@@ -99,8 +88,8 @@ def get_panels(
     if ax is None:
         import matplotlib.pyplot as plt
 
-        _, made = plt.subplots(1, n, figsize=(n * figsize[0], figsize[1]), layout="constrained", squeeze=False)
-        return list(made[0])
+        _, grid = plt.subplots(1, n, figsize=(n * figsize[0], figsize[1]), layout="constrained", squeeze=False)
+        return list(grid[0])
     panels = [ax] if isinstance(ax, Axes) else list(np.ravel(np.asarray(ax, dtype=object)))
     if len(panels) != n or not all(isinstance(panel, Axes) for panel in panels):
         raise ArgumentError(f"Found {argument} of length {len(panels)}; expected {n} matplotlib Axes.")
@@ -158,3 +147,19 @@ def add_colorbar(ax: Axes, mappable: ScalarMappable, label: str, *, width: float
     bar = ax.figure.colorbar(mappable, cax=ax.inset_axes((1 + 0.75 * width, 0, width, 1)), label=label, **kwargs)
     bar.outline.set_visible(False)
     bar.ax.tick_params(length=2)
+
+
+def draw_categories(ax: Axes, adata: AnnData, section: Section, column: str, *, size: float) -> None:
+    """Draw a column of ``obs`` with a legend, in scanpy's colors of it (``uns``) or, if there are none, our own."""
+    categories = get_column(adata, column, argument="color").astype("category").cat
+    names = [str(name) for name in categories.categories]
+    colors = [str(color) for color in adata.uns.get(f"{column}_colors", [])]
+    if len(colors) < len(names):
+        colors = [_PALETTE[i % len(_PALETTE)] for i in range(len(names))]
+    codes = categories.codes.to_numpy()[section.rows]
+    draw_spots(ax, section, colors=[colors[code] if code >= 0 else _NO_CATEGORY for code in codes], size=size)
+    handles = [
+        Line2D([], [], linestyle="", marker="o", markersize=7, color=color, label=name)
+        for color, name in zip(colors, names, strict=False)
+    ]
+    ax.legend(handles=handles, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, handletextpad=0.1)
