@@ -18,6 +18,7 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.collections import EllipseCollection, QuadMesh
 
+import sagefm
 from sagefm import pl
 from sagefm.errors import ArgumentError, GenesError, MissingKeyError
 

@@ -59,4 +59,4 @@ def draw(adata: AnnData, path: Path, *, pair: tuple[str, str], chosen: Sequence[
         axes[1, 1].set_title(f"{GENE}, imputed (r = {r:.2f} on held-out spots)")
         pl.perturbation_heatmap(adata, value="z", frame=chosen, ax=axes[1, 2])
         axes[1, 2].set_title("Ten genes on ten; framed: chosen pairs")
-        figure.savefig(path, dpi=140)
+        figure.savefig(path, dpi=140, pil_kwargs={"optimize": True})
