@@ -38,16 +38,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ImputedBlock:
-    """Predictions for some spots.
+    """Rows of the table, and predictions of the requested genes that the section measured, and of those that it did not.
 
-    Attributes
-    ----------
-    rows
-        Rows of the table (n_spots,).
-    measured
-        Predicted values of the requested measured genes (n_spots, n_measured).
-    unmeasured
-        Predicted values of the requested genes that the section did not measure (n_spots, n_unmeasured).
+    Arrays are (n_spots,), (n_spots, n_measured) and (n_spots, n_unmeasured).
     """
 
     rows: NDArray[np.int64]
@@ -79,26 +72,8 @@ class Fold:
 class Plan:
     """A section with its genes in the order of their folds, so that a fold is a range of columns.
 
-    Attributes
-    ----------
-    network, inputs
-        The network, and what it reads of the section.
-    counts
-        Raw counts (n_spots, n_genes).
-    genes
-        Position in the vocabulary of each column (n_genes,).
-    gene_totals
-        Counts of each gene in the section (1, n_genes).
-    folds
-        The folds that hold requested genes.
-    shown
-        All genes, none hidden, none to predict: from it genes are predicted that the section did not measure.
-    measured, unmeasured
-        Requested vocabulary genes that the section measured, and those that it did not, increasing.
-    place
-        Position of each column among `measured` (n_genes,).
-    w_center, bias
-        Of the first layer (hidden, n_genes), (hidden,).
+    `genes` are the vocabulary positions of the columns, `place` their positions among the requested genes that the
+    section `measured`; `shown` hides and predicts nothing: from it the `unmeasured` ones are predicted.
     """
 
     network: SpotNetwork
@@ -293,7 +268,7 @@ def impute_section(
     spot_names: pd.Index | None = None,
     block_rows: int = BLOCK_ROWS,
 ) -> Iterator[ImputedBlock]:
-    """Predict genes of a section, each from a fold of the genes in which it was hidden.
+    """Predict genes of a section, each from a fold of the genes in which it was hidden, block by block of spots.
 
     Parameters
     ----------
@@ -303,12 +278,8 @@ def impute_section(
         What it reads of the section.
     requested
         Positions in the vocabulary of the genes to predict (n_requested,), increasing.
-    mask
-        ``"center"`` hides a fold at the center; ``"neighborhood"`` at all spots of the neighborhood.
-    n_folds
-        Number of folds; 1/n_folds of the genes are hidden at a time.
-    rng
-        Seed of the folds.
+    mask, n_folds, rng
+        As in :func:`sagefm.tl.impute`.
     device
         Device to compute on.
     recovery
@@ -316,14 +287,10 @@ def impute_section(
     n_hidden
         Folds that are hidden at a time: the one that is predicted, and those after it.
     spot_names
-        Names of the spots (n_spots,), by which the spots are split to fit the read-out to the section
+        Names of the spots (n_spots,), by which they are split to fit the read-out to the section
         (center_neighborhood); without them only the network is used.
     block_rows
         Spots predicted at a time.
-
-    Yields
-    ------
-    Blocks of spots, in order.
     """
     plan = plan_imputation(
         network,

@@ -20,15 +20,7 @@ if TYPE_CHECKING:
 
 
 class DenseLayer:
-    """Values (n_spots, n_vars), NaN where nothing was written.
-
-    Parameters
-    ----------
-    shape
-        (n_spots, n_vars).
-    path
-        Zarr array to create; in memory if left out.
-    """
+    """Values (n_spots, n_vars), NaN where nothing was written: in memory, or in a new zarr array at `path`."""
 
     def __init__(self, shape: tuple[int, int], path: Path | None) -> None:
         self.shape = shape
@@ -70,13 +62,7 @@ class DenseLayer:
 
 @contextmanager
 def dense_layer(shape: tuple[int, int], out: str | os.PathLike[str] | None) -> Iterator[DenseLayer]:
-    """Yield a layer to write to; what was created on disk is removed if the block raises.
-
-    Raises
-    ------
-    OutputExistsError
-        There is something at `out`.
-    """
+    """Yield a layer to write to; what was created on disk is removed if the block raises."""
     path = None if out is None else Path(out)
     if path is not None and path.exists():
         raise OutputExistsError(f"{path} exists: it is not overwritten. Choose another path, or remove it.")

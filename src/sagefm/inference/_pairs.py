@@ -35,17 +35,9 @@ logger = logging.getLogger(__name__)
 
 
 def consensus_pairs(name: str, vocabulary: Vocabulary, measured: NDArray[np.int64]) -> pd.DataFrame:
-    """Return LIANA's consensus ligand-receptor pairs as [source, target].
+    """Return LIANA's consensus ligand-receptor pairs of single genes as [source, target].
 
-    Pairs of which a partner is a complex of several genes are left out, as are those whose source was not
-    measured or whose target is not in the vocabulary.
-
-    Raises
-    ------
-    ArgumentError
-        The name is not ``"consensus"``, or liana is not installed.
-    GenesError
-        No pair is left.
+    The source must have been measured, the target must be in the vocabulary.
     """
     if name != "consensus":
         raise ArgumentError(f"pairs={name!r}; expected 'consensus' or a DataFrame with columns source and target.")
@@ -127,19 +119,7 @@ def check_pairs(
 
 @dataclass(frozen=True)
 class SourcePairs:
-    """The pairs of one source.
-
-    Attributes
-    ----------
-    pairs
-        Symbols [source, target], a row a pair.
-    source, targets
-        Vocabulary positions.
-    drawn
-        Null genes of each target, see :func:`~sagefm.inference._perturb.draw_null_genes`.
-    null
-        All of them, once, increasing (n_null,).
-    """
+    """The pairs of one source, as symbols and vocabulary positions; null genes of each target, and all of them once."""
 
     pairs: pd.DataFrame
     source: int

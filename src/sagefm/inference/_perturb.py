@@ -41,20 +41,15 @@ class PreparedSection:
 
     Attributes
     ----------
-    inputs
-        What the network reads.
     h
         Output of the first layer, nothing hidden (n_spots, hidden).
-    values
-        ``U`` of the sources, as CSC (n_spots, n_sources): a gene's values are a slice.
-    counts
-        Raw counts of the genes that are hidden, likewise (n_spots, n_hidden).
+    values, counts
+        ``U`` of the sources (n_spots, n_sources) and raw counts of the genes that are hidden (n_spots, n_hidden), as
+        CSC: a gene is a slice.
     source_column, hidden_column
         Column of each vocabulary gene in these, -1 if it is not there (n_vocabulary,).
-    sizes
-        Counts of each spot (n_spots,).
-    profile
-        Share of the hidden genes in the counts of the section (n_hidden,).
+    sizes, profile
+        Counts of each spot (n_spots,), and share of the hidden genes in the counts of the section (n_hidden,).
     neighbors
         Operator without the diagonal (n_spots, n_spots).
     """
@@ -168,28 +163,8 @@ def perturb_source(
 ) -> Response:
     """Return the response of targets at the center to a source set in the neighborhood.
 
-    Targets and null genes are hidden at the center, together.
-
-    Parameters
-    ----------
-    network
-        The network.
-    sections
-        Prepared sections.
-    source
-        Vocabulary position of the gene that is set.
-    targets
-        Vocabulary positions of the genes that are read (n_targets,).
-    null_genes
-        Vocabulary positions of the genes that give the null distribution (n_null,).
-    levels
-        Values that the source is set to, on the scale of the network's input, increasing (n_levels,).
-    device
-        Device to compute on.
-    block_rows
-        Spots computed at a time.
-    per_spot
-        Return the effect at every spot, too.
+    Targets and null genes are hidden at the center, together; all are vocabulary positions. `levels` are on the scale
+    of the network's input, increasing.
     """
     hidden = np.concatenate([targets, null_genes])
     # Genes that the section did not measure are hidden already.
@@ -261,16 +236,6 @@ def draw_null_genes(
     Genes are ranked by their counts in the data and cut into bins; a target's null genes are of its own bin,
     the same for all targets of a source in that bin. What is drawn depends on `rng` and the source alone.
 
-    Parameters
-    ----------
-    gene_totals
-        Counts of each vocabulary gene in the data, 0 if not measured (n_vocabulary,).
-    source, targets
-        Vocabulary positions.
-    n_null
-        Null genes a target; fewer where a bin has fewer.
-    rng
-        Seed.
     """
     expressed = np.flatnonzero(gene_totals > 0)
     if len(expressed) == 0:

@@ -113,19 +113,7 @@ def project_counts(
     *,
     block_rows: int = BLOCK_ROWS,
 ) -> Products:
-    """Return the products of a section's counts, which are read once.
-
-    Parameters
-    ----------
-    counts
-        CSR float32 (n_spots, n_genes), in memory or stored.
-    transforms
-        Take rows of counts to values.
-    weights
-        Weights (n_out, n_genes) on the values of each transform.
-    block_rows
-        Rows made dense at a time.
-    """
+    """Return the products of a section's counts, which are read once and made dense `block_rows` at a time."""
     n_spots, n_genes = counts.shape
     result = Products.empty(n_spots, n_genes, weights)
     buffer = np.empty((min(block_rows, n_spots), n_genes), dtype=np.float32)
@@ -152,16 +140,7 @@ def project(
     at the density of expression data, and no more than a block is ever dense. Blocks with fewer than
     `SPARSE_BELOW` of their values stored are multiplied as they are.
 
-    Parameters
-    ----------
-    values
-        CSR float32 (n_spots, n_genes), in memory or stored.
-    weights
-        Weights (n_out, n_columns), whose columns together are those of `values`.
-    block_rows
-        Rows of a block.
-    buffer
-        Where blocks are made dense (block_rows, n_genes).
+    `buffer` is where they are made dense (block_rows, n_genes).
     """
     n_spots, n_genes = values.shape
     device = weights[0].device

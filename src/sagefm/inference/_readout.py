@@ -41,13 +41,7 @@ _BOUND: Final = 3.0
 
 
 def section_components(center: Tensor) -> Tensor:
-    """Return the principal components of what centers show, of unit length (n_components, n_genes).
-
-    Parameters
-    ----------
-    center
-        ``c`` of some spots under one mask (n_spots, n_genes).
-    """
+    """Return the principal components of centers c (n_spots, n_genes) under one mask, of unit length (n_components, n_genes)."""
     wide = center.cpu().double()
     values, vectors = torch.linalg.eigh(wide @ wide.T)
     values, vectors = values[-N_COMPONENTS:].clamp(min=1e-6), vectors[:, -N_COMPONENTS:]
@@ -71,17 +65,7 @@ def draw_sample(names: pd.Index, rng: int) -> NDArray[np.int64]:
 
 @dataclass(frozen=True)
 class FoldReadout:
-    """What is fitted to a section for one fold of its genes.
-
-    Attributes
-    ----------
-    network
-        The network.
-    components
-        Principal components of what centers show in the section (n_components, n_genes).
-    decoder
-        Weights on the features y.
-    """
+    """What is fitted to a section for one fold of its genes: components of its centers, and weights on the features y."""
 
     network: SpotNetwork
     components: Tensor
@@ -137,16 +121,7 @@ class SectionDecoder:
     network's from the same visible genes. Below zero the factor is exp(B_g y_i), so that rates stay positive. Neither y
     nor any sum reads a count that B predicts.
 
-    Parameters
-    ----------
-    part
-        Part of each spot (n_spots,).
-    widths
-        Numbers of columns of y that are scaled together: of the embedding, and of the scores.
-    n_genes
-        Genes that are predicted.
-    device
-        Device to compute on.
+    `widths` are the numbers of columns of y that are scaled together: of the embedding, and of the scores.
     """
 
     def __init__(self, part: Tensor, widths: tuple[int, ...], n_genes: int, device: torch.device) -> None:
@@ -161,20 +136,9 @@ class SectionDecoder:
         self._fitted: tuple[Tensor, Tensor] | None = None
 
     def add(self, rows: slice, y: Tensor, counts: Tensor, sizes: Tensor, ratio: Tensor) -> None:
-        """Add spots.
+        """Add spots: features (n_rows, n_features), counts and the network's rate ratios (n_rows, n_genes).
 
-        Parameters
-        ----------
-        rows
-            The spots.
-        y
-            Their features, neither centered nor scaled (n_rows, n_latent).
-        counts
-            Counts of the genes (n_rows, n_genes).
-        sizes
-            Expected counts of a gene with a total of one (n_rows, 1).
-        ratio
-            Rate ratios of the network (n_rows, n_genes).
+        `sizes` are the expected counts of a gene with a total of one (n_rows, 1).
         """
         with_constant = torch.cat([y, torch.ones_like(y[:, :1])], dim=1)
         weight = 1 / ratio.clamp(min=_LEAST_RATIO)
@@ -228,19 +192,7 @@ class SectionDecoder:
 
 
 class SectionFactors:
-    """A Poisson factor model of a section for each part of its spots, fitted on spots of the others.
-
-    Parameters
-    ----------
-    part
-        Part of each spot (n_spots,).
-    sample_rows
-        Spots that the models are fitted on (n_sample,).
-    counts
-        Their counts (n_sample, n_genes).
-    rng
-        Seed of the initial values.
-    """
+    """A Poisson factor model of a section for each part of its spots, fitted on sampled spots of the others."""
 
     def __init__(self, part: Tensor, sample_rows: NDArray[np.int64], counts: Tensor, rng: int) -> None:
         self.part = part.to(counts.device)
@@ -257,20 +209,9 @@ class SectionFactors:
                 self._models[int(i)] = replace(factors, profiles=profiles, shares=shares)
 
     def log_ratio(self, rows: slice, counts: Tensor, depth: Tensor, hidden: Tensor, columns: Tensor) -> Tensor:
-        """Return log rate ratios of genes to the section's profile (n_rows, n_columns).
+        """Return log rate ratios of the genes `columns` to the section's profile (n_rows, n_columns).
 
-        Parameters
-        ----------
-        rows
-            The spots.
-        counts
-            Their counts (n_rows, n_genes).
-        depth
-            Counts that they are expected to have, from the visible ones (n_rows, 1).
-        hidden
-            True for the genes that they hide (1, n_genes).
-        columns
-            Genes to predict (n_columns,).
+        `depth` are the counts that a spot is expected to have, from its visible genes (n_rows, 1).
         """
         shown = torch.nonzero(~hidden[0])[:, 0]
         visible = counts[:, shown]
