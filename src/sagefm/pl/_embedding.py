@@ -101,10 +101,8 @@ def embedding(
 
     Raises
     ------
-    MissingKeyError
-        No such embedding, coordinates, column or library.
-    ArgumentError
-        No such component; several libraries and none chosen.
+    sagefm.errors.SagefmError
+        A key or component does not exist; several libraries and none chosen.
 
     Examples
     --------

@@ -32,7 +32,7 @@ def history(model_or_history: Any, *, ax: Axes | None = None) -> Axes:
 
     Raises
     ------
-    MissingKeyError
+    sagefm.errors.SagefmError
         There is no loss: the model was not trained.
 
     Examples

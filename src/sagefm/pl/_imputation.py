@@ -52,20 +52,12 @@ def imputation(
         The ``key_added`` of :func:`sagefm.tl.impute`.
     layer
         Layer of the measured counts; by default the one that was imputed, or else ``adata.X``.
-    spatial_key
-        Key in ``adata.obsm`` of the coordinates (n_spots, 2).
-    library_key
-        Column of ``adata.obs`` that names the library of each spot.
-    library
-        The library to show; needed where there are several.
     axes
         Two Axes to draw into; one for a gene that was not measured.
-    size
-        Diameter of a spot, in units of the distance between neighboring spots.
     cmap
         Color map of both panels.
-    table_key, mod
-        Table of a SpatialData object; modality of a MuData object.
+    spatial_key, library_key, library, size, table_key, mod
+        As in :func:`sagefm.pl.embedding`.
 
     Returns
     -------
@@ -73,12 +65,8 @@ def imputation(
 
     Raises
     ------
-    MissingKeyError
-        The gene was not imputed; no such layer, coordinates, column or library.
-    GenesError
-        The gene's name stands several times in ``adata.var_names``.
-    ArgumentError
-        Several libraries and none chosen, or a wrong number of axes.
+    sagefm.errors.SagefmError
+        The gene was not imputed, or a key does not exist; several libraries and none chosen.
 
     Examples
     --------

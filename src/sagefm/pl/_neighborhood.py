@@ -44,14 +44,12 @@ def neighborhood(
     neighbors_key
         The ``key_added`` of :func:`sagefm.pp.spatial_neighbors`; the graph is
         ``adata.obsp[f"{neighbors_key}_connectivities"]`` (n_spots, n_spots), a spot's neighbors in its row.
-    spatial_key
-        Key in ``adata.obsm`` of the coordinates (n_spots, 2).
     library_key
         Column of ``adata.obs`` that names the library of each spot: only that of `spot` is shown.
     ax
         Axes of the tissue; the enlargement stands within it.
-    table_key, mod
-        Table of a SpatialData object; modality of a MuData object.
+    spatial_key, table_key, mod
+        As in :func:`sagefm.pl.embedding`.
 
     Returns
     -------
@@ -59,10 +57,8 @@ def neighborhood(
 
     Raises
     ------
-    MissingKeyError
-        No such graph, spot, coordinates or column.
-    ArgumentError
-        A position outside the table.
+    sagefm.errors.SagefmError
+        The graph, spot or another key does not exist.
 
     Examples
     --------

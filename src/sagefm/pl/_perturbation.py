@@ -61,8 +61,8 @@ def perturbation(
 
     Raises
     ------
-    MissingKeyError
-        No perturbation, or not of this pair.
+    sagefm.errors.SagefmError
+        There is no perturbation, or none of this pair; the message says how to get it.
 
     Examples
     --------
@@ -140,10 +140,8 @@ def perturbation_heatmap(
 
     Raises
     ------
-    MissingKeyError
-        No perturbation.
-    ArgumentError
-        `value` is no signed score, or a number is below 1.
+    sagefm.errors.SagefmError
+        There is no perturbation, or none of this pair; the message says how to get it.
 
     Examples
     --------
