@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sagefm.data._input import SectionInput
     from sagefm.data._reader import TableReader
     from sagefm.inference._products import Projector
-    from sagefm.module._center import SpotNetwork
+    from sagefm.module._reading import SpotNetwork
 
 
 @torch.inference_mode()

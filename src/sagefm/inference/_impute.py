@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from sagefm.data._input import SectionInput
     from sagefm.metrics._recovery import Recovery
-    from sagefm.module._center import SpotNetwork
+    from sagefm.module._reading import SpotNetwork
 
 
 @dataclass(frozen=True)

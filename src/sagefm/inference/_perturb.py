@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from sagefm.data._blocks import StoredMatrix
     from sagefm.data._input import SectionInput
-    from sagefm.module._center import SpotNetwork
+    from sagefm.module._reading import SpotNetwork
 
 #: Bytes of the predictions that are summarised at a time.
 _TARGET_BYTES: Final = 1 << 24

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from sagefm.data._blocks import StoredMatrix
     from sagefm.data._input import SectionInput
-    from sagefm.module._center import SpotNetwork
+    from sagefm.module._reading import SpotNetwork
 
 #: Share of stored values below which a sparse product on the CPU is faster than one made dense. Two cores, 14,558
 #: genes to 512: 8 against 99 ms at 1 %, 40 against 95 ms at 4 %, 77 against 85 ms at 8 % (benchmarks/embed.py).

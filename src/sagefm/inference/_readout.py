@@ -23,7 +23,7 @@ from sagefm.module._factors import fit_factors
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from sagefm.module._center import SpotNetwork
+    from sagefm.module._reading import SpotNetwork
 
 #: Parts of the spots; a part is predicted from a read-out that the others were fitted on.
 N_PARTS: Final = 5

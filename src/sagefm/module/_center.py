@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import dropout, linear
@@ -12,28 +10,6 @@ from sagefm.module._config import NetworkConfig
 from sagefm.module._losses import masked_negative_binomial, masked_poisson
 from sagefm.module._pooled import PooledNetwork
 from sagefm.module._reading import Batch, root_center
-
-
-class SpotNetwork(Protocol):
-    """What training, embedding, imputation and perturbation ask of a network.
-
-    Both networks have a linear first layer on center c and neighborhood v (:mod:`sagefm.data._input` says what these
-    are), a few small dense layers, and a read-out:
-
-        h_i = W_center c_i + W_neigh v_i + b,    z_i = encode(h_i),    output_i = decode(z_i)
-    """
-
-    config: NetworkConfig
-    #: Scale of :meth:`prediction`, ``"log1p"`` or ``"counts"``.
-    scale: str
-
-    def first_layer(self, genes: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]: ...
-    def encode(self, h: Tensor) -> Tensor: ...
-    def decode(self, z: Tensor, genes: Tensor | None = None) -> Tensor: ...
-    def predict(self, batch: Batch, mask: Tensor) -> Tensor: ...
-    def loss(self, output: Tensor, batch: Batch, mask: Tensor) -> Tensor: ...
-    def prediction(self, output: Tensor, rates: Tensor) -> Tensor: ...
-    def expected_counts(self, output: Tensor, rates: Tensor) -> Tensor: ...
 
 
 class SageLayer(nn.Module):

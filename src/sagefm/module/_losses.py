@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from sagefm.module._center import SpotNetwork
-    from sagefm.module._reading import Batch
+    from sagefm.module._reading import Batch, SpotNetwork
 
 
 def masked_loss(network: SpotNetwork, batch: Batch, mask: Tensor) -> Tensor:

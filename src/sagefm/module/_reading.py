@@ -1,4 +1,5 @@
-"""What a network may know of a spot under a mask: a batch of spots, their null rates, and what their centers show.
+"""What a network may know of a spot under a mask: a batch of spots, their null rates, and what their centers show;
+and what is asked of a network.
 
 Notation, for spot i and gene g: x the counts, p_g the profile (counts of the gene in the section), m_ig = 1 where the
 gene is hidden. Nothing in this file reads a hidden count, except that a spot which hides all genes keeps its depth.
@@ -7,13 +8,14 @@ gene is hidden. Nothing in this file reads a hidden count, except that a spot wh
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from sagefm._constants import PROFILE_PRIOR
 from sagefm._transform import root
+from sagefm.module._config import NetworkConfig
 
 
 @dataclass(frozen=True)
@@ -162,3 +164,25 @@ def root_center(batch: Batch, mask: Tensor) -> Tensor:
     totals = batch.at_spots(batch.gene_totals)
     expected = totals * size_factors(batch.counts, totals, mask)
     return root(batch.counts).sub_(root(expected)).mul_(_shown(mask, batch.counts))
+
+
+class SpotNetwork(Protocol):
+    """What training, embedding, imputation and perturbation ask of a network.
+
+    Both networks have a linear first layer on center c and neighborhood v (:mod:`sagefm.data._input` says what these
+    are), a few small dense layers, and a read-out:
+
+        h_i = W_center c_i + W_neigh v_i + b,    z_i = encode(h_i),    output_i = decode(z_i)
+    """
+
+    config: NetworkConfig
+    #: Scale of :meth:`prediction`, ``"log1p"`` or ``"counts"``.
+    scale: str
+
+    def first_layer(self, genes: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]: ...
+    def encode(self, h: Tensor) -> Tensor: ...
+    def decode(self, z: Tensor, genes: Tensor | None = None) -> Tensor: ...
+    def predict(self, batch: Batch, mask: Tensor) -> Tensor: ...
+    def loss(self, output: Tensor, batch: Batch, mask: Tensor) -> Tensor: ...
+    def prediction(self, output: Tensor, rates: Tensor) -> Tensor: ...
+    def expected_counts(self, output: Tensor, rates: Tensor) -> Tensor: ...
