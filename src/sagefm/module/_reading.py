@@ -1,5 +1,4 @@
-"""What a network may know of a spot under a mask: a batch of spots, their null rates, and what their centers show;
-and what is asked of a network.
+"""What a network reads of spots under a mask, and what is asked of a network.
 
 Notation, for spot i and gene g: x the counts, p_g the profile (counts of the gene in the section), m_ig = 1 where the
 gene is hidden. Nothing in this file reads a hidden count, except that a spot which hides all genes keeps its depth.
