@@ -34,11 +34,11 @@ class StoredMatrix:
     matrix
         Backed CSR matrix (:class:`anndata.abc.CSRDataset`), HDF5 or zarr array, or Dask array (n_rows, n_columns).
     prepare
-        Takes a block of rows, as read, to rows of this matrix: the check of counts, the choice of columns, a transform.
+        Turns a block of rows, as read, into rows of this matrix: checks counts, takes columns, transforms.
     n_columns
-        Columns that `prepare` returns; those of `matrix` if left out.
+        Number of columns that `prepare` returns. Default: those of `matrix`.
     rows
-        Rows of `matrix` that this one has, increasing; all if left out.
+        Rows of `matrix` that this one has, increasing. Default: all.
     """
 
     def __init__(
@@ -160,13 +160,7 @@ def prefetch(items: Iterable[T], depth: int = 1) -> Iterator[T]:
 
 @contextmanager
 def open_store(path: Path) -> Iterator[Any]:
-    """Yield an open h5ad or zarr store, of which no more is read than is asked for.
-
-    Raises
-    ------
-    SagefmError
-        It cannot be read.
-    """
+    """Yield an open h5ad or zarr store, of which no more is read than is asked for."""
     try:
         if path.suffix == ".h5ad":
             import h5py
@@ -177,6 +171,8 @@ def open_store(path: Path) -> Iterator[Any]:
             import zarr
 
             yield zarr.open_group(path, mode="r")
+    except SagefmError:
+        raise
     except Exception as error:
         raise SagefmError(f"{path} cannot be read: {error}") from error
 

@@ -37,24 +37,12 @@ logger = logging.getLogger(__name__)
 
 
 def nearest_neighbors(coordinates: NDArray[np.float64], n_neighbors: int) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return the nearest spots of each spot of one library, ties broken by a rule.
+    """Return the nearest other spots of each spot of one library, and their distances, both (n_spots, n_neighbors).
 
-    The 15 spots of a neighborhood cut the third ring of a hexagonal array, so that several spots
-    often stand at the same distance for the last places, and a search tree's choice among them
-    depends on the order of its input. Here spots at the same distance are taken by their second
-    coordinate, then the first, then their position in the table (which only matters for duplicate
-    coordinates): the neighborhood does not depend on the order of the spots.
-
-    Parameters
-    ----------
-    coordinates
-        Coordinates of the spots of one library (n_spots, 2).
-    n_neighbors
-        Neighbors of each spot, the spot itself not counted.
-
-    Returns
-    -------
-    Neighbors and their distances, nearest first, both (n_spots, n_neighbors).
+    The 15 spots of a neighborhood cut the third ring of a hexagonal array: several spots are often at the same distance
+    for the last places, and a search tree's choice among them depends on the order of its input. Here spots at the same
+    distance are taken by their second coordinate, then the first, then their position in the table (which only matters
+    for duplicate coordinates), so that the neighborhood does not depend on the order of the spots.
     """
     # Of many spots at one place (a placeholder, say) only the first can be anybody's neighbors. Without the others,
     # few spots share a distance, and a search among them stays small.
@@ -149,17 +137,8 @@ def get_neighbors(table: AnnData, keys: TableKeys, spots: Spots | None = None) -
 
     With a `neighbors_key`, they are the edges of the user's graph (``uns[f"{neighbors_key}_neighbors"]``,
     ``uns[neighbors_key]`` or ``obsp[f"{neighbors_key}_connectivities"]``); its weights are not used. Otherwise they are
-    those of the graph that is stored under ``sagefm``. That is built if there is none, and built anew with its own
-    number of neighbors if coordinates or libraries are others than those it was built on.
-
-    Parameters
-    ----------
-    table
-        Table with coordinates or a stored graph.
-    keys
-        Keys of the table.
-    spots
-        Coordinates and libraries. Default: those of the table.
+    those of the graph that is stored under ``sagefm``. That is built if there is none, and built again with its own
+    number of neighbors if coordinates or libraries have changed. `spots` are by default those of the table.
     """
     if spots is None:
         keys = with_library_key(table, keys)
