@@ -11,8 +11,7 @@ import pandas as pd
 import pytest
 
 import sagefm
-from sagefm.data._blocks import open_store
-from sagefm.data._corpus import file_sha256
+from sagefm.data._files import file_sha256, open_store
 from sagefm.datasets import Corpus
 from sagefm.errors import ArgumentError, GenesError, MissingKeyError, SagefmError
 

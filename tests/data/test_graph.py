@@ -89,7 +89,7 @@ def test_ties_are_ties_in_any_unit(unit, shift):
 
 
 def test_many_spots_at_one_place_take_bounded_memory():
-    """3,000 spots at a placeholder: candidate lists as long as their number took 2 GB."""
+    """3,000 spots at a placeholder: candidate lists as long as their number took 800 MB."""
     coordinates = np.concatenate([square(20) + 5, np.zeros((3000, 2))])
     coordinates = coordinates[np.random.default_rng(0).permutation(len(coordinates))]
     nearest_neighbors(coordinates[:50], 14)  # imports squidpy

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
+from copy import copy
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Self
@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 
 from sagefm._constants import SPATIAL_KEY
-from sagefm.data._blocks import n_rows, open_store, to_memory
+from sagefm.data._blocks import to_memory
 from sagefm.data._counts import get_counts
+from sagefm.data._files import file_sha256, n_rows, open_store
 from sagefm.data._genes import get_gene_names, named_genes, to_symbols
 from sagefm.data._metadata import align_metadata, find_metadata
 from sagefm.data._table import get_table
@@ -182,27 +183,28 @@ class Corpus:
         Parameters
         ----------
         keep
-            True or False for each section; at least one is True.
+            True or False for each section.
 
         Returns
         -------
         The corpus.
+
+        Raises
+        ------
+        sagefm.errors.SagefmError
+            `keep` has other values or another length, or keeps no section.
         """
         mask = np.asarray(keep)
         if mask.dtype != bool or mask.shape != (len(self),):
             raise ArgumentError(
                 f"Found {mask.dtype} of shape {mask.shape}; expected True or False for each of {len(self)} sections."
             )
+        if not mask.any():
+            raise ArgumentError("No section is kept; expected True for at least one.")
         kept = np.flatnonzero(mask).tolist()
-        part = Corpus(
-            [self.paths[i] for i in kept],
-            self.metadata.iloc[kept],
-            layer=self.layer,
-            gene_key=self.gene_key,
-            spatial_key=self.spatial_key,
-            hashes=self.hashes,
-        )
-        part._verified = self._verified & set(part.names)
+        part = copy(self)
+        part.paths, part.names = [self.paths[i] for i in kept], [self.names[i] for i in kept]
+        part.metadata, part.hashes, part._verified = self.metadata.iloc[kept], dict(self.hashes), set(self._verified)
         return part
 
     def shape(self, i: int) -> tuple[int, int]:
@@ -216,6 +218,11 @@ class Corpus:
         Returns
         -------
         Numbers of spots and genes.
+
+        Raises
+        ------
+        sagefm.errors.SagefmError
+            The file cannot be read.
         """
         name = self.names[i]
         if name not in self._shapes:
@@ -371,16 +378,3 @@ class Corpus:
             rows.append({"path": str(path.resolve()), "sha256": self.sha256(i), "n_spots": n_spots, "n_genes": n_genes})
         facts = pd.DataFrame(rows, index=pd.Index(self.names, name="section"))
         return facts.join(self.metadata.drop(columns=facts.columns, errors="ignore"))
-
-
-def file_sha256(path: Path) -> str:
-    """Return the hash of a file, or of the files of a folder with their names, the same on every system."""
-    if path.is_file():
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    # By the names themselves: paths are in another order on Windows, where their case does not count.
-    files = {part.relative_to(path).parts: part for part in path.rglob("*") if part.is_file()}
-    digest = hashlib.sha256()
-    for names in sorted(files):
-        digest.update(f"{'/'.join(names)}\0{file_sha256(files[names])}\n".encode())
-    return digest.hexdigest()
