@@ -33,6 +33,10 @@ def test_duplicate_names(section, default, rejects):
     rejects(GenesError, section, lambda: SAGEFM.setup_anndata(section), *words)
 
 
+def test_match_genes_takes_the_model_second(section, default):
+    assert sagefm.pp.match_genes(section, default)["matched"].all()
+
+
 @pytest.mark.filterwarnings("ignore:Variable names are not unique:UserWarning")
 def test_duplicate_names_beside_a_column_of_symbols(section, default, run_verbs, assert_same):
     expected = run_verbs(section.copy(), default)

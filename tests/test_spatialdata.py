@@ -79,7 +79,7 @@ def test_regions_are_libraries(arguments, systems, sections, default, run_verbs,
         sagefm.pl.embedding(alone)
     part = table[table.obs["library"] == "section2"].copy()
     sagefm.tl.embed(part, default)
-    assert "library_key" not in part.uns["sagefm"]["X_sagefm"]
+    assert part.uns["sagefm"]["X_sagefm"]["library_key"] == "library"  # as the graph was stored
     np.testing.assert_allclose(part.obsm["X_sagefm"], expected.embedding[150:], rtol=1e-5, atol=1e-5)
 
 
@@ -173,7 +173,8 @@ def test_a_named_coordinate_system(section, default, rejects):
     for adata in (section, squeezed):
         sagefm.tl.embed(adata, default)
     sagefm.tl.embed(sdata, default)
-    sagefm.tl.embed(sdata, default, spatial_key="squeezed", key_added="X_squeezed")
+    with pytest.warns(UserWarning, match="it is replaced by one with spatial_key='squeezed'"):
+        sagefm.tl.embed(sdata, default, spatial_key="squeezed", key_added="X_squeezed")
     found = sdata["table"].obsm
     np.testing.assert_array_equal(found["X_sagefm"], section.obsm["X_sagefm"])
     np.testing.assert_allclose(found["X_squeezed"], squeezed.obsm["X_sagefm"], rtol=1e-4, atol=1e-5)

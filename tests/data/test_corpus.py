@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
+from pathlib import Path
 
 import anndata as ad
 import pandas as pd
 import pytest
 
 import sagefm
+from sagefm.data._files import file_sha256, open_store
 from sagefm.datasets import Corpus
 from sagefm.errors import ArgumentError, GenesError, MissingKeyError, SagefmError
 
@@ -185,3 +188,28 @@ def test_expressed_genes(folder):
     assert genes == sorted(genes)
     with pytest.raises(MissingKeyError, match="by='donor' is not a column of the metadata"):
         corpus.expressed_genes(by="donor")
+
+
+def test_the_hash_of_a_store_is_the_same_on_windows(tmp_path, monkeypatch):
+    """Paths of Windows are compared without case and with another separator."""
+    names = ["a/b", "a b/c", "a.b", "B", "Z/a", "c"]
+    for name in reversed(names):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    # In the order of the names of folders, then files: "a" before "a b" before "a.b".
+    order = ["B", "Z/a", "a/b", "a b/c", "a.b", "c"]
+    lines = [f"{name}\0{hashlib.sha256(name.encode()).hexdigest()}\n" for name in order]
+    expected = hashlib.sha256("".join(lines).encode()).hexdigest()
+    assert file_sha256(tmp_path) == expected
+    as_on_windows = lambda path: str(path).lower().replace("/", "\\")
+    monkeypatch.setattr(Path, "__lt__", lambda a, b: as_on_windows(a) < as_on_windows(b))
+    assert file_sha256(tmp_path) == expected
+
+
+def test_own_errors_keep_their_type_in_an_open_store(folder):
+    def read():
+        with open_store(folder / "st" / "T0.h5ad"):
+            raise MissingKeyError("no such table")
+
+    with pytest.raises(MissingKeyError, match=r"^no such table$"):
+        read()

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+import threading
+import tracemalloc
 import warnings
+from types import SimpleNamespace
 
 import anndata as ad
 import numpy as np
 import pytest
+import squidpy as sq
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,8 +19,11 @@ from hypothesis.extra.numpy import arrays
 from scipy import sparse
 from torch_geometric.nn.conv.gcn_conv import gcn_norm
 
-from sagefm.data._graph import averaging, build_neighbors, get_neighbors, nearest_neighbors
+from sagefm.data import _graph
+from sagefm.data._graph import averaging, nearest_neighbors
+from sagefm.data._table import TableKeys
 from sagefm.errors import ArgumentError, CoordinatesError, NeighborsError
+from sagefm.pp import spatial_neighbors
 
 
 def by_hand(coordinates: np.ndarray, k: int) -> np.ndarray:
@@ -80,6 +88,20 @@ def test_ties_are_ties_in_any_unit(unit, shift):
     np.testing.assert_array_equal(found, by_hand(coordinates, 14))
 
 
+def test_many_spots_at_one_place_take_bounded_memory():
+    """3,000 spots at a placeholder: candidate lists as long as their number took 800 MB."""
+    coordinates = np.concatenate([square(20) + 5, np.zeros((3000, 2))])
+    coordinates = coordinates[np.random.default_rng(0).permutation(len(coordinates))]
+    nearest_neighbors(coordinates[:50], 14)  # imports squidpy
+    tracemalloc.start()
+    neighbors, distances = nearest_neighbors(coordinates, 14)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 50e6
+    np.testing.assert_array_equal(neighbors, by_hand(coordinates, 14))
+    np.testing.assert_allclose(distances, np.linalg.norm(coordinates[neighbors] - coordinates[:, None], axis=2))
+
+
 @pytest.mark.parametrize("layout", ["square", "hexagonal", "random", "two clumps"])
 def test_order_does_not_matter(layout):
     coordinates = LAYOUTS[layout]
@@ -89,6 +111,10 @@ def test_order_does_not_matter(layout):
     np.testing.assert_array_equal(order[shuffled], expected[order])
 
 
+def get_neighbors(adata, **keys) -> sparse.csr_matrix:
+    return _graph.get_neighbors(adata, TableKeys(**keys))
+
+
 def table(coordinates, **obs) -> ad.AnnData:
     adata = ad.AnnData(np.zeros((len(coordinates), 1)), obsm={"spatial": coordinates})
     for key, values in obs.items():
@@ -96,9 +122,9 @@ def table(coordinates, **obs) -> ad.AnnData:
     return adata
 
 
-def test_build_neighbors():
+def test_stored_neighbors():
     adata = table(LAYOUTS["hexagonal"])
-    build_neighbors(adata)
+    spatial_neighbors(adata)
     connectivities, distances = adata.obsp["sagefm_connectivities"], adata.obsp["sagefm_distances"]
     expected = by_hand(LAYOUTS["hexagonal"], 14)
     for graph in (connectivities, distances):
@@ -115,10 +141,10 @@ def test_build_neighbors():
     assert stored["params"]["n_neighbors"] == 14
 
 
-def test_build_neighbors_of_libraries():
+def test_stored_neighbors_of_libraries():
     libraries = np.random.default_rng(3).permutation(np.repeat(["a", "b"], [100, 44]))
     adata = table(LAYOUTS["hexagonal"], slide=libraries)
-    build_neighbors(adata, n_spots=7, library_key="slide", key_added="mine")
+    spatial_neighbors(adata, n_spots=7, library_key="slide", key_added="mine")
     graph = adata.obsp["mine_connectivities"]
     assert set(adata.uns) == {"mine_neighbors"}
     for name in ("a", "b"):
@@ -130,9 +156,9 @@ def test_build_neighbors_of_libraries():
 def test_too_few_spots_name_the_libraries():
     adata = table(square(6), slide=np.repeat(["a", "b", "c"], [20, 9, 7]))
     with pytest.raises(CoordinatesError, match=r"15 spots.* b \(9\), c \(7\).*n_spots=7"):
-        build_neighbors(adata, library_key="slide")
+        spatial_neighbors(adata, library_key="slide")
     with pytest.raises(ArgumentError, match="n_spots=1"):
-        build_neighbors(adata, n_spots=1)
+        spatial_neighbors(adata, n_spots=1)
     assert not adata.obsp
     assert not adata.uns
 
@@ -145,7 +171,8 @@ def test_get_neighbors_builds_and_keeps():
     stored = adata.obsp["sagefm_connectivities"]
     get_neighbors(adata)
     assert adata.obsp["sagefm_connectivities"] is stored
-    by_slide = get_neighbors(adata, library_key="slide")
+    with pytest.warns(UserWarning, match=r"built with spatial_key='spatial', library_key=None; .*library_key='slide'"):
+        by_slide = get_neighbors(adata, library_key="slide")
     assert adata.obsp["sagefm_connectivities"] is not stored
     assert not by_slide[:100, 100:].nnz
     assert not by_slide[100:, :100].nnz
@@ -198,10 +225,52 @@ def test_averaging_is_gcn_normalisation_of_a_complete_graph():
 def test_duplicates_warn_once_a_library():
     adata = table(np.tile(square(6), (2, 1)), slide=np.repeat(["a", "b"], 36))
     with pytest.warns(UserWarning, match="36 spots have the coordinates"):
-        build_neighbors(adata)
+        spatial_neighbors(adata)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        build_neighbors(adata, library_key="slide")
+        spatial_neighbors(adata, library_key="slide")
     adata.obsm["spatial"][1] = adata.obsm["spatial"][0]
     with pytest.warns(UserWarning, match="1 spots of a have the coordinates"):
-        build_neighbors(adata, library_key="slide")
+        spatial_neighbors(adata, library_key="slide")
+
+
+def test_threads_leave_logging_as_it_was(monkeypatch):
+    """Two graphs at a time, of which the first to begin is the first to end."""
+    began, ended = threading.Event(), threading.Event()
+
+    def find(table, **kwargs):
+        if table.n_obs == 40:
+            assert began.wait(10)
+        else:
+            began.set()
+            assert ended.wait(10)
+        return sq.gr.spatial_neighbors_knn(table, **kwargs)
+
+    monkeypatch.setattr(_graph, "_squidpy", lambda: SimpleNamespace(gr=SimpleNamespace(spatial_neighbors_knn=find)))
+    second = threading.Thread(target=nearest_neighbors, args=(LAYOUTS["random"], 14))
+
+    def first():
+        nearest_neighbors(LAYOUTS["line"], 14)
+        ended.set()
+
+    threads = [threading.Thread(target=first), second]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert logging.root.manager.disable == logging.NOTSET
+    assert not logging.getLogger("spatialdata._logging").filters
+
+
+def test_only_our_own_calls_of_squidpy_are_silent():
+    adata, records, handler = table(LAYOUTS["random"]), [], logging.Handler()
+    handler.emit = records.append
+    logger = logging.getLogger("spatialdata._logging")
+    logger.addHandler(handler)
+    try:
+        spatial_neighbors(adata)
+        assert not records
+        sq.gr.spatial_neighbors_knn(adata, n_neighs=6)
+        assert records
+    finally:
+        logger.removeHandler(handler)

@@ -80,6 +80,8 @@ def test_same_seed_same_bits():
     first = simulate(**SMALL, rng=5)
     assert identical(first, simulate(**SMALL, rng=5))
     assert identical(first, simulate(**SMALL, rng=np.random.default_rng(5)))
+    assert simulate(**SMALL, rng=np.random.default_rng(5)).uns["simulation"]["rng"] == "generator"
+    assert simulate(**SMALL, rng=np.int64(5)).uns["simulation"]["rng"] == 5
     with_rates = simulate(**SMALL, rng=5, return_rates=True)
     assert identical(first, with_rates)
     assert with_rates.layers["rate"].dtype == np.float32
@@ -275,8 +277,8 @@ def test_smallest_section_and_no_pairs():
         ({"donor_sd": float("nan")}, r"donor_sd=nan"),
         ({"median_counts": 0}, r"median_counts=0"),
         ({"inverse_dispersion": float("inf")}, r"inverse_dispersion=inf"),
-        ({"rng": -1}, r"rng=-1; expected a seed"),
-        ({"rng": "seed"}, r"rng='seed'; expected a seed"),
+        ({"rng": -1}, r"rng=-1; expected a whole number"),
+        ({"rng": "seed"}, r"rng='seed'; expected a whole number"),
     ],
 )
 def test_bad_arguments(arguments, message):

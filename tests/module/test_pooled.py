@@ -17,6 +17,7 @@ from sagefm.data._genes import match_genes, published_vocabulary
 from sagefm.data._graph import averaging, get_neighbors
 from sagefm.data._input import make_input
 from sagefm.data._section import Section
+from sagefm.data._table import TableKeys
 from sagefm.inference._embed import embed_section
 from sagefm.module._center import CenterNeighborhoodNetwork
 from sagefm.module._config import PUBLISHED_HIDDEN, NetworkConfig
@@ -35,7 +36,9 @@ def section() -> Section:
     match = match_genes(adata, vocabulary)
     counts = get_counts(adata)[:, match.columns]
     counts.sort_indices()
-    return Section(counts, match.genes, get_neighbors(adata), np.arange(adata.n_obs), adata.obsm["spatial"])
+    return Section(
+        counts, match.genes, get_neighbors(adata, TableKeys()), np.arange(adata.n_obs), adata.obsm["spatial"]
+    )
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from sagefm.checkpoint._checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from sagefm.checkpoint._download import cache_folder, fetch, writing
-from sagefm.data._corpus import file_sha256
+from sagefm.data._files import file_sha256
 from sagefm.data._genes import published_vocabulary
 from sagefm.errors import CheckpointError, ModelNotFoundError
 from sagefm.module._config import PUBLISHED_HIDDEN, NetworkConfig

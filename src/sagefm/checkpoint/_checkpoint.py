@@ -18,7 +18,7 @@ from torch import Tensor
 
 import sagefm
 from sagefm._constants import CONFIG_FILE, WEIGHTS_FILE
-from sagefm.data._corpus import file_sha256
+from sagefm.data._files import file_sha256
 from sagefm.data._genes import Vocabulary
 from sagefm.errors import CheckpointError, ModelNotFoundError, OutputExistsError
 from sagefm.module._center import CenterNeighborhoodNetwork, make_network

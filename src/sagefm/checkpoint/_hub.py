@@ -12,7 +12,7 @@ from typing import Any
 import sagefm
 from sagefm._constants import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE
 from sagefm.checkpoint._checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from sagefm.data._corpus import file_sha256
+from sagefm.data._files import file_sha256
 from sagefm.errors import ArgumentError, CheckpointError, ModelNotFoundError
 
 _CARD = """\

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from scipy import sparse
 
 from sagefm._constants import BLOCK_ROWS
-from sagefm.errors import SagefmError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -34,11 +31,11 @@ class StoredMatrix:
     matrix
         Backed CSR matrix (:class:`anndata.abc.CSRDataset`), HDF5 or zarr array, or Dask array (n_rows, n_columns).
     prepare
-        Takes a block of rows, as read, to rows of this matrix: the check of counts, the choice of columns, a transform.
+        Turns a block of rows, as read, into rows of this matrix: checks counts, takes columns, transforms.
     n_columns
-        Columns that `prepare` returns; those of `matrix` if left out.
+        Number of columns that `prepare` returns. Default: those of `matrix`.
     rows
-        Rows of `matrix` that this one has, increasing; all if left out.
+        Rows of `matrix` that this one has, increasing. Default: all.
     """
 
     def __init__(
@@ -156,33 +153,3 @@ def prefetch(items: Iterable[T], depth: int = 1) -> Iterator[T]:
         while (item := pending.popleft().result()) is not end:
             pending.append(executor.submit(next, iterator, end))
             yield item
-
-
-@contextmanager
-def open_store(path: Path) -> Iterator[Any]:
-    """Yield an open h5ad or zarr store, of which no more is read than is asked for.
-
-    Raises
-    ------
-    SagefmError
-        It cannot be read.
-    """
-    try:
-        if path.suffix == ".h5ad":
-            import h5py
-
-            with h5py.File(path, "r") as file:
-                yield file
-        else:
-            import zarr
-
-            yield zarr.open_group(path, mode="r")
-    except Exception as error:
-        raise SagefmError(f"{path} cannot be read: {error}") from error
-
-
-def n_rows(frame: Any) -> int:
-    """Return the length of obs or var in an open store."""
-    names = frame[frame.attrs["_index"]]
-    # With pandas 3, anndata stores strings as a group of values and mask.
-    return int((names if hasattr(names, "shape") else names["values"]).shape[0])

@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING
-
-import pandas as pd
-
-from sagefm.errors import ArgumentError, MissingKeyError
-
-if TYPE_CHECKING:
-    import os
-    from collections.abc import Sequence
-
-import hashlib
 from collections import Counter
+from copy import copy
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+import pandas as pd
 
 from sagefm._constants import SPATIAL_KEY
-from sagefm.data._blocks import n_rows, open_store, to_memory
+from sagefm.data._blocks import to_memory
 from sagefm.data._counts import get_counts
+from sagefm.data._files import file_sha256, n_rows, open_store
 from sagefm.data._genes import get_gene_names, named_genes, to_symbols
+from sagefm.data._metadata import align_metadata, find_metadata
 from sagefm.data._table import get_table
-from sagefm.errors import GenesError, SagefmError
+from sagefm.errors import ArgumentError, GenesError, MissingKeyError, SagefmError
 
 if TYPE_CHECKING:
     import os
@@ -37,29 +30,30 @@ _SUFFIXES = (".h5ad", ".zarr")
 
 
 class Corpus:
-    """Sections in files, one a file, read when they are needed.
+    """Sections in files, one per file, that are read when they are needed.
 
-    Each keeps its own genes: what a section did not measure is not a zero. Nothing is read before it is asked for.
+    Each section keeps its own genes: a gene that was not measured is not a zero.
 
     Parameters
     ----------
     paths
-        Files (``.h5ad``) or stores (``.zarr``) of AnnData. A section is named by its file, without the suffix.
+        Files (``.h5ad``) or stores (``.zarr``) of AnnData. A section is named after its file, without the suffix.
     metadata
-        What is known of the sections (donor, organ, ...), a row a section, by name.
+        Donor, organ, ... of each section: one row per section, with its name in the index.
     layer
-        Layer with raw counts; ``X`` if left out.
+        Layer with raw counts. Default: ``X``.
     gene_key
-        Column of ``var`` with gene symbols or Ensembl ids; ``var_names`` if left out.
+        Column of ``var`` with gene symbols or Ensembl ids. Default: ``var_names``.
     spatial_key
         Coordinates in ``obsm`` (n_spots, 2).
     hashes
-        sha256 of each section that a file must have when it is first read, by name.
+        Expected sha256 of sections, by name. It is checked when a section is first read.
 
     Raises
     ------
     sagefm.errors.SagefmError
-        No file, a file that does not exist or of another kind, a name twice, a section that is not in `metadata`.
+        There is no file, a file does not exist or is of another kind, two files have the same name, or a section is
+        missing from `metadata`.
 
     Examples
     --------
@@ -74,12 +68,12 @@ class Corpus:
     >>> corpus.subset(corpus.metadata["organ"] == "Brain").read(0).shape
     (100, 50)
 
-    Which genes a model of them could have, measured in half of the sections or detected in both:
+    Genes for a model: those that half of the sections measured, or those that were detected in both organs:
 
     >>> len(corpus.vocabulary(0.5)), int(corpus.gene_counts().max()), len(corpus.expressed_genes(by="organ")) <= 50
     (50, 2, True)
 
-    A manifest holds shapes and hashes; sections that are not those any more are refused:
+    A manifest holds shapes and hashes. Sections that have changed since are refused:
 
     >>> corpus.manifest()["sha256"].iloc[0] == corpus.sha256(0), corpus.shape(0)
     (True, (100, 50))
@@ -110,7 +104,7 @@ class Corpus:
         twice = [name for name, n in Counter(self.names).items() if n > 1]
         if twice:
             raise ArgumentError(f"Several files are named {twice[:3]}; expected a name for each section.")
-        #: What is known of each section, a row a section in the order of `names`.
+        #: One row per section, in the order of `names`.
         self.metadata: pd.DataFrame = align_metadata(metadata, self.names)
         self._shapes: dict[str, tuple[int, int]] = {}
         self._verified: set[str] = set()
@@ -124,19 +118,19 @@ class Corpus:
         key: str | None = None,
         **kwargs: Any,
     ) -> Self:
-        """Return all sections of a folder, or of its folder ``st``, as HEST-1k is laid out.
+        """Return all sections of a folder, or of its folder ``st``, as in HEST-1k.
 
         Parameters
         ----------
         folder
             Folder of ``.h5ad`` and ``.zarr``.
         metadata
-            Table, or file of one (CSV, or tab-separated ``.tsv``). If left out, the one ``HEST*.csv`` or
-            ``metadata.*`` of the folder, if there is one; rows without a file are left out.
+            Table, or its file (``.csv``, or tab-separated ``.tsv``). Rows without a section are ignored. Default: the
+            file ``HEST*.csv`` or ``metadata.*`` in the folder, if there is one.
         key
-            Column that names the section; ``"id"`` if there is one, or the first.
+            Column that names the section. Default: the index of a table; the column ``"id"`` of a file, or its first.
         **kwargs
-            As in :class:`Corpus`.
+            Other arguments of :class:`Corpus`.
 
         Returns
         -------
@@ -145,7 +139,7 @@ class Corpus:
         Raises
         ------
         sagefm.errors.SagefmError
-            As :class:`Corpus`; several tables, or no column `key`.
+            The corpus cannot be made, there are several files of metadata, or no column `key`.
         """
         root = Path(folder)
         stores = root / "st" if (root / "st").is_dir() else root
@@ -154,14 +148,14 @@ class Corpus:
 
     @classmethod
     def from_manifest(cls, manifest: str | os.PathLike[str] | pd.DataFrame, **kwargs: Any) -> Self:
-        """Return the sections of a manifest; of a file that changed, reading it is an error.
+        """Return the sections of a manifest. Reading a file that has changed raises an error.
 
         Parameters
         ----------
         manifest
-            What :meth:`manifest` returned, or a CSV of it.
+            Result of :meth:`manifest`, or its CSV file.
         **kwargs
-            As in :class:`Corpus`.
+            Other arguments of :class:`Corpus`.
 
         Returns
         -------
@@ -170,7 +164,7 @@ class Corpus:
         Raises
         ------
         sagefm.errors.SagefmError
-            As :class:`Corpus`; a manifest without paths or hashes.
+            The corpus cannot be made, or the manifest lacks paths or hashes.
         """
         if not isinstance(manifest, pd.DataFrame):
             manifest = pd.read_csv(manifest, index_col=0, dtype={0: str, "sha256": str})
@@ -184,7 +178,7 @@ class Corpus:
         return len(self.paths)
 
     def subset(self, keep: Sequence[bool] | pd.Series) -> Corpus:
-        """Return some of the sections.
+        """Return a corpus of some of the sections.
 
         Parameters
         ----------
@@ -193,32 +187,28 @@ class Corpus:
 
         Returns
         -------
-        The corpus of those that are kept.
+        The corpus.
 
         Raises
         ------
-        ArgumentError
-            Other values or another length; no section is left.
+        sagefm.errors.SagefmError
+            `keep` has other values or another length, or keeps no section.
         """
         mask = np.asarray(keep)
         if mask.dtype != bool or mask.shape != (len(self),):
             raise ArgumentError(
                 f"Found {mask.dtype} of shape {mask.shape}; expected True or False for each of {len(self)} sections."
             )
+        if not mask.any():
+            raise ArgumentError("No section is kept; expected True for at least one.")
         kept = np.flatnonzero(mask).tolist()
-        part = Corpus(
-            [self.paths[i] for i in kept],
-            self.metadata.iloc[kept],
-            layer=self.layer,
-            gene_key=self.gene_key,
-            spatial_key=self.spatial_key,
-            hashes=self.hashes,
-        )
-        part._verified = self._verified & set(part.names)
+        part = copy(self)
+        part.paths, part.names = [self.paths[i] for i in kept], [self.names[i] for i in kept]
+        part.metadata, part.hashes, part._verified = self.metadata.iloc[kept], dict(self.hashes), set(self._verified)
         return part
 
     def shape(self, i: int) -> tuple[int, int]:
-        """Return the shape of a section, from the head of its file.
+        """Return the shape of a section without reading its counts.
 
         Parameters
         ----------
@@ -231,7 +221,7 @@ class Corpus:
 
         Raises
         ------
-        SagefmError
+        sagefm.errors.SagefmError
             The file cannot be read.
         """
         name = self.names[i]
@@ -242,7 +232,7 @@ class Corpus:
         return self._shapes[name]
 
     def sha256(self, i: int) -> str:
-        """Return the hash of a section, computed once.
+        """Return the hash of a section. It is computed once.
 
         Parameters
         ----------
@@ -255,19 +245,19 @@ class Corpus:
 
         Raises
         ------
-        SagefmError
-            It is another than it should be.
+        sagefm.errors.SagefmError
+            The hash is not the expected one.
         """
         path, name = self.paths[i], self.names[i]
         if name not in self._verified:
-            found = file_sha256(path)
-            if self.hashes.setdefault(name, found) != found:
-                raise SagefmError(f"{path} has changed: its sha256 is {found}, expected {self.hashes[name]}.")
+            sha256 = file_sha256(path)
+            if self.hashes.setdefault(name, sha256) != sha256:
+                raise SagefmError(f"{path} has changed: its sha256 is {sha256}, expected {self.hashes[name]}.")
             self._verified.add(name)
         return self.hashes[name]
 
     def read(self, i: int) -> AnnData:
-        """Return a section in memory; the first time, its hash is compared with the known one, or taken down.
+        """Return a section in memory. The first time, its hash is checked against the expected one, or stored.
 
         Parameters
         ----------
@@ -280,8 +270,8 @@ class Corpus:
 
         Raises
         ------
-        SagefmError
-            The file cannot be read, or has another hash than it should.
+        sagefm.errors.SagefmError
+            The file cannot be read, or its hash is not the expected one.
         """
         import anndata
 
@@ -298,7 +288,7 @@ class Corpus:
 
         Returns
         -------
-        Numbers of sections by symbol, the largest first.
+        Number of sections by symbol, the largest first.
         """
         from anndata.io import read_elem
 
@@ -310,11 +300,11 @@ class Corpus:
                 names = to_symbols(get_gene_names(SimpleNamespace(var=var, var_names=var.index), self.gene_key))
             except SagefmError as error:
                 raise type(error)(f"{self.paths[i]}: {error}") from error
-            counts.update(list(dict.fromkeys(str(name) for name in names)))
+            counts.update(dict.fromkeys(map(str, names), 1))
         return pd.Series(dict(counts.most_common()), dtype=int)
 
     def vocabulary(self, min_share: float = 0.5) -> list[str]:
-        """Return the genes that many of the sections measured.
+        """Return the genes that a given share of the sections measured.
 
         Parameters
         ----------
@@ -323,14 +313,12 @@ class Corpus:
 
         Returns
         -------
-        Symbols, those of most sections first.
+        Symbols, the most frequent first.
 
         Raises
         ------
-        ArgumentError
-            A share outside its range.
-        GenesError
-            No gene is in as many sections.
+        sagefm.errors.SagefmError
+            The share is outside its range, or no gene reaches it.
         """
         if not 0 < min_share <= 1:
             raise ArgumentError(f"min_share={min_share!r}; expected a share above 0 and at most 1.")
@@ -344,16 +332,16 @@ class Corpus:
         return genes
 
     def expressed_genes(self, *, by: str | None = None, min_detected: float = 0.05, min_groups: int = 2) -> list[str]:
-        """Return named, coding genes that are detected in several donors; reads all sections once.
+        """Return named coding genes that are detected in several donors. All sections are read once.
 
         Parameters
         ----------
         by
-            Column of the metadata, e.g. the donor; sections count one by one if left out.
+            Column of the metadata that groups sections, e.g. by donor. Default: each section is a group.
         min_detected
-            Share of the spots of a section in which a gene is detected.
+            Least share of a section's spots in which a gene is detected.
         min_groups
-            Donors, or sections, with such a section.
+            Least number of groups that have such a section.
 
         Returns
         -------
@@ -362,9 +350,7 @@ class Corpus:
         Raises
         ------
         sagefm.errors.SagefmError
-            A section that cannot be read, values that are not raw counts.
-        MissingKeyError
-            The metadata have no column `by`.
+            A section cannot be read or holds no raw counts, or the metadata have no column `by`.
         """
         if by is not None and by not in self.metadata:
             raise MissingKeyError(f"by={by!r} is not a column of the metadata; found {list(self.metadata.columns)}.")
@@ -380,11 +366,11 @@ class Corpus:
         return named_genes(sorted(gene for gene, seen in groups.items() if len(seen) >= min_groups))
 
     def manifest(self) -> pd.DataFrame:
-        """Return what identifies each section, with its metadata; reads all files once.
+        """Return path, hash and shape of each section, with its metadata. All files are read once.
 
         Returns
         -------
-        A row a section: ``path``, ``sha256``, ``n_spots``, ``n_genes``, and the columns of ``metadata``.
+        One row per section: ``path``, ``sha256``, ``n_spots``, ``n_genes``, and the columns of ``metadata``.
         """
         rows = []
         for i, path in enumerate(self.paths):
@@ -392,69 +378,3 @@ class Corpus:
             rows.append({"path": str(path.resolve()), "sha256": self.sha256(i), "n_spots": n_spots, "n_genes": n_genes})
         facts = pd.DataFrame(rows, index=pd.Index(self.names, name="section"))
         return facts.join(self.metadata.drop(columns=facts.columns, errors="ignore"))
-
-
-def file_sha256(path: Path) -> str:
-    """Return the hash of a file, or of a folder's files and their names."""
-    if path.is_file():
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    digest = hashlib.sha256()
-    for part in sorted(part for part in path.rglob("*") if part.is_file()):
-        digest.update(f"{part.relative_to(path).as_posix()}\0{file_sha256(part)}\n".encode())
-    return digest.hexdigest()
-
-
-def find_metadata(
-    root: Path, metadata: str | os.PathLike[str] | pd.DataFrame | None = None, key: str | None = None
-) -> pd.DataFrame | None:
-    """Return the table of a folder's sections, by name; see :meth:`sagefm.training._sections.Corpus.from_folder`.
-
-    Raises
-    ------
-    ArgumentError
-        Several tables, and none was named.
-    MissingKeyError
-        The table has no column `key`.
-    """
-    if metadata is None:
-        found = sorted({*root.glob("HEST*.csv"), *root.glob("metadata.csv"), *root.glob("metadata.tsv")})
-        if len(found) > 1:
-            raise ArgumentError(f"Found several tables, {[path.name for path in found]}: pass metadata=...")
-        metadata = found[0] if found else None
-    if metadata is None:
-        return None
-    if isinstance(metadata, pd.DataFrame):
-        facts = metadata
-    else:
-        facts = pd.read_csv(metadata, sep="\t" if Path(metadata).suffix == ".tsv" else ",")
-        key = key or ("id" if "id" in facts else str(facts.columns[0]))
-    if key is None:
-        return facts
-    if key not in facts:
-        raise MissingKeyError(f"key={key!r} is not a column of the metadata; found {list(facts.columns)}.")
-    return facts.set_index(facts[key].astype(str))
-
-
-def align_metadata(metadata: pd.DataFrame | None, names: Sequence[str]) -> pd.DataFrame:
-    """Return the rows of the sections `names`, in their order; a table without columns where nothing is known.
-
-    Raises
-    ------
-    MissingKeyError
-        A section has no row.
-    ArgumentError
-        A section has several.
-    """
-    metadata = pd.DataFrame(index=names) if metadata is None else metadata
-    metadata = metadata.set_axis(metadata.index.astype(str))
-    unknown = [name for name in names if name not in metadata.index]
-    if unknown:
-        raise MissingKeyError(
-            f"{len(unknown)} sections are not in the index of the metadata, e.g. {unknown[:3]}; "
-            f"it holds {list(metadata.index[:3])}. Expected a row for each file, by its name without suffix."
-        )
-    doubled = metadata.index[metadata.index.duplicated() & metadata.index.isin(names)]
-    if len(doubled):
-        raise ArgumentError(f"The metadata have several rows for {list(doubled[:3])}; expected one for each section.")
-    return metadata.loc[names]

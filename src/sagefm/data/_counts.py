@@ -17,29 +17,15 @@ if TYPE_CHECKING:
 
 
 def get_counts(table: AnnData, layer: str | None = None) -> sparse.csr_matrix | StoredMatrix:
-    """Return raw counts (n_spots, n_vars); the table is left as it is.
+    """Return the raw counts of a layer, or of ``X`` (n_spots, n_vars); the table is not changed.
 
     Dense, CSR and CSC matrices of any numeric type, views, backed files and Dask arrays give equal results.
     Those in memory are checked and returned as CSR float32, which may share memory with the table and is read only.
     Those in a file (dense or CSR) or a Dask array stay there, and are checked as they are read.
-
-    Parameters
-    ----------
-    table
-        Table of counts.
-    layer
-        Layer that holds raw counts; ``X`` where left out.
-
-    Raises
-    ------
-    MissingKeyError
-        The layer does not exist.
-    CountsError
-        A stored value is negative, fractional, NaN or infinite.
     """
     if layer is not None and layer not in table.layers:
-        found = [key for key in table.layers if key is not None]
-        raise MissingKeyError(f"layer={layer!r} is not in adata.layers; found {found}.")
+        layers = [key for key in table.layers if key is not None]
+        raise MissingKeyError(f"layer={layer!r} is not in adata.layers; found {layers}.")
     where = "adata.X" if layer is None else f"adata.layers[{layer!r}]"
     matrix: Any = table.X if layer is None else table.layers[layer]
     if matrix is None:
@@ -62,17 +48,14 @@ def _checked(counts: sparse.csr_matrix, where: str) -> sparse.csr_matrix:
 
 
 def check_counts(values: NDArray[Any], *, where: str) -> None:
-    """Raise unless all stored values are whole and not negative.
-
-    Every value is looked at: logged or scaled data often begins with zeros and ones.
-    """
+    """Raise unless all stored values are whole and not negative: logged data often begin with zeros and ones."""
     if values.dtype == bool or values.size == 0:
         return
     if not np.issubdtype(values.dtype, np.number):
         raise CountsError(f"{where} holds values of type {values.dtype}; expected raw counts.")
     repair = (
         "Expected raw counts (whole numbers of at least 0): pass the layer that holds them, layer=..., "
-        "e.g. layer='counts' after adata.layers['counts'] = adata.X.copy() before normalising."
+        "e.g. layer='counts' after adata.layers['counts'] = adata.X.copy() before normalizing."
     )
     if not np.issubdtype(values.dtype, np.integer):
         if not np.isfinite(values).all():
@@ -82,7 +65,7 @@ def check_counts(values: NDArray[Any], *, where: str) -> None:
             example = float(values[fractional][0])
             raise CountsError(
                 f"{where} holds fractional values, e.g. {example:.4g} ({fractional.mean():.0%} of those stored): "
-                f"normalised or log-transformed data? {repair}"
+                f"normalized or log-transformed data? {repair}"
             )
     if values.min() < 0:
         raise CountsError(f"{where} holds negative values, e.g. {float(values.min()):.4g}. {repair}")
@@ -96,17 +79,7 @@ def log1p(counts: sparse.csr_matrix) -> sparse.csr_matrix:
 def log_normalize(
     counts: sparse.csr_matrix, scale: float, totals: NDArray[np.floating] | None = None
 ) -> sparse.csr_matrix:
-    """Return u = log(1 + scale x / total); a spot without counts gives zeros.
-
-    Parameters
-    ----------
-    counts
-        Raw counts (n_spots, n_genes).
-    scale
-        Counts that every spot is brought to.
-    totals
-        Sizes of the spots (n_spots,); their counts if left out.
-    """
+    """Return u = log(1 + scale x / total); a spot without counts gives zeros. Default of `totals`: those of `counts`."""
     if totals is None:
         totals = np.asarray(counts.sum(axis=1, dtype=np.float64), dtype=np.float32).ravel()
     factors = np.repeat(scale / np.maximum(totals, 1), np.diff(counts.indptr)).astype(np.float32)

@@ -51,13 +51,7 @@ class Vocabulary:
         return {symbol: i for i, symbol in enumerate(self.symbols)}
 
     def positions(self, genes: Sequence[str], *, argument: str) -> NDArray[np.int64]:
-        """Return the positions of `genes`, symbols or Ensembl ids.
-
-        Raises
-        ------
-        GenesError
-            Some gene is not in the vocabulary.
-        """
+        """Return the positions of `genes`, symbols or Ensembl ids, all of the vocabulary."""
         resolved = to_symbols(pd.Index([str(gene) for gene in genes]))
         unknown = [gene for gene, symbol in zip(genes, resolved, strict=True) if symbol not in self.position]
         if unknown:
@@ -66,28 +60,20 @@ class Vocabulary:
             hint = f" Did you mean {close[:5]}?" if close else ""
             raise GenesError(
                 f"{argument}: not in the model's vocabulary of {len(self)} genes: {unknown[:5]} ({len(unknown)} in all)."
-                f"{hint} sagefm.pp.match_genes(adata, model=...) lists what there is."
+                f"{hint} sagefm.pp.match_genes(adata, model) lists what there is."
             )
         return np.array([self.position[symbol] for symbol in resolved], dtype=np.int64)
 
 
 def make_vocabulary(names: pd.Index, genes: Sequence[str] | str | None = None) -> Vocabulary:
-    """Return the vocabulary of a new model.
-
-    Parameters
-    ----------
-    names
-        Gene names of its table.
-    genes
-        Genes in order, or ``"published"``; the symbols of `names`, each once, if left out.
-    """
+    """Return the vocabulary of a new model: `genes` in order, ``"published"``, or by default those of its table."""
     if genes is None:
-        return Vocabulary(tuple(dict.fromkeys(str(symbol) for symbol in to_symbols(names))))
+        return Vocabulary(tuple(dict.fromkeys(map(str, to_symbols(names)))))
     if isinstance(genes, str):
         if genes != "published":
             raise ArgumentError(f"vocabulary={genes!r}; expected 'published' or gene names.")
         return published_vocabulary()
-    return Vocabulary(tuple(str(symbol) for symbol in to_symbols(pd.Index([str(gene) for gene in genes]))))
+    return Vocabulary(tuple(map(str, to_symbols(pd.Index([str(gene) for gene in genes])))))
 
 
 @dataclass(frozen=True)
@@ -101,8 +87,7 @@ class GeneMatch:
     genes
         Position in the vocabulary of each of these (n_matched,), increasing.
     report
-        One row a gene of the table: ``gene`` (symbol), ``matched``, ``via``
-        ("symbol", "ensembl" or ""), ``duplicate`` (a gene already matched by an earlier column).
+        See :func:`sagefm.pp.match_genes`.
     coverage
         Share of the vocabulary that the table holds.
     """
@@ -116,40 +101,32 @@ class GeneMatch:
 @cache
 def published_vocabulary() -> Vocabulary:
     """Return the 14,558 symbols of the published network, in its order."""
-    text = gzip.decompress((files("sagefm.data") / "published_genes.txt.gz").read_bytes()).decode()
-    return Vocabulary(tuple(text.split()))
+    return Vocabulary(tuple(_read("published_genes.txt.gz")))
 
 
 @cache
 def _ensembl_to_symbol() -> dict[str, str]:
-    """Human Ensembl gene ids to symbols (10x Genomics reference GRCh38, 36,601 genes)."""
-    text = gzip.decompress((files("sagefm.data") / "human_genes.tsv.gz").read_bytes()).decode()
-    return {ensembl: symbol for symbol, ensembl in (line.split("\t") for line in text.splitlines()[1:])}
+    """Return symbols by human Ensembl gene id (10x Genomics reference GRCh38, 36,601 genes)."""
+    return {ensembl: symbol for symbol, ensembl in (line.split("\t") for line in _read("human_genes.tsv.gz")[1:])}
+
+
+def _read(name: str) -> list[str]:
+    return gzip.decompress((files("sagefm.data") / name).read_bytes()).decode().splitlines()
 
 
 def to_symbols(names: pd.Index) -> NDArray[np.object_]:
     """Return names with human Ensembl ids, with or without version, replaced by symbols."""
     values: NDArray[np.object_] = np.asarray(names, dtype=object)
-    found = [_ENSEMBL.match(str(name)) for name in values]
-    if not any(found):
+    matches = [_ENSEMBL.match(str(name)) for name in values]
+    if not any(matches):
         return values
-    table = _ensembl_to_symbol()
-    return np.array(
-        [name if hit is None else table.get(hit.group(1), name) for name, hit in zip(values, found, strict=True)],
-        dtype=object,
-    )
+    symbols = _ensembl_to_symbol()
+    pairs = zip(values, matches, strict=True)
+    return np.array([symbols.get(match.group(1), name) if match else name for name, match in pairs], dtype=object)
 
 
 def get_gene_names(table: Any, gene_key: str | None = None) -> pd.Index:
-    """Return the gene names of a table: ``var_names``, or the column `gene_key` of ``var``.
-
-    Raises
-    ------
-    MissingKeyError
-        The column does not exist.
-    GenesError
-        ``var_names`` holds a name twice, so that a name does not tell one gene.
-    """
+    """Return the gene names of a table: the column `gene_key` of ``var``, or ``var_names``, which must be unique."""
     if gene_key is not None:
         if gene_key not in table.var:
             raise MissingKeyError(
@@ -168,13 +145,8 @@ def get_gene_names(table: Any, gene_key: str | None = None) -> pd.Index:
 def match_genes(table: AnnData, vocabulary: Vocabulary, gene_key: str | None = None) -> GeneMatch:
     """Find a table's genes in a vocabulary, by symbol or Ensembl id.
 
-    Of several columns for one gene (two Ensembl ids of one symbol, say) the first is used
-    and the others are reported. Names are compared to the letter: `Gapdh` is a mouse gene.
-
-    Raises
-    ------
-    GenesError
-        Less than 10 % of the vocabulary is there; names look like mouse genes; ``var_names`` are not unique.
+    Of several columns for one gene (two Ensembl ids of one symbol, say) the first is used and the others are reported.
+    Matching is case-sensitive: `Gapdh` is a mouse gene.
     """
     names = get_gene_names(table, gene_key)
     symbols = to_symbols(names)
@@ -201,7 +173,7 @@ def match_genes(table: AnnData, vocabulary: Vocabulary, gene_key: str | None = N
 
 
 def assign_folds(genes: NDArray[np.int64], n_vocabulary: int, n_folds: int, rng: int) -> NDArray[np.int64]:
-    """Return the fold of each gene; it depends on the gene and on `rng` alone, not on the other genes."""
+    """Return the fold of each gene, which depends on the gene and on `rng`, but not on the other genes."""
     folds = np.random.default_rng(rng).permutation(n_vocabulary) % n_folds
     return np.asarray(folds[genes], dtype=np.int64)
 
@@ -228,6 +200,6 @@ def _raise_low_coverage(names: pd.Index, vocabulary: Vocabulary, *, n_found: int
 
 
 def named_genes(names: Sequence[str]) -> list[str]:
-    """Return those of some symbols that the human reference knows and whose name is not that of a non-coding gene."""
+    """Return the symbols that the human reference knows, without those that name non-coding genes."""
     known = set(_ensembl_to_symbol().values())
     return [name for name in names if name in known and not _NOT_CODING.match(name)]

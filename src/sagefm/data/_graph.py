@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import threading
 import warnings
+from collections.abc import Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +17,16 @@ from scipy import sparse
 
 from sagefm._arguments import whole_number
 from sagefm._constants import N_SPOTS, NEIGHBORS_KEY, SPATIAL_KEY
-from sagefm.data._table import get_coordinates, get_libraries, library_column
+from sagefm.data._table import find_spots, library_column
 from sagefm.errors import CoordinatesError, NeighborsError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from anndata import AnnData
     from numpy.typing import NDArray
+
+    from sagefm.data._table import Spots, TableKeys
 
 #: Distance of neighboring spots of Visium, and what is taken for such an array (ST: 200), in um.
 VISIUM_PITCH, MIN_PITCH, MAX_PITCH = 100.0, 50.0, 250.0
@@ -29,25 +37,32 @@ logger = logging.getLogger(__name__)
 
 
 def nearest_neighbors(coordinates: NDArray[np.float64], n_neighbors: int) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return the nearest spots of each spot of one library, ties broken by a rule.
+    """Return the nearest other spots of each spot of one library, and their distances, both (n_spots, n_neighbors).
 
-    The 15 spots of a neighborhood cut the third ring of a hexagonal array, so that several spots
-    often stand at the same distance for the last places, and a search tree's choice among them
-    depends on the order of its input. Here spots at the same distance are taken by their second
-    coordinate, then the first, then their position in the table (which only matters for duplicate
-    coordinates): the neighborhood does not depend on the order of the spots.
-
-    Parameters
-    ----------
-    coordinates
-        Coordinates of the spots of one library (n_spots, 2).
-    n_neighbors
-        Neighbors of each spot, the spot itself left out.
-
-    Returns
-    -------
-    Neighbors and their distances, nearest first, both (n_spots, n_neighbors).
+    The 15 spots of a neighborhood cut the third ring of a hexagonal array: several spots are often at the same distance
+    for the last places, and a search tree's choice among them depends on the order of its input. Here spots at the same
+    distance are taken by their second coordinate, then the first, then their position in the table (which only matters
+    for duplicate coordinates), so that the neighborhood does not depend on the order of the spots.
     """
+    # Of many spots at one place (a placeholder, say) only the first can be anybody's neighbors. Without the others,
+    # few spots share a distance, and a search among them stays small.
+    place = np.unique(coordinates, axis=0, return_inverse=True)[1].ravel()
+    by_place = np.argsort(place, kind="stable")
+    first = np.searchsorted(place[by_place], place)
+    order_at_place = np.empty(len(place), dtype=np.int64)
+    order_at_place[by_place] = np.arange(len(place)) - first[by_place]
+    is_near = order_at_place <= n_neighbors
+    near, crowded = np.flatnonzero(is_near), np.flatnonzero(~is_near)
+
+    neighbors = np.empty((len(place), n_neighbors), dtype=np.int64)
+    neighbors[near] = near[_nearest(coordinates[near], n_neighbors)]
+    neighbors[crowded] = by_place[first[crowded, None] + np.arange(n_neighbors)]
+    distances = np.linalg.norm(coordinates[neighbors] - coordinates[:, None], axis=2)
+    return neighbors, distances
+
+
+def _nearest(coordinates: NDArray[np.float64], n_neighbors: int) -> NDArray[np.int64]:
+    """Return the nearest spots of each spot (n_spots, n_neighbors), of which few are at one place."""
     n_spots = len(coordinates)
     # More candidates than neighbors: all that share the last neighbor's distance must be among them.
     n_candidates = min(n_neighbors + 10, n_spots - 1)
@@ -62,48 +77,21 @@ def nearest_neighbors(coordinates: NDArray[np.float64], n_neighbors: int) -> tup
         squared = np.round(squared / np.where(farthest > 0, farthest, 1), 9)
         order = np.lexsort((rank[candidates], squared), axis=1)
         ordered = np.take_along_axis(squared, order, axis=1)
-        complete = n_candidates == n_spots - 1 or (ordered[:, n_neighbors - 1] < ordered[:, -1]).all()
-        if complete:
-            break
+        if n_candidates == n_spots - 1 or (ordered[:, n_neighbors - 1] < ordered[:, -1]).all():
+            return np.take_along_axis(candidates, order[:, :n_neighbors], axis=1)
         n_candidates = min(2 * n_candidates, n_spots - 1)
-    neighbors = np.take_along_axis(candidates, order[:, :n_neighbors], axis=1)
-    distances = np.linalg.norm(coordinates[neighbors] - coordinates[:, None], axis=2)
-    return neighbors, distances
 
 
 def build_neighbors(
-    table: AnnData,
-    *,
-    n_spots: int = N_SPOTS,
-    spatial_key: str = SPATIAL_KEY,
-    library_key: str | None = None,
-    key_added: str = NEIGHBORS_KEY,
+    table: AnnData, keys: TableKeys, spots: Spots, *, n_spots: int = N_SPOTS, key_added: str = NEIGHBORS_KEY
 ) -> None:
-    """Store each spot's nearest neighbors in ``obsp`` and ``uns``, in squidpy's shape.
+    """Store the neighborhoods of `n_spots` spots in ``obsp`` and ``uns``, in squidpy's shape.
 
-    Parameters
-    ----------
-    table
-        Table with coordinates.
-    n_spots
-        Spots of a neighborhood, the center included.
-    spatial_key
-        Coordinates in ``obsm``.
-    library_key
-        Column of ``obs`` that names the section: neighbors are of the same section.
-    key_added
-        Prefix of the entries that are written.
-
-    Raises
-    ------
-    CoordinatesError
-        Coordinates are not finite, or a library has fewer than `n_spots` spots.
+    Coordinates that the table did not have are stored with them. On an error, nothing is written.
     """
     n_spots = whole_number(n_spots, name="n_spots", minimum=2)
-    coordinates = get_coordinates(table, spatial_key)
-    libraries, names = get_libraries(table, library_key)
-    sizes = np.bincount(libraries, minlength=len(names))
-    small = [f"{names[i] or 'the section'} ({sizes[i]})" for i in np.flatnonzero(sizes < n_spots)]
+    sizes = np.bincount(spots.libraries, minlength=len(spots.names))
+    small = [f"{spots.names[i] or 'the section'} ({sizes[i]})" for i in np.flatnonzero(sizes < n_spots)]
     if small:
         raise CoordinatesError(
             f"A neighborhood has {n_spots} spots; fewer were found in {', '.join(small[:5])}. "
@@ -113,77 +101,60 @@ def build_neighbors(
     n_neighbors = n_spots - 1
     neighbors = np.empty((table.n_obs, n_neighbors), dtype=np.int64)
     distances = np.empty((table.n_obs, n_neighbors))
-    for code in range(len(names)):
-        rows = np.flatnonzero(libraries == code)
-        _warn_duplicates(coordinates[rows], names[code])
-        found, distances[rows] = nearest_neighbors(coordinates[rows], n_neighbors)
-        neighbors[rows] = rows[found]
-        _warn_bins(table, names[code], float(np.median(distances[rows, 0])), len(rows))
-    indptr = np.arange(0, neighbors.size + 1, n_neighbors)
-    shape = (table.n_obs, table.n_obs)
-    ones = np.ones(neighbors.size)
-    table.obsp[f"{key_added}_connectivities"] = _sorted(sparse.csr_matrix((ones, neighbors.ravel(), indptr), shape))
-    table.obsp[f"{key_added}_distances"] = _sorted(
-        sparse.csr_matrix((distances.ravel(), neighbors.ravel(), indptr), shape)
-    )
+    for code, name in enumerate(spots.names):
+        rows = np.flatnonzero(spots.libraries == code)
+        coordinates = spots.coordinates[rows]
+        _warn_duplicates(coordinates, name)
+        nearest, distances[rows] = nearest_neighbors(coordinates, n_neighbors)
+        neighbors[rows] = rows[nearest]
+        _warn_bins(table, name, float(np.median(distances[rows, 0])), len(rows))
+    table.obsm.setdefault(keys.spatial_key, spots.coordinates)
+    table.obsp[f"{key_added}_connectivities"] = _as_graph(np.ones(neighbors.size), neighbors)
+    table.obsp[f"{key_added}_distances"] = _as_graph(distances.ravel(), neighbors)
     table.uns[f"{key_added}_neighbors"] = {
         "connectivities_key": f"{key_added}_connectivities",
         "distances_key": f"{key_added}_distances",
         "params": {
             "n_neighbors": n_neighbors,
-            "spatial_key": spatial_key,
-            "library_key": library_column(table, library_key) or "",
+            "spatial_key": keys.spatial_key,
+            "library_key": keys.library_key or "",
             "ties": "distance, second coordinate, first coordinate, index",
-            "fingerprint": _fingerprint(coordinates, libraries),
+            "fingerprint": _fingerprint(spots),
         },
     }
 
 
-def get_neighbors(
-    table: AnnData,
-    *,
-    neighbors_key: str | None = None,
-    spatial_key: str = SPATIAL_KEY,
-    library_key: str | None = None,
-) -> sparse.csr_matrix:
+def with_library_key(table: AnnData, keys: TableKeys) -> TableKeys:
+    """Return keys with the column of libraries. Default: that of the stored graph, or else of the regions."""
+    if keys.library_key is not None:
+        return keys
+    stored = _stored_params(table, keys.neighbors_key or NEIGHBORS_KEY).get("library_key")
+    return replace(keys, library_key=stored if stored in table.obs else library_column(table, None))
+
+
+def get_neighbors(table: AnnData, keys: TableKeys, spots: Spots | None = None) -> sparse.csr_matrix:
     """Return the neighbors of each spot as a CSR pattern of ones (n_spots, n_spots), without the diagonal.
 
-    Parameters
-    ----------
-    table
-        Table with coordinates or a stored graph.
-    neighbors_key
-        A graph of the user's (``uns[f"{neighbors_key}_neighbors"]``, ``uns[neighbors_key]`` or
-        ``obsp[f"{neighbors_key}_connectivities"]``), of which the edges are used and the weights are not.
-        Left out: the 14 nearest spots, stored under ``sagefm`` and built anew if the coordinates have changed.
-    spatial_key, library_key
-        See :func:`build_neighbors`.
-
-    Raises
-    ------
-    NeighborsError
-        The graph does not exist, or joins spots of different libraries.
+    With a `neighbors_key`, they are the edges of the user's graph (``uns[f"{neighbors_key}_neighbors"]``,
+    ``uns[neighbors_key]`` or ``obsp[f"{neighbors_key}_connectivities"]``); its weights are not used. Otherwise they are
+    those of the graph that is stored under ``sagefm``. That is built if there is none, and built again with its own
+    number of neighbors if coordinates or libraries have changed. `spots` are by default those of the table.
     """
-    libraries, _ = get_libraries(table, library_key)
-    if neighbors_key is None:
-        fingerprint = _fingerprint(get_coordinates(table, spatial_key), libraries)
-        stored = table.uns.get(f"{NEIGHBORS_KEY}_neighbors", {})
-        usable = f"{NEIGHBORS_KEY}_connectivities" in table.obsp
-        if not usable or stored.get("params", {}).get("fingerprint") != fingerprint:
-            logger.info("Building the graph of %d-spot neighborhoods.", N_SPOTS)
-            build_neighbors(table, spatial_key=spatial_key, library_key=library_key)
-        connectivities = table.obsp[f"{NEIGHBORS_KEY}_connectivities"]
-    else:
-        connectivities = table.obsp[_connectivities_key(table, neighbors_key)]
-    graph = _edges(connectivities)
-    crossing = libraries[graph.indices] != np.repeat(libraries, np.diff(graph.indptr))
-    if crossing.any():
-        raise NeighborsError(
-            f"The graph neighbors_key={neighbors_key!r} joins spots of different libraries ({int(crossing.sum())} edges). "
-            f"Build it by library: squidpy.gr.spatial_neighbors_knn(adata, n_neighs=14, "
-            f"library_key={library_column(table, library_key)!r})"
-        )
-    return graph
+    if spots is None:
+        keys = with_library_key(table, keys)
+        spots = find_spots(table, table, keys)
+    if keys.neighbors_key is not None:
+        graph = _edges(table.obsp[_connectivities_key(table, keys.neighbors_key)])
+        _check_libraries(graph, keys, spots)
+        table.obsm.setdefault(keys.spatial_key, spots.coordinates)
+        return graph
+    params = _stored_params(table, NEIGHBORS_KEY)
+    if params.get("fingerprint") != _fingerprint(spots):
+        n_spots = int(params.get("n_neighbors", N_SPOTS - 1)) + 1
+        _warn_other_keys(params, keys)
+        logger.info("Building the graph of %d-spot neighborhoods.", n_spots)
+        build_neighbors(table, keys, spots, n_spots=n_spots)
+    return _edges(table.obsp[f"{NEIGHBORS_KEY}_connectivities"])
 
 
 def averaging(neighbors: sparse.csr_matrix, *, with_center: bool) -> sparse.csr_matrix:
@@ -194,7 +165,7 @@ def averaging(neighbors: sparse.csr_matrix, *, with_center: bool) -> sparse.csr_
     neighbors
         Pattern of ones (n_spots, n_spots), without the diagonal; row i has k_i entries.
     with_center
-        Weights 1/(k_i + 1) on neighbors *and* diagonal (GCN normalisation of a complete graph with
+        Weights 1/(k_i + 1) on neighbors *and* diagonal (GCN normalization of a complete graph with
         self-loops); otherwise weights 1/k_i on the neighbors alone. A spot without neighbors gives zeros.
     """
     k = np.diff(neighbors.indptr)
@@ -215,25 +186,43 @@ def _squidpy() -> Any:
     return squidpy
 
 
+@contextmanager
+def _quiet_squidpy() -> Iterator[None]:
+    """Drop the line that squidpy logs at each graph, in this thread alone: a corpus would print hundreds."""
+    squidpy_logger, thread = logging.getLogger("spatialdata._logging"), threading.get_ident()
+
+    def is_kept(record: logging.LogRecord) -> bool:
+        return record.levelno > logging.INFO or threading.get_ident() != thread
+
+    squidpy_logger.addFilter(is_kept)
+    try:
+        yield
+    finally:
+        squidpy_logger.removeFilter(is_kept)
+
+
 def _squidpy_neighbors(coordinates: NDArray[np.float64], n_neighbors: int) -> NDArray[np.int64]:
     """Return the nearest spots as squidpy finds them (n_spots, n_neighbors)."""
     from anndata import AnnData
 
     table = AnnData(obs={}, shape=(len(coordinates), 0), obsm={SPATIAL_KEY: coordinates})
-    # squidpy prints a line a call: hundreds for a corpus.
-    before = logging.root.manager.disable
-    logging.disable(logging.INFO)
-    try:
-        found = _squidpy().gr.spatial_neighbors_knn(table, spatial_key=SPATIAL_KEY, n_neighs=n_neighbors, copy=True)
-    finally:
-        logging.disable(before)
-    graph = _edges(found.connectivities)
+    squidpy = _squidpy()
+    with _quiet_squidpy():
+        result = squidpy.gr.spatial_neighbors_knn(table, spatial_key=SPATIAL_KEY, n_neighs=n_neighbors, copy=True)
+    graph = _edges(result.connectivities)
     counts = np.diff(graph.indptr)
     if not (counts == n_neighbors).all():
         raise NeighborsError(
             f"squidpy found {counts.min()} to {counts.max()} neighbors a spot; expected {n_neighbors}."
         )
     return np.asarray(graph.indices.reshape(len(coordinates), n_neighbors), dtype=np.int64)
+
+
+def _stored_params(table: AnnData, key: str) -> dict[str, Any]:
+    """Return the parameters of a stored graph that was built here; nothing, if it was not."""
+    stored = table.uns.get(f"{key}_neighbors")
+    params = stored.get("params", {}) if isinstance(stored, Mapping) else {}
+    return dict(params) if "fingerprint" in params and f"{key}_connectivities" in table.obsp else {}
 
 
 def _connectivities_key(table: AnnData, key: str) -> str:
@@ -259,6 +248,32 @@ def _edges(graph: Any) -> sparse.csr_matrix:
     return sparse.csr_matrix((ones, (edges.row[keep], edges.col[keep])), shape=edges.shape)
 
 
+def _check_libraries(graph: sparse.csr_matrix, keys: TableKeys, spots: Spots) -> None:
+    libraries = spots.libraries
+    crossing = libraries[graph.indices] != np.repeat(libraries, np.diff(graph.indptr))
+    if crossing.any():
+        raise NeighborsError(
+            f"The graph neighbors_key={keys.neighbors_key!r} joins spots of different libraries "
+            f"({int(crossing.sum())} edges). Build it by library: "
+            f"squidpy.gr.spatial_neighbors_knn(adata, n_neighs=14, library_key={keys.library_key!r})"
+        )
+
+
+def _warn_other_keys(params: dict[str, Any], keys: TableKeys) -> None:
+    """Warn where a stored graph is replaced because the caller names other keys."""
+    stored = {name: params.get(name) or None for name in ("spatial_key", "library_key")}
+    wanted = {"spatial_key": keys.spatial_key, "library_key": keys.library_key}
+    if params and stored != wanted:
+        texts = [", ".join(f"{name}={value!r}" for name, value in names.items()) for names in (stored, wanted)]
+        warnings.warn(
+            f"The stored graph adata.obsp['{NEIGHBORS_KEY}_connectivities'] was built with {texts[0]}; it is replaced by "
+            f"one with {texts[1]}. To keep it, pass its keys; to have both, store one under another name: "
+            f"sagefm.pp.spatial_neighbors(adata, key_added='other'), then neighbors_key='other'.",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
 def _warn_duplicates(coordinates: NDArray[np.float64], name: str) -> None:
     n_unique = len(np.unique(coordinates, axis=0))
     if n_unique < len(coordinates):
@@ -278,18 +293,19 @@ def _warn_bins(table: AnnData, name: str, pitch: float, n_spots: int) -> None:
     scale = library.get("scalefactors", {})
     if "microns_per_pixel" in scale:
         micrometers = pitch * float(scale["microns_per_pixel"])
-        is_far = not MIN_PITCH <= micrometers <= MAX_PITCH
-        found, width = f"spots are {micrometers:.3g} um apart", f"{pitch * VISIUM_PITCH / micrometers:.4g}"
+        what = f"spots are {micrometers:.3g} um apart"
     elif "bin_size_um" in scale:
         micrometers = float(scale["bin_size_um"])
-        is_far = not MIN_PITCH <= micrometers <= MAX_PITCH
-        found, width = f"bins of {micrometers:.3g} um", f"{pitch * VISIUM_PITCH / micrometers:.4g}"
+        what = f"bins of {micrometers:.3g} um"
+    elif n_spots > MAX_SPOTS:
+        micrometers = 0.0
+        what = f"{n_spots:,} spots, where a Visium section has at most {MAX_SPOTS:,}"
     else:
-        is_far = n_spots > MAX_SPOTS
-        found, width = f"{n_spots:,} spots, where a Visium section has at most {MAX_SPOTS:,}", "..."
-    if is_far:
+        return
+    if not MIN_PITCH <= micrometers <= MAX_PITCH:
+        width = f"{pitch * VISIUM_PITCH / micrometers:.4g}" if micrometers else "..."
         warnings.warn(
-            f"Found {found}{f' in {name}' if name else ''}; the neighborhood of {N_SPOTS} spots stands for spots 100 um "
+            f"Found {what}{f' in {name}' if name else ''}; the neighborhood of {N_SPOTS} spots stands for spots 100 um "
             f"apart (Visium). Small bins can be added up: sagefm.pp.aggregate_bins(adata, width={width}), with the "
             f"width of 100 um in the unit of the coordinates.",
             UserWarning,
@@ -297,13 +313,17 @@ def _warn_bins(table: AnnData, name: str, pitch: float, n_spots: int) -> None:
         )
 
 
-def _sorted(matrix: sparse.csr_matrix) -> sparse.csr_matrix:
-    matrix.sort_indices()
-    return matrix
+def _as_graph(values: NDArray[np.float64], neighbors: NDArray[np.int64]) -> sparse.csr_matrix:
+    """Return values of the neighbors as CSR (n_spots, n_spots), columns in order."""
+    n_spots, n_neighbors = neighbors.shape
+    indptr = np.arange(0, neighbors.size + 1, n_neighbors)
+    graph = sparse.csr_matrix((values, neighbors.ravel(), indptr), shape=(n_spots, n_spots))
+    graph.sort_indices()
+    return graph
 
 
-def _fingerprint(coordinates: NDArray[np.float64], libraries: NDArray[np.int64]) -> str:
+def _fingerprint(spots: Spots) -> str:
     """Tell whether a stored graph is of these coordinates and libraries, in this order."""
-    digest = hashlib.sha256(np.ascontiguousarray(coordinates).tobytes())
-    digest.update(libraries.tobytes())
+    digest = hashlib.sha256(np.ascontiguousarray(spots.coordinates).tobytes())
+    digest.update(spots.libraries.tobytes())
     return digest.hexdigest()[:16]

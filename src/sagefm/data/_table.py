@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from sagefm._constants import SPATIAL_KEY
+from sagefm._constants import NEIGHBORS_KEY, SPATIAL_KEY
 from sagefm.errors import ArgumentError, CoordinatesError, MissingKeyError
 
 if TYPE_CHECKING:
@@ -33,32 +33,34 @@ class TableKeys:
     neighbors_key: str | None = None
 
 
-def get_table(data: Any, *, table_key: str | None = None, mod: str | None = None) -> AnnData:
-    """Return the AnnData that holds counts and coordinates; it is not copied.
+@dataclass(frozen=True)
+class Spots:
+    """Where the spots of a table are.
 
-    Parameters
+    Attributes
     ----------
-    data
-        AnnData, SpatialData or MuData.
-    table_key
-        Name of the table in a SpatialData object; may be left out where there is one.
-    mod
-        Name of the modality in a MuData object; may be left out where there is one.
-
-    Raises
-    ------
-    MissingKeyError
-        The table or modality does not exist, or several exist and none was named.
-    ArgumentError
-        `data` is of another type, or has no spots or no genes.
+    coordinates
+        Coordinates (n_spots, 2), in the unit of the table.
+    libraries
+        Library of each spot, as a code (n_spots,).
+    names
+        Names of the libraries.
     """
+
+    coordinates: NDArray[np.float64]
+    libraries: NDArray[np.int64]
+    names: list[str]
+
+
+def get_table(data: Any, *, table_key: str | None = None, mod: str | None = None) -> AnnData:
+    """Return the table of SpatialData (`table_key`) or MuData (`mod`), or AnnData itself; it is not copied."""
     # The classes are told apart by name: importing spatialdata takes seconds, and whoever
     # holds such an object has imported it already.
     kind = _kind(data)
     if kind == "SpatialData":
-        table = _pick(data.tables, table_key, what="table", argument="table_key")
+        table = pick(data.tables, table_key, what="table", argument="table_key")
     elif kind == "MuData":
-        table = _pick(data.mod, mod, what="modality", argument="mod")
+        table = pick(data.mod, mod, what="modality", argument="mod")
     elif kind == "AnnData":
         table = data
     else:
@@ -97,24 +99,15 @@ def get_column(table: AnnData, key: str, *, argument: str, name: str = "adata") 
 
 
 def get_coordinates(table: AnnData, spatial_key: str = SPATIAL_KEY) -> NDArray[np.float64]:
-    """Return spot coordinates, float64 (n_spots, 2).
-
-    Raises
-    ------
-    MissingKeyError
-        ``obsm[spatial_key]`` does not exist.
-    CoordinatesError
-        The array is not (n_spots, 2), or holds NaN or infinite values.
-    """
+    """Return the coordinates that are stored in a table, float64 (n_spots, 2)."""
     if spatial_key not in table.obsm:
         raise MissingKeyError(
             f"spatial_key={spatial_key!r} is not in adata.obsm; found {_names(table.obsm.keys())}. "
             f"Expected coordinates (n_spots, 2): read the section with squidpy.read.visium(...), "
             f"or set adata.obsm[{spatial_key!r}]."
         )
-    found = table.obsm[spatial_key]
     try:
-        coordinates = np.asarray(found, dtype=np.float64)
+        coordinates = np.asarray(table.obsm[spatial_key], dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise CoordinatesError(f"adata.obsm[{spatial_key!r}] is not numeric: {error}.") from error
     if coordinates.ndim != 2 or coordinates.shape[1] != 2:
@@ -144,30 +137,44 @@ def find_coordinates(data: Any, table: AnnData, spatial_key: str = SPATIAL_KEY) 
     return get_coordinates(table, spatial_key)
 
 
+def find_spots(data: Any, table: AnnData, keys: TableKeys) -> Spots:
+    """Return coordinates and libraries of the spots of a table, to which nothing is written."""
+    coordinates = find_coordinates(data, table, keys.spatial_key)
+    return Spots(coordinates, *get_libraries(table, keys.library_key))
+
+
 @contextmanager
 def coordinates_in_table(data: Any, table: AnnData, spatial_key: str = SPATIAL_KEY) -> Iterator[None]:
-    """Write coordinates found by :func:`find_coordinates` to the table; take them back if the block raises."""
-    found, absent = find_coordinates(data, table, spatial_key), spatial_key not in table.obsm
-    if absent:
-        table.obsm[spatial_key] = found
+    """Write coordinates that were found in shapes to the table, for scvi-tools; taken back if the block raises."""
+    coordinates = find_coordinates(data, table, spatial_key)
+    with untouched_on_error(table):
+        table.obsm.setdefault(spatial_key, coordinates)
+        yield
+
+
+@contextmanager
+def untouched_on_error(table: AnnData) -> Iterator[None]:
+    """Take back the graph and whatever was added to ``obsm``, ``obsp`` and ``uns`` if the block raises."""
+    before = {}
+    for name in ("obsm", "obsp", "uns"):
+        entries = getattr(table, name)
+        # A key of `uns` may be anything that has a hash.
+        graph = {key: entries[key] for key in entries if str(key).startswith(NEIGHBORS_KEY)}
+        before[name] = (set(entries), graph)
     try:
         yield
-    except Exception:
-        if absent:
-            del table.obsm[spatial_key]
+    except BaseException:
+        for name, (keys, graph) in before.items():
+            entries = getattr(table, name)
+            for key in set(entries) - keys:
+                del entries[key]
+            for key, value in graph.items():
+                entries[key] = value
         raise
 
 
 def get_embedding(table: AnnData, use_rep: str, *, name: str = "adata") -> NDArray[np.float64]:
-    """Return an embedding, float64 (n_spots, n_latent); messages call the table `name`.
-
-    Raises
-    ------
-    MissingKeyError
-        ``obsm[use_rep]`` does not exist.
-    ArgumentError
-        The array is not numeric, not two-dimensional, or holds NaN or infinite values.
-    """
+    """Return an embedding, float64 (n_spots, n_latent); messages call the table `name`."""
     repair = f"sagefm.tl.embed({name}, model, key_added={use_rep!r})"
     if use_rep not in table.obsm:
         raise MissingKeyError(
@@ -190,7 +197,7 @@ def get_embedding(table: AnnData, use_rep: str, *, name: str = "adata") -> NDArr
 
 
 def library_column(table: AnnData, library_key: str | None) -> str | None:
-    """Return the column of ``obs`` that names libraries; left out, that of the regions, if a table annotates several."""
+    """Return the column of ``obs`` that names libraries. Default: that of the regions, if a table annotates several."""
     region_key = table.uns.get(ATTRS_KEY, {}).get("region_key")
     if library_key is None and region_key in table.obs:
         regions = get_column(table, region_key, argument="region_key")
@@ -204,13 +211,6 @@ def get_libraries(
     """Return the library of each spot as a code (n_spots,), and the libraries' names; messages call the table `name`.
 
     Without `library_key`, the regions that a table of SpatialData annotates are its libraries.
-
-    Raises
-    ------
-    MissingKeyError
-        The column does not exist.
-    CoordinatesError
-        The column has missing values.
     """
     library_key = library_column(table, library_key)
     if library_key is None:
@@ -235,7 +235,8 @@ def _names(keys: Iterable[Any]) -> str:
     return "[" + ", ".join(repr(str(key)) for key in keys if key is not None) + "]"
 
 
-def _pick(tables: Any, name: str | None, *, what: str, argument: str) -> AnnData:
+def pick(tables: Any, name: str | None, *, what: str, argument: str) -> Any:
+    """Return the table called `name`, or the only one."""
     if name is None and len(tables) == 1:
         return next(iter(tables.values()))
     if name is None or name not in tables:
@@ -262,20 +263,20 @@ def _centroids(sdata: Any, table: AnnData, spatial_key: str) -> NDArray[np.float
         shapes = sdata.shapes[region]
         systems = list(get_transformation(shapes, get_all=True))
         wanted = "global" if spatial_key == SPATIAL_KEY else spatial_key
-        if wanted not in systems and spatial_key != SPATIAL_KEY:
+        if spatial_key not in (SPATIAL_KEY, *systems):
             raise CoordinatesError(
                 f"sdata.shapes[{region!r}] is not in the coordinate system {spatial_key!r}, only in {_names(systems)}. "
-                f"Pass one that all regions of the table share, or leave spatial_key out."
+                f"Pass one that all regions of the table share, or no spatial_key."
             )
         system = wanted if wanted in systems else systems[0]
         rows = np.flatnonzero((regions == region).to_numpy())
         centroids = get_centroids(shapes.sort_index(), system).compute()
-        found = centroids.reindex(table.obs[attrs["instance_key"]].to_numpy()[rows])
-        missing = int(found["x"].isna().sum())
+        centroids = centroids.reindex(table.obs[attrs["instance_key"]].to_numpy()[rows])
+        missing = int(centroids["x"].isna().sum())
         if missing:
             raise CoordinatesError(
                 f"{missing} of {table.n_obs} spots of the table have no shape in sdata.shapes[{region!r}]. "
                 f"Leave these spots out, or set adata.obsm[{spatial_key!r}]."
             )
-        coordinates[rows] = found[["x", "y"]].to_numpy()
+        coordinates[rows] = centroids[["x", "y"]].to_numpy()
     return coordinates

@@ -1,4 +1,4 @@
-"""Real sections that ship with the package. Licences and provenance: ``files/README.md``."""
+"""Real sections that ship with the package. Licenses and provenance: ``files/README.md``."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 def dlpfc() -> AnnData:
     """Return a 10x Visium section of human dorsolateral prefrontal cortex, 3,529 spots x 5,000 genes.
 
-    Sample Br8325_ant, healthy, without labels.
+    The sample, Br8325_ant, is healthy and has no labels.
 
     Returns
     -------
     AnnData
         A new object at each call:
 
-        - ``X``: raw counts, CSR float32 (3529, 5000); median 948 a spot.
-        - ``obs["array_row"]``, ``obs["array_col"]``: place on the Visium array; ``obs["sample"]``.
+        - ``X``: raw counts, CSR float32 (3529, 5000); median 948 per spot.
+        - ``obs["array_row"]``, ``obs["array_col"]``: position on the Visium array; ``obs["sample"]``.
         - ``var_names``: gene symbols; ``var["gene_ids"]``: Ensembl ids.
         - ``obsm["spatial"]``: full-resolution pixels, float64 (3529, 2); neighbors are 277 pixels (100 um) apart.
           Array rows run along the first coordinate.
@@ -30,14 +30,15 @@ def dlpfc() -> AnnData:
 
     Notes
     -----
-    The section has a known tissue artefact (a "hangnail"): good for trying quality control, no clean reference.
+    The section has a known tissue artifact (a "hangnail"): it is good for trying quality control, but no clean
+    reference.
 
-    It holds 5,000 genes, of which 4,143 are in the published vocabulary. A gene that is absent was
-    *not measured*, which is not a zero, and the sum of a spot is not its library size.
+    Of its 5,000 genes, 4,143 are in the published vocabulary. The others of the vocabulary are *missing*, not zero, and
+    the sum of a spot is not its library size.
 
-    SpotSweeper's documentation calls the sample Br2743_ant; its object says Br8325_ant, which is kept here.
+    SpotSweeper's documentation calls the sample Br2743_ant. Its object says Br8325_ant, as does this one.
 
-    Licence: MIT, Copyright (c) 2024 SpotSweeper authors (text in ``sagefm/datasets/files/LICENSES``).
+    License: MIT, Copyright (c) 2024 SpotSweeper authors (text in ``sagefm/datasets/files/LICENSES``).
 
     References
     ----------
@@ -58,30 +59,29 @@ def dlpfc() -> AnnData:
 def synovium() -> AnnData:
     """Return a labelled Spatial Transcriptomics section of human synovium, 302 spots x 15,005 genes.
 
-    Rheumatoid arthritis, patient RA1, section 2: a square array of 100 um spots, not a hexagonal one.
+    Rheumatoid arthritis, patient RA1, section 2. The 100 um spots are on a square array, not on a hexagonal one.
 
     Returns
     -------
     AnnData
         A new object at each call:
 
-        - ``X``: raw counts, CSR float32 (302, 15005); median 2,130 a spot.
-        - ``obs["label"]``: histological region, categorical with 5 classes; no spot is without one.
+        - ``X``: raw counts, CSR float32 (302, 15005); median 2,130 per spot.
+        - ``obs["label"]``: histological region of each spot, categorical with 5 classes.
         - ``obs["infiltrate"]``: name of the leukocyte infiltrate, or "none".
-        - ``obs["array_row"]``, ``obs["array_col"]``: place on the array.
+        - ``obs["array_row"]``, ``obs["array_col"]``: position on the array.
         - ``var_names``: gene symbols.
-        - ``obsm["spatial"]``: nominal micrometres (array place x 200), float64 (302, 2).
+        - ``obsm["spatial"]``: nominal micrometers (array position x 200), float64 (302, 2).
         - ``uns["source"]``: repository, commit, path, licence and citation.
 
     Notes
     -----
-    A label can name several regions of one spot, joined by a semicolon ("Infiltrate;Synovial stroma").
+    A label can name several regions, joined by a semicolon ("Infiltrate;Synovial stroma").
 
-    The counts were recovered from the authors' normalised values, log2(count / size factor + 1), spot by spot;
-    they are exact integers. The authors had filtered the spots before. 1,659 genes are zero in this section:
-    the genes are those of all sections of the patient.
+    The counts were recovered, as exact integers, from the authors' normalized values, log2(count / size factor + 1).
+    The authors had filtered the spots. The genes are those of all sections of the patient: 1,659 are zero in this one.
 
-    Licence: BSD-3-Clause, Copyright (c) 2019, 3dst (text in ``sagefm/datasets/files/LICENSES``).
+    License: BSD-3-Clause, Copyright (c) 2019, 3dst (text in ``sagefm/datasets/files/LICENSES``).
 
     References
     ----------

@@ -12,6 +12,7 @@ from scipy.cluster.vq import kmeans2
 from scipy.sparse.csgraph import dijkstra
 from scipy.spatial import cKDTree
 
+from sagefm._arguments import as_seed, whole_number
 from sagefm._constants import BLOCK_ROWS, N_SPOTS, SPATIAL_KEY
 from sagefm.errors import ArgumentError
 
@@ -50,47 +51,47 @@ def simulate(
     n_spots
         Spots of each section, at least 15.
     n_genes
-        Genes; their names are the first of the published vocabulary, so at most 14,558.
-        A network of that vocabulary asks for 10 % of it, 1,456 genes; one trained on the section does not.
+        Genes, at most 14,558: they are named after the first genes of the published vocabulary. The bundled and the
+        published model need at least 200 of their genes; a model that is trained on the section does not.
     n_sections
-        Sections, each of its own donor.
+        Sections, each from its own donor.
     n_domains
-        Domains of each section; at least 7 spots a domain.
+        Domains in each section, with at least 7 spots each.
     n_effects
         Planted pairs: the source in the neighbors acts on the target in the center.
     n_decoys
-        Pairs that share a domain program, and so are expressed together, without any effect.
+        Pairs without an effect that share a domain program, so that they are expressed together.
         No gene is in two pairs: ``2 * (n_effects + n_decoys) <= n_genes``.
     strength
         Largest effect: change of the target's log rate for one standard deviation of the source's neighbor mean.
         Sizes are evenly spaced from half of it to all of it, with alternating signs.
     median_counts
-        Median of a spot's library size, before what the effects add.
+        Median library size of a spot, before the effects are added.
     depth_sd
         Standard deviation of the log library size.
     domain_sd
         Standard deviation of a domain program, in log rate.
     donor_sd
-        Standard deviation of a section's profile around the common one, in log rate.
+        Standard deviation of a section's profile around the shared one, in log rate.
     inverse_dispersion
         :math:`\theta` of the negative binomial: the variance is :math:`\lambda + \lambda^2/\theta`.
     return_rates
-        Add the expected counts as ``layers["rate"]`` (dense). The counts stay the same.
+        Add the expected counts as ``layers["rate"]`` (dense). The counts are the same with and without.
     rng
-        Seed or generator. The same seed gives the same values to the bit (same machine, same numpy).
+        Seed or generator. The same seed gives exactly the same values on the same machine with the same numpy.
 
     Returns
     -------
     AnnData
         - ``X``: counts, CSR float32 (n_sections * n_spots, n_genes).
         - ``obs["library"]``, ``obs["domain"]``: section and domain, categorical;
-          ``obs["array_row"]``, ``obs["array_col"]``: place on the array, as Space Ranger counts it.
-        - ``obsm["spatial"]``: coordinates in um, float64. Every section begins at (0, 0): pass
-          ``library_key="library"`` where there are several.
-        - ``uns["truth"]``: DataFrame with one row a pair: ``source``, ``target``, ``strength`` (signed;
+          ``obs["array_row"]``, ``obs["array_col"]``: array position in Space Ranger's numbering.
+        - ``obsm["spatial"]``: coordinates in um, float64. Every section begins at (0, 0): with several sections, pass
+          ``library_key="library"``.
+        - ``uns["truth"]``: DataFrame with one row per pair: ``source``, ``target``, ``strength`` (signed;
           0 for decoys), ``kind`` ("planted" or "decoy").
         - ``uns["simulation"]``: the parameters.
-        - ``layers["rate"]``: :math:`\lambda`, float32, if asked for.
+        - ``layers["rate"]``: :math:`\lambda`, float32, with `return_rates`.
 
     Raises
     ------
@@ -100,7 +101,7 @@ def simulate(
     Notes
     -----
     Spot :math:`i` of section :math:`s` and domain :math:`d`, gene :math:`g`, the 14 nearest spots :math:`N(i)`
-    (of several at the same distance, those first in the table):
+    (spots at the same distance are taken in the order of the table):
 
     .. math::
 
@@ -113,17 +114,16 @@ def simulate(
             && \log L_i \sim N(\log \text{median\_counts}, \text{depth\_sd}^2) \\
         y_{ig} &\sim \text{NB}(\text{mean } \lambda_{ig}, \text{inverse dispersion } \theta)
 
-    - :math:`x` is the latent expression. The activity :math:`a` is drawn anew for every spot, and only for
-      sources, of planted pairs and decoys alike (0 for all other genes): a source's level in the neighbors says
-      nothing about its level in the center beyond the domain. The truth is therefore neighbor to center, and no
-      co-expression within a spot.
-    - The exponential factor of :math:`\lambda` is 1 for genes that are no planted target. It multiplies the
-      rate after normalization: no other gene changes, and the library size grows by what it adds.
-    - A program :math:`\beta` is zero for 70 % of domains and genes, except that sources have one in every
-      domain, and that a decoy's target has its source's.
-    - The genes of pairs are of middle to high abundance (the upper half without the highest 5 %, where these
-      are enough).
-    - Domains grow from spread-out seeds along shortest paths with random step lengths: each is connected.
+    - :math:`x` is the latent expression. The activity :math:`a` is drawn for every spot, and only for the sources of
+      planted pairs and decoys (it is 0 for all other genes). Beyond the domain, a source's level in the neighbors says
+      nothing about its level in the center: effects act from neighbor to center, not within a spot.
+    - The exponential factor of :math:`\lambda` is 1 for all genes but planted targets. It multiplies the rate after
+      normalization: no other gene changes, and the library size grows.
+    - A program :math:`\beta` is zero for 70 % of domains and genes. Sources, however, have a program in every
+      domain, and the target of a decoy shares that of its source.
+    - The genes of pairs have middle to high abundance: the upper half without the highest 5 %, where these
+      are enough.
+    - Domains grow from spread-out seeds along shortest paths with random step lengths, so they are contiguous.
 
     Examples
     --------
@@ -150,8 +150,11 @@ def simulate(
     }
     _check(parameters)
     genes = _gene_names(n_genes)
-    parameters["rng"] = int(rng) if isinstance(rng, int | np.integer) else "generator"
-    rng = _generator(rng)
+    if isinstance(rng, np.random.Generator):
+        parameters["rng"] = "generator"
+    else:
+        parameters["rng"] = as_seed(rng)
+        rng = np.random.default_rng(parameters["rng"])
 
     abundance = rng.normal(0.0, _ABUNDANCE_SD, n_genes)
     sources, targets = _draw_pairs(abundance, n_effects + n_decoys, rng)
@@ -245,11 +248,11 @@ def _nearest(array: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _grow_domains(coordinates: NDArray[np.float64], n_domains: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Return connected domains, 0 to n_domains - 1 (n_spots,).
+    """Return contiguous domains, 0 to n_domains - 1 (n_spots,).
 
-    Seeds are drawn and spread by a few steps of k-means. Each spot takes the domain of the seed with the
-    shortest path along the lattice, where every step has a random length. The spots of that path belong to
-    the same seed, so that no domain falls apart.
+    Seeds are drawn and spread by a few steps of k-means. Each spot takes the domain of the seed with the shortest path
+    along the lattice, where every step has a random length. All spots on that path have the same seed, so no domain
+    falls apart.
     """
     n_spots = len(coordinates)
     drawn = coordinates[rng.choice(n_spots, n_domains, replace=False)]
@@ -299,20 +302,11 @@ def _gene_names(n_genes: int) -> list[str]:
     return list(symbols[:n_genes])
 
 
-def _generator(rng: Any) -> np.random.Generator:
-    try:
-        return np.random.default_rng(rng)
-    except (TypeError, ValueError) as error:
-        raise ArgumentError(f"rng={rng!r}; expected a seed of at least 0 or a numpy generator.") from error
-
-
 def _check(parameters: dict[str, Any]) -> None:
     least = {"n_spots": N_SPOTS, "n_genes": 1, "n_sections": 1, "n_domains": 1, "n_effects": 0, "n_decoys": 0}
     for name, value in parameters.items():
         if name in least:
-            whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-            if not whole or value < least[name]:
-                raise ArgumentError(f"{name}={value!r}; expected a whole number of at least {least[name]}.")
+            whole_number(value, name=name, minimum=least[name])
             continue
         if not isinstance(value, int | float | np.number) or isinstance(value, bool):
             raise ArgumentError(f"{name}={value!r}; expected a number.")

@@ -9,8 +9,8 @@ from scvi.data.fields import BaseAnnDataField, CategoricalObsField, LayerField, 
 
 from sagefm._constants import NEIGHBORS_KEY
 from sagefm.data._counts import get_counts
-from sagefm.data._graph import get_neighbors
-from sagefm.data._table import get_coordinates, get_libraries, library_column
+from sagefm.data._graph import get_neighbors, with_library_key
+from sagefm.data._table import TableKeys
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -20,16 +20,15 @@ def table_fields(
     table: AnnData, layer: str | None, spatial_key: str, library_key: str | None, neighbors_key: str | None
 ) -> list[BaseAnnDataField]:
     """Check a table and return its fields; arguments as in :func:`sagefm.tl.embed`."""
-    get_coordinates(table, spatial_key)
-    get_libraries(table, library_key)
+    keys = with_library_key(table, TableKeys(layer, None, spatial_key, library_key, neighbors_key))
     get_counts(table, layer)
     # Built before scvi-tools writes anything, so that an error leaves the table as it was.
-    neighbors = NeighborsField(neighbors_key, spatial_key, library_key)
+    neighbors = NeighborsField(keys)
     neighbors.validate_field(table)
     return [
         LayerField("X", layer, is_count_data=False, correct_data_format=False),
         CoordinatesField("spatial", spatial_key, correct_data_format=False),
-        CategoricalObsField("library", library_column(table, library_key)),
+        CategoricalObsField("library", keys.library_key),
         neighbors,
     ]
 
@@ -42,38 +41,28 @@ class CoordinatesField(ObsmField):
 
 
 class NeighborsField(BaseAnnDataField):
-    """Neighbors of each spot in ``obsp``; built where there is no graph yet.
-
-    Parameters
-    ----------
-    neighbors_key, spatial_key, library_key
-        As in :func:`sagefm.data._graph.get_neighbors`.
-    """
+    """Neighbors of each spot in ``obsp``; built where there is no graph yet."""
 
     registry_key = "neighbors"
     attr_name = "obsp"
     is_empty = False
 
-    def __init__(self, neighbors_key: str | None, spatial_key: str, library_key: str | None) -> None:
-        self.arguments: dict[str, Any] = {
-            "neighbors_key": neighbors_key,
-            "spatial_key": spatial_key,
-            "library_key": library_key,
-        }
+    def __init__(self, keys: TableKeys) -> None:
+        self.keys = keys
 
     @property
     def attr_key(self) -> str:
         """Key of the graph in ``obsp``."""
-        return f"{self.arguments['neighbors_key'] or NEIGHBORS_KEY}_connectivities"
+        return f"{self.keys.neighbors_key or NEIGHBORS_KEY}_connectivities"
 
     def validate_field(self, adata: AnnData) -> None:
         """Raise if the graph cannot be used."""
-        get_neighbors(adata, **self.arguments)
+        get_neighbors(adata, self.keys)
 
     def register_field(self, adata: AnnData) -> dict[str, Any]:
         """Return the number of edges."""
         super().register_field(adata)
-        return {"n_edges": int(get_neighbors(adata, **self.arguments).nnz)}
+        return {"n_edges": int(get_neighbors(adata, self.keys).nnz)}
 
     def transfer_field(self, state_registry: dict[str, Any], adata_target: AnnData, **kwargs: Any) -> dict[str, Any]:
         """Register the field on another table, which has its own graph."""

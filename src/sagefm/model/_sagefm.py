@@ -13,7 +13,7 @@ from sagefm._constants import SPATIAL_KEY, WEIGHTS_FILE
 from sagefm.checkpoint._checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from sagefm.checkpoint._hub import push_to_hub
 from sagefm.checkpoint._resolve import resolve_model
-from sagefm.data._corpus import file_sha256
+from sagefm.data._files import file_sha256
 from sagefm.data._genes import get_gene_names, make_vocabulary
 from sagefm.data._table import coordinates_in_table, get_table
 from sagefm.errors import MissingKeyError

@@ -14,7 +14,7 @@ from sagefm._constants import SPATIAL_KEY
 from sagefm.checkpoint._resolve import resolve_device
 from sagefm.data._genes import get_gene_names
 from sagefm.data._reader import read_table
-from sagefm.data._table import coordinates_in_table, find_coordinates, get_table
+from sagefm.data._table import TableKeys, coordinates_in_table, get_table
 from sagefm.errors import ArgumentError
 from sagefm.inference._embed import embed_table
 from sagefm.inference._impute_table import impute_frame
@@ -234,6 +234,4 @@ class TableModel(BaseModelClass):
         adata = self.adata if adata is None else adata
         if adata is None:
             raise ArgumentError("The model was loaded without a table: pass adata=...")
-        table, arguments = get_table(adata, **self._within), self._setup_arguments()
-        coordinates = find_coordinates(adata, table, arguments["spatial_key"])
-        return read_table(table, self._vocabulary, coordinates=coordinates, **arguments)
+        return read_table(adata, self._vocabulary, TableKeys(**self._setup_arguments()), **self._within)

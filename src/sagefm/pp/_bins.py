@@ -6,11 +6,18 @@ from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
+from scipy import sparse
 
 from sagefm._constants import SPATIAL_KEY
+from sagefm.data._blocks import iter_blocks
+from sagefm.data._counts import get_counts
+from sagefm.data._table import TableKeys, find_spots, get_table, library_column
+from sagefm.errors import ArgumentError
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from numpy.typing import NDArray
 
 
 def aggregate_bins(
@@ -23,23 +30,23 @@ def aggregate_bins(
     table_key: str | None = None,
     mod: str | None = None,
 ) -> AnnData:
-    """Add up the counts of small bins (Visium HD, Stereo-seq, ...) in square tiles of the width of a Visium spot's pitch.
+    """Add up the counts of small bins (Visium HD, Stereo-seq, ...) in square tiles as wide as Visium spots are apart.
 
-    A neighborhood of 15 spots stands for about 400 um of tissue: with bins of 8 um it would be 30 um wide, and models
-    that were trained on spots would read a handful of counts.
+    A neighborhood of 15 spots covers about 400 um of tissue. With bins of 8 um it would be 30 um wide, and a model that
+    was trained on spots would read a handful of counts.
 
     Parameters
     ----------
     adata
         AnnData, SpatialData or MuData with raw counts and coordinates of bins.
     width
-        Width of a tile, in the unit of the coordinates; that of 100 um for Visium.
+        Width of a tile in the unit of the coordinates; 100 um, for a model that was trained on Visium.
     layer
-        Layer with raw counts; ``X`` if left out.
+        Layer with raw counts. Default: ``X``.
     spatial_key
         Coordinates in ``obsm`` (n_bins, 2).
     library_key
-        Column of ``obs`` that names the section of each bin; tiles are of one section.
+        Column of ``obs`` that names the section of each bin. No tile spans two sections.
     table_key
         Table of a SpatialData object.
     mod
@@ -47,9 +54,9 @@ def aggregate_bins(
 
     Returns
     -------
-    A new table (n_tiles, n_vars): counts as CSR float32, ``obsm[spatial_key]`` with the mean of the tile's bins,
-    ``obs["n_bins"]``, ``obs[library_key]``, ``var``, and ``uns["spatial"]`` with the tiles' diameter. Tiles without
-    bins are not there.
+    A new table (n_tiles, n_vars) of all tiles that hold bins: counts as CSR float32, mean coordinates of the bins in
+    ``obsm[spatial_key]``, ``obs["n_bins"]``, ``obs[library_key]``, ``var``, and ``uns["spatial"]`` with the width of
+    the tiles as diameter.
 
     Raises
     ------
@@ -63,38 +70,28 @@ def aggregate_bins(
     >>> sagefm.pp.aggregate_bins(bins, width=300.0).n_obs < bins.n_obs
     True
     """
-    import pandas as pd
     from anndata import AnnData
-    from scipy import sparse
-
-    from sagefm.data._blocks import iter_blocks
-    from sagefm.data._counts import get_counts
-    from sagefm.data._table import find_coordinates, get_libraries, get_table, library_column
-    from sagefm.errors import ArgumentError
 
     if not np.isfinite(width) or width <= 0:
         raise ArgumentError(f"width={width!r}; expected a positive width in the unit of the coordinates.")
     table = get_table(adata, table_key=table_key, mod=mod)
-    coordinates = find_coordinates(adata, table, spatial_key)
     library_key = library_column(table, library_key)
-    libraries, names = get_libraries(table, library_key)
-    cells = np.column_stack([libraries, np.floor((coordinates - coordinates.min(axis=0)) / width)])
-    tiles, tile = np.unique(cells, axis=0, return_inverse=True)
+    spots = find_spots(adata, table, TableKeys(spatial_key=spatial_key, library_key=library_key))
+    places = np.floor((spots.coordinates - spots.coordinates.min(axis=0)) / width)
+    tiles, tile = np.unique(np.column_stack([spots.libraries, places]), axis=0, return_inverse=True)
     tile = tile.ravel()
     n_bins = np.bincount(tile)
+    # Summed within each block of rows, then over blocks: counts may be larger than memory, the sums are not.
     sums, owners = [], []
     for rows, block in iter_blocks(get_counts(table, layer)):
-        own, at = np.unique(tile[rows], return_inverse=True)
-        ones = np.ones(len(at), np.float32)
-        sums.append(sparse.csr_matrix((ones, (at, np.arange(len(at)))), (len(own), len(at))) @ block)
-        owners.append(own)
-    owner = np.concatenate(owners)
-    ones = np.ones(len(owner), np.float32)
-    counts = sparse.csr_matrix((ones, (owner, np.arange(len(owner)))), (len(tiles), len(owner))) @ sparse.vstack(sums)
+        owner, group = np.unique(tile[rows], return_inverse=True)
+        sums.append(_summing(group, len(owner)) @ block)
+        owners.append(owner)
+    counts = _summing(np.concatenate(owners), len(tiles)) @ sparse.vstack(sums)
     obs = pd.DataFrame({"n_bins": n_bins}, index=[f"tile{i}" for i in range(len(tiles))])
     if library_key is not None:
-        obs[library_key] = pd.Categorical([names[int(code)] for code in tiles[:, 0]])
-    means = np.column_stack([np.bincount(tile, weights=axis) / n_bins for axis in coordinates.T])
+        obs[library_key] = pd.Categorical([spots.names[int(code)] for code in tiles[:, 0]])
+    means = np.column_stack([np.bincount(tile, weights=axis) / n_bins for axis in spots.coordinates.T])
     uns = {"spatial": deepcopy(dict(table.uns["spatial"]))} if "spatial" in table.uns else {}
     for library in uns.get("spatial", {}).values():
         scale = library.get("scalefactors", {})
@@ -103,3 +100,9 @@ def aggregate_bins(
             scale["spot_diameter_fullres"] = float(width)
     var = pd.DataFrame(index=table.var_names) if not isinstance(table.var, pd.DataFrame) else table.var.copy()
     return AnnData(sparse.csr_matrix(counts), obs=obs, var=var, obsm={spatial_key: means}, uns=uns)
+
+
+def _summing(group: NDArray[np.integer], n_groups: int) -> sparse.csr_matrix:
+    """Return the operator that adds up the rows of each group (n_groups, n_rows)."""
+    ones = np.ones(len(group), np.float32)
+    return sparse.csr_matrix((ones, (group, np.arange(len(group)))), (n_groups, len(group)))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sagefm._constants import UNS_KEY
+from sagefm.data import _genes
+from sagefm.data._table import get_table
 
 if TYPE_CHECKING:
     import os
@@ -16,13 +18,15 @@ if TYPE_CHECKING:
 
 def match_genes(
     adata: Any,
-    *,
     model: str | os.PathLike[str] | SAGEFM | Checkpoint = "default",
+    *,
     gene_key: str | None = None,
     table_key: str | None = None,
     mod: str | None = None,
 ) -> pd.DataFrame:
     """Report which genes of a table are in a model's vocabulary.
+
+    Matching is case-sensitive: ``Gapdh`` is a mouse gene.
 
     Parameters
     ----------
@@ -30,10 +34,10 @@ def match_genes(
         AnnData, SpatialData or MuData.
     model
         ``"default"``, the bundled model; a trained :class:`~sagefm.model.SAGEFM`, or the folder it was saved to;
-        ``"organization/name"`` or ``"organization/name@revision"`` of the Hugging Face Hub; or ``"published"`` (the
-        authors' checkpoint, see :func:`sagefm.model.load_published`).
+        ``"organization/name"`` or ``"organization/name@revision"`` on the Hugging Face Hub; or ``"published"``, the
+        authors' checkpoint (see :func:`sagefm.model.load_published`).
     gene_key
-        Column of ``var`` with gene symbols or Ensembl ids (with or without version); ``var_names`` if left out.
+        Column of ``var`` with gene symbols or Ensembl ids (with or without version). Default: ``var_names``.
     table_key
         Table of a SpatialData object.
     mod
@@ -41,20 +45,20 @@ def match_genes(
 
     Returns
     -------
-    One row a gene of the table: ``gene`` (symbol), ``matched``, ``via`` ("symbol", "ensembl" or ""), ``duplicate``.
+    DataFrame with one row per gene of the table: ``gene`` (symbol), ``matched``, ``via`` ("symbol", "ensembl" or ""),
+    and ``duplicate`` (an earlier column already holds this gene, so this one is not used).
     Sets the following fields:
 
     ``adata.var["sagefm_gene"]``
-        Symbol under which a gene is read, empty where it is not.
+        Symbol of each gene that is used, empty for the others.
     ``adata.uns["sagefm"]["coverage"]``
-        ``n_vocabulary``, ``n_matched``, ``coverage`` (share of the vocabulary) and the number found by Ensembl id.
+        ``n_vocabulary``, ``n_matched``, ``n_by_ensembl_id`` and ``coverage``, the share of the vocabulary.
 
     Raises
     ------
-    GenesError
-        Less than 10 % of the vocabulary is there, or ``var_names`` are not unique.
-    MissingKeyError
-        `gene_key` does not exist.
+    sagefm.errors.SagefmError
+        The table holds too few genes of the vocabulary (less than 10 % and fewer than 200), ``var_names`` are not
+        unique, or `gene_key` or the model does not exist.
 
     Examples
     --------
@@ -66,13 +70,11 @@ def match_genes(
     >>> adata.uns["sagefm"]["coverage"]["n_matched"] == int(report["matched"].sum())
     True
     """
-    from sagefm.checkpoint._resolve import resolve_model
-    from sagefm.data._genes import match_genes as find
-    from sagefm.data._table import get_table
+    from sagefm.checkpoint._resolve import resolve_model  # imports torch
 
     checkpoint = resolve_model(model)
     table = get_table(adata, table_key=table_key, mod=mod)
-    match = find(table, checkpoint.vocabulary, gene_key)
+    match = _genes.match_genes(table, checkpoint.vocabulary, gene_key)
     table.var["sagefm_gene"] = match.report["gene"].where(match.report["matched"], "").to_numpy(dtype=object)
     coverage = {
         "n_vocabulary": len(checkpoint.vocabulary),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from sagefm._constants import N_SPOTS, NEIGHBORS_KEY, SPATIAL_KEY
+from sagefm.data._graph import build_neighbors
+from sagefm.data._table import TableKeys, copy_data, find_spots, get_table, library_column
 
 
 def spatial_neighbors(
@@ -20,26 +22,34 @@ def spatial_neighbors(
 ) -> Any:
     """Store the neighborhood of every spot: itself and its nearest spots of the same section.
 
-    squidpy finds the nearest spots. Of spots at the same distance (4 % of the spots of a Visium section have
-    several for the last place) those of lower second, then first coordinate are taken, so that a neighborhood
-    does not depend on the order of the spots.
+    Squidpy finds the nearest spots. Spots at the same distance are taken in the order of their second, then their first
+    coordinate, so a neighborhood does not depend on the order of the spots. In a Visium section, 4 % of the spots have
+    several candidates for the last place.
+
+    All verbs use the stored graph as it was built: with its `n_spots` and, unless they are given a `library_key`, with
+    its `library_key`, which then also separates the sections. If coordinates or libraries have changed since, e.g. in a
+    subset of the spots, the graph is built again with the same `n_spots` and `library_key`. A verb that is called with
+    another `spatial_key` or `library_key` replaces the graph, with a warning.
 
     Parameters
     ----------
     adata
         AnnData, SpatialData or MuData with spot coordinates.
     n_spots
-        Spots of a neighborhood, the center included (paper: 15).
+        Spots in a neighborhood, including the center (paper: 15).
     spatial_key
-        Coordinates in ``obsm`` (n_spots, 2), any unit; full-resolution pixels for Visium.
+        Coordinates in ``obsm`` (n_spots, 2), in any unit, e.g. full-resolution pixels for Visium. For a SpatialData
+        table without them: the centroids of the shapes that it annotates, or, if this names a coordinate system, the
+        centroids in that system.
     library_key
-        Column of ``obs`` that names the section of each spot.
+        Column of ``obs`` that names the section of each spot. Default: one section; for a SpatialData table that
+        annotates several regions, the regions.
     table_key
         Table of a SpatialData object.
     mod
         Modality of a MuData object.
     key_added
-        Prefix of the entries that are written; pass it as `neighbors_key` elsewhere if it is not the default.
+        Prefix of the entries that are written. If it is not the default, pass it to the verbs as `neighbors_key`.
     copy
         Return a copy instead of writing to `adata`.
 
@@ -50,14 +60,15 @@ def spatial_neighbors(
     ``adata.obsp[f"{key_added}_connectivities"]``, ``adata.obsp[f"{key_added}_distances"]``
         Ones, and distances in the unit of the coordinates, CSR (n_spots, n_spots), ``n_spots - 1`` entries a row.
     ``adata.uns[f"{key_added}_neighbors"]``
-        Parameters, as squidpy writes them.
+        Parameters, in squidpy's layout.
+    ``adata.obsm[spatial_key]``
+        Coordinates, if they were found in the shapes of a SpatialData object.
 
     Raises
     ------
-    MissingKeyError
-        Coordinates or library column do not exist.
-    CoordinatesError
-        Coordinates are not finite, libraries are missing, or a library has fewer than `n_spots` spots.
+    sagefm.errors.SagefmError
+        A key does not exist, coordinates are not finite, libraries are missing, or a library has fewer than `n_spots`
+        spots.
 
     Examples
     --------
@@ -67,11 +78,8 @@ def spatial_neighbors(
     >>> adata.obsp["sagefm_connectivities"].nnz / adata.n_obs  # neighbors of a spot, itself not counted
     14.0
     """
-    from sagefm.data._graph import build_neighbors
-    from sagefm.data._table import coordinates_in_table, copy_data, get_table
-
     data = copy_data(adata) if copy else adata
     table = get_table(data, table_key=table_key, mod=mod)
-    with coordinates_in_table(data, table, spatial_key):
-        build_neighbors(table, n_spots=n_spots, spatial_key=spatial_key, library_key=library_key, key_added=key_added)
+    keys = TableKeys(spatial_key=spatial_key, library_key=library_column(table, library_key))
+    build_neighbors(table, keys, find_spots(data, table, keys), n_spots=n_spots, key_added=key_added)
     return data if copy else None

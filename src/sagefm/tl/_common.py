@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sagefm.checkpoint._resolve import resolve_device, resolve_model
 from sagefm.data._reader import TableReader, read_table
-from sagefm.data._table import TableKeys, copy_data, find_coordinates, get_table, library_column
+from sagefm.data._table import TableKeys, copy_data
 from sagefm.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -54,12 +54,9 @@ def begin(
         warnings.warn("The model has not been trained: results are random. Call model.train().", stacklevel=3)
     resolved = resolve_device(device)
     data = copy_data(adata) if copy else adata
-    table = get_table(data, table_key=table_key, mod=mod)
-    arguments = {**asdict(keys), "library_key": library_column(table, keys.library_key)}
-    coordinates = find_coordinates(data, table, keys.spatial_key)
-    reader = read_table(table, checkpoint.vocabulary, coordinates=coordinates, **arguments)
-    params = {name: value for name, value in arguments.items() if value is not None}
-    return Run(data, table, reader, checkpoint, resolved, params)
+    reader = read_table(data, checkpoint.vocabulary, keys, table_key=table_key, mod=mod)
+    params = {name: value for name, value in asdict(reader.keys).items() if value is not None}
+    return Run(data, reader.table, reader, checkpoint, resolved, params)
 
 
 def provenance(run: Run, extra: dict[str, Any]) -> dict[str, Any]:

@@ -50,11 +50,12 @@ def embed(
         Coordinates in ``obsm`` (n_spots, 2), in any unit. For a SpatialData table without them: the centroids of the
         shapes that it annotates, or, if this names a coordinate system, the centroids in that system.
     library_key
-        Column of ``obs`` that names the section of each spot. Default: one section; for a SpatialData table that
-        annotates several regions, the regions.
+        Column of ``obs`` that names the section of each spot. Default: that of the stored graph, if it was built with
+        one; the regions, for a SpatialData table that annotates several; or else one section.
     neighbors_key
         A spatial graph of your own, e.g. ``"spatial"`` for squidpy's. Default: the 15-spot neighborhoods of
-        :func:`sagefm.pp.spatial_neighbors`, which are built if they are not stored yet.
+        :func:`sagefm.pp.spatial_neighbors`, which are built if they are not stored yet. A stored graph keeps its number
+        of spots.
     table_key
         Table of a SpatialData object.
     mod

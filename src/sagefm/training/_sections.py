@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sagefm.data._reader import read_table
+from sagefm.data._table import TableKeys
 from sagefm.errors import SagefmError
 from sagefm.module._config import NetworkConfig
 
@@ -179,14 +180,8 @@ class CorpusSections:
         corpus = self.corpus
         table = corpus.read(i)
         try:
-            reader = read_table(
-                table,
-                self.vocabulary,
-                layer=corpus.layer,
-                gene_key=corpus.gene_key,
-                spatial_key=corpus.spatial_key,
-            )
-            (inputs,) = reader.inputs(self.config)
+            keys = TableKeys(corpus.layer, corpus.gene_key, corpus.spatial_key)
+            (inputs,) = read_table(table, self.vocabulary, keys).inputs(self.config)
         except SagefmError as error:
             raise type(error)(f"{corpus.paths[i]}: {error}") from error
         if self.keep:

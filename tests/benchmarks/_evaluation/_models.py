@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -26,11 +27,9 @@ N_FOLDS = 3
 class AloneReader(TableReader):
     """A table whose spots have no neighborhood: they read a deviation of zero."""
 
-    def inputs(self, config) -> list[SectionInput]:
-        return [
-            replace(section, operator=section.operator * 0, shift=np.zeros_like(section.shift))
-            for section in super().inputs(config)
-        ]
+    def inputs(self, config) -> Iterator[SectionInput]:
+        for section in super().inputs(config):
+            yield replace(section, operator=section.operator * 0, shift=np.zeros_like(section.shift))
 
 
 def reader_of(adata: AnnData, checkpoint: Checkpoint, *, alone: bool = False) -> TableReader:

@@ -1,0 +1,52 @@
+"""Files and stores: opened without reading them, and their hash."""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from sagefm.errors import SagefmError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@contextmanager
+def open_store(path: Path) -> Iterator[Any]:
+    """Yield an open h5ad or zarr store, of which no more is read than is asked for."""
+    try:
+        if path.suffix == ".h5ad":
+            import h5py
+
+            with h5py.File(path, "r") as file:
+                yield file
+        else:
+            import zarr
+
+            yield zarr.open_group(path, mode="r")
+    except SagefmError:
+        raise
+    except Exception as error:
+        raise SagefmError(f"{path} cannot be read: {error}") from error
+
+
+def n_rows(frame: Any) -> int:
+    """Return the length of obs or var in an open store."""
+    names = frame[frame.attrs["_index"]]
+    # With pandas 3, anndata stores strings as a group of values and mask.
+    return int((names if hasattr(names, "shape") else names["values"]).shape[0])
+
+
+def file_sha256(path: Path) -> str:
+    """Return the hash of a file, or of the files of a folder with their names, the same on every system."""
+    if path.is_file():
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    # By the names themselves: paths are in another order on Windows, where their case does not count.
+    files = {part.relative_to(path).parts: part for part in path.rglob("*") if part.is_file()}
+    digest = hashlib.sha256()
+    for names in sorted(files):
+        digest.update(f"{'/'.join(names)}\0{file_sha256(files[names])}\n".encode())
+    return digest.hexdigest()

@@ -1,0 +1,102 @@
+"""A stored graph is used as it was built, or replaced with a warning; a table is as it was after an error."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import sagefm
+from sagefm.data._reader import read_table
+from sagefm.data._table import TableKeys, untouched_on_error
+from sagefm.model import SAGEFM
+
+
+def test_a_graph_by_library_is_not_replaced_by_one_that_crosses_libraries(sections, default, run_verbs, assert_same):
+    expected = run_verbs(sections.copy(), default, library_key="library")
+    sagefm.pp.spatial_neighbors(sections, library_key="library")
+    graph = sections.obsp["sagefm_connectivities"]
+    assert_same(run_verbs(sections, default), expected)
+    assert sections.obsp["sagefm_connectivities"] is graph
+    assert sections.uns["sagefm"]["X_sagefm"]["library_key"] == "library"
+
+
+def test_a_model_is_set_up_with_the_libraries_of_the_stored_graph(sections, folders):
+    sagefm.pp.spatial_neighbors(sections, library_key="library")
+    graph = sections.obsp["sagefm_connectivities"]
+    SAGEFM.setup_anndata(sections)
+    model = SAGEFM(sections, hidden=(8, 4))
+    model.train(max_epochs=1, accelerator="cpu", validation_size=0.5)
+    assert model.to_checkpoint().training["n_sections"] == 2
+    assert sections.obsp["sagefm_connectivities"] is graph
+
+
+def test_a_graph_of_the_users_by_library_separates_sections(sections, default):
+    expected = sections.copy()
+    sagefm.tl.embed(expected, default, library_key="library")
+    sagefm.pp.spatial_neighbors(sections, library_key="library", key_added="mine")
+    sagefm.tl.embed(sections, default, neighbors_key="mine")
+    np.testing.assert_array_equal(sections.obsm["X_sagefm"], expected.obsm["X_sagefm"])
+
+
+def test_a_graph_of_7_spots_stays_one_after_subsetting(section, default):
+    sagefm.pp.spatial_neighbors(section, n_spots=7)
+    part = section[section.obs["domain"] != "domain1"].copy()
+    for adata in (section, part):
+        sagefm.tl.embed(adata, default)
+        assert (np.diff(adata.obsp["sagefm_connectivities"].indptr) == 6).all()
+    expected = part.copy()
+    sagefm.pp.spatial_neighbors(expected, n_spots=7)
+    assert (expected.obsp["sagefm_connectivities"] != part.obsp["sagefm_connectivities"]).nnz == 0
+
+
+def test_other_keys_replace_a_graph_with_a_warning(sections, default):
+    sections.obsm["pixels"] = sections.obsm["spatial"] * [1, 2]
+    sagefm.pp.spatial_neighbors(sections, library_key="library", n_spots=7, spatial_key="pixels")
+    with pytest.warns(UserWarning, match=r"spatial_key='pixels', library_key='library'; .* spatial_key='spatial'"):
+        sagefm.tl.embed(sections, default)
+    params = sections.uns["sagefm_neighbors"]["params"]
+    assert (params["n_neighbors"], params["library_key"], params["spatial_key"]) == (6, "library", "spatial")
+
+
+def test_a_library_column_that_is_gone_is_not_asked_for(sections, default):
+    sagefm.pp.spatial_neighbors(sections, library_key="library")
+    del sections.obs["library"]
+    sections.obsm["spatial"][150:] += 1e5
+    with pytest.warns(UserWarning, match="library_key='library'; it is replaced by one with .*library_key=None"):
+        sagefm.tl.embed(sections, default)
+
+
+def test_libraries_are_read_once(sections, default, monkeypatch):
+    from sagefm.data import _table
+
+    calls, get_libraries = [], _table.get_libraries
+    monkeypatch.setattr(
+        _table, "get_libraries", lambda *args, **kwargs: calls.append(1) or get_libraries(*args, **kwargs)
+    )
+    sagefm.tl.embed(sections, default, library_key="library")
+    assert len(calls) == 1
+
+
+def test_inputs_are_made_one_at_a_time(sections, default):
+    inputs = read_table(sections, default.vocabulary, TableKeys(library_key="library")).inputs(default.config)
+    assert [next(inputs).section.name, next(inputs).section.name] == ["section1", "section2"]
+    with pytest.raises(StopIteration):
+        next(inputs)
+
+
+def test_a_key_of_uns_that_is_no_string(section, default):
+    section.uns[3] = "three"
+    sagefm.tl.embed(section, default)
+
+    def write_and_stop():
+        with untouched_on_error(section):
+            section.uns[4], section.obsm["new"] = "four", section.obsm["spatial"]
+            section.uns["sagefm_neighbors"] = {}
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_and_stop()
+    assert section.uns[3] == "three"
+    assert 4 not in section.uns
+    assert "new" not in section.obsm
+    assert section.uns["sagefm_neighbors"]["params"]["n_neighbors"] == 14
