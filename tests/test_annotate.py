@@ -13,7 +13,7 @@ from spatialdata.models import TableModel
 
 import sagefm
 from sagefm.errors import ArgumentError, CoordinatesError, MissingKeyError
-from sagefm.tl._classifier import assign_spots, fit_temperature
+from sagefm.tl._classifier import fit_temperature, make_folds
 
 CLASSES = ["cancer", "fat", "stroma"]
 each_method = pytest.mark.parametrize("method", ["logistic", "neighbors"])
@@ -100,6 +100,14 @@ def test_seed(adata, reference, state):
     assert temperatures[0] != temperatures[1]
 
 
+def test_a_generator_is_a_seed(adata, reference):
+    annotate(adata, reference, rng=np.random.default_rng(3))
+    params = adata.uns["sagefm"]["sagefm_label"]
+    assert params["rng"] == int(np.random.default_rng(3).integers(2**32 - 1, endpoint=True))
+    again = annotate(adata, reference, rng=params["rng"], copy=True)
+    assert again.uns["sagefm"]["sagefm_label"]["temperature"] == params["temperature"]
+
+
 @each_method
 def test_a_spot_is_labelled_by_itself(method, adata, reference):
     """The other spots of the table say nothing about it."""
@@ -128,6 +136,13 @@ def test_neighbors_by_hand():
     temperature = adata.uns["sagefm"]["sagefm_label"]["temperature"]
     expected = np.array([2 / 3, 1 / 3]) ** (1 / temperature)
     np.testing.assert_allclose(adata.obsm["sagefm_label_probability"].to_numpy()[0], expected / expected.sum())
+
+
+def test_more_neighbors_than_spots(adata, reference):
+    """The shares are then those of the reference, or of a fold."""
+    annotate(adata, reference[:30].copy(), method="neighbors", n_neighbors=50)
+    assert adata.uns["sagefm"]["sagefm_label"]["n_neighbors"] == 50
+    assert np.isfinite(adata.obsm["sagefm_label_probability"]).all(axis=None)
 
 
 # The reference's labels
@@ -235,18 +250,23 @@ def test_sure_spots_are_more_often_right():
 
 def test_folds_of_spots_spread_each_class():
     codes = np.random.default_rng(0).permutation(np.repeat([0, 1, 2], [2, 13, 50]))
-    folds = assign_spots(codes, None, 5, 0)
-    counts = pd.crosstab(codes, folds).to_numpy()
-    assert counts.max(axis=1).tolist() == [1, 3, 10]
-    assert (counts.max(axis=1) - counts.min(axis=1) <= 1).all()
+    folds = make_folds(codes, None, 5, 0)
+    assert np.sort(np.concatenate([held for _, held in folds])).tolist() == list(range(65))
+    counts = np.stack([np.bincount(codes[held], minlength=3) for _, held in folds])
+    assert counts.max(axis=0).tolist() == [1, 3, 10]
+    assert (np.ptp(counts, axis=0) <= 1).all()
+    other = make_folds(codes, None, 5, 1)
+    assert not all(np.array_equal(*pair) for pair in zip(folds[0], other[0], strict=True))
 
 
 def test_folds_of_donors_keep_them_whole():
     libraries = np.random.default_rng(0).integers(0, 7, 100)
     for n_folds in (2, 5, 20):
-        folds = assign_spots(np.zeros(100, int), libraries, n_folds, 0)
-        assert len(np.unique(folds)) == min(n_folds, 7)
-        assert (pd.DataFrame({"library": libraries, "fold": folds}).groupby("library")["fold"].nunique() == 1).all()
+        folds = make_folds(np.zeros(100, int), libraries, n_folds, 0)
+        assert len(folds) == min(n_folds, 7)
+        for train, held in folds:
+            assert not np.intersect1d(libraries[train], libraries[held]).size
+            assert len(train) + len(held) == 100
 
 
 def test_donors_that_differ():
@@ -265,10 +285,11 @@ def test_donors_that_differ():
     assert found["donor"]["reference_library_key"] == "donor"
 
 
-def test_a_class_of_one_donor_counts_as_an_error(adata, reference):
+@each_method
+def test_a_class_of_one_donor_counts_as_an_error(method, adata, reference):
     """It cannot be predicted where its donor is held out; it is predicted in the end."""
     reference.obs["donor"] = np.where(reference.obs["region"] == "fat", "one", reference.obs["donor"])
-    annotate(adata, reference, reference_library_key="donor")
+    annotate(adata, reference, reference_library_key="donor", method=method)
     params = adata.uns["sagefm"]["sagefm_label"]
     assert params["cross_validated_accuracy"] <= (reference.obs["region"] != "fat").mean()
     assert sagefm.metrics.annotation(adata.obs["region"], adata.obs["sagefm_label"])["accuracy"] > 0.9

@@ -28,14 +28,10 @@ def evaluate(adata: AnnData, architecture: str, seed: int, max_epochs: int) -> d
     model = sagefm.model.SAGEFM(adata, architecture=architecture, seed=seed)
     model.train(max_epochs=max_epochs, seed=seed, progress=False)
     sagefm.tl.impute(adata, model, progress=False)
-    imputed = adata.layers["sagefm_imputed"]
-    if adata.uns["sagefm"]["sagefm_imputed"]["scale"] == "log1p":
-        imputed = np.expm1(imputed)
     spots = {"train": model.train_indices, "test": np.sort(model.validation_indices)}
-    graph = adata.obsp["sagefm_connectivities"]
     # A small penalty is best by correlation and a large one by deviance: both are shown.
-    light = sagefm.metrics.controls(adata.X, graph, ridge=1.0, **spots)
-    tables = sagefm.metrics.controls(adata.X, graph, ridge=100.0, predicted=imputed, **spots)
+    light = sagefm.metrics.controls(adata, ridge=1.0, **spots)
+    tables = sagefm.metrics.controls(adata, ridge=100.0, predicted="sagefm_imputed", **spots)
     return {
         "mean of 14 neighbors": tables["neighborhood"],
         "20 PCs, ridge 1": light["pca"],

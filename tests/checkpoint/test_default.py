@@ -39,11 +39,8 @@ def test_it_recovers_more_than_controls_on_donors_it_has_not_seen(name: str) -> 
     detected = (np.asarray((adata.X > 0).mean(axis=0)).ravel() >= 0.1) & imputed
     spots = np.random.default_rng(0).permutation(adata.n_obs)
     test, train = (np.sort(part) for part in np.split(spots, [adata.n_obs // 4]))
-    arguments = {"train": train, "test": test, "predicted": adata.layers["sagefm_imputed"]}
-    tables = [
-        sagefm.metrics.controls(adata.X, adata.obsp["sagefm_connectivities"], ridge=ridge, **arguments)
-        for ridge in (1.0, 100.0)
-    ]
+    arguments = {"train": train, "test": test, "predicted": "sagefm_imputed"}
+    tables = [sagefm.metrics.controls(adata, ridge=ridge, **arguments) for ridge in (1.0, 100.0)]
     found = tables[0]["predicted"]["r"][detected].median()
     for control in (tables[0]["neighborhood"], tables[0]["pca"], tables[1]["pca"]):
         assert found > control["r"][detected].median()

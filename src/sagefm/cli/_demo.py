@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sagefm._constants import EMBEDDING_KEY, IMPUTED_KEY, NEIGHBORS_KEY, PERTURB_KEY
+from sagefm._constants import EMBEDDING_KEY, IMPUTED_KEY, PERTURB_KEY
 from sagefm.cli._files import check_folder, replacing
 from sagefm.cli._options import device_option, model_option, overwrite_option, seed_option
 from sagefm.cli._run import debug_option, report
@@ -120,9 +120,8 @@ def _report_imputation(adata: AnnData, seed: int) -> pd.DataFrame:
     order = np.random.default_rng(seed).permutation(adata.n_obs)
     test, train = np.split(order, [round(_TEST_SHARE * adata.n_obs)])
     train, test = np.sort(train), np.sort(test)
-    neighbors = adata.obsp[f"{NEIGHBORS_KEY}_connectivities"]
-    weak = controls(adata.X, neighbors, train=train, test=test, ridge=1.0)
-    found = controls(adata.X, neighbors, train=train, test=test, predicted=adata.layers[IMPUTED_KEY])
+    weak = controls(adata, train=train, test=test, ridge=1.0)
+    found = controls(adata, train=train, test=test, predicted=IMPUTED_KEY)
     detected = np.asarray((adata.X > 0).mean(axis=0)).ravel() >= _DETECTED
     median = {name: table["r"][detected].median() for name, table in found.items()}
     qval = found["predicted"]["qval"][detected]
@@ -137,7 +136,7 @@ def _report_imputation(adata: AnnData, seed: int) -> pd.DataFrame:
         "20 PCs, linear",
         f"{max(median['pca'], weak['pca']['r'][detected].median()):.3f} (of the other spots; the better of two settings)",
     )
-    return found["predicted"].set_axis(adata.var_names)
+    return found["predicted"]
 
 
 def _perturb(adata: AnnData, checkpoint: Checkpoint, device: str, seed: int) -> pd.DataFrame:

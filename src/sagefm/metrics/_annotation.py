@@ -22,15 +22,15 @@ def annotation(labels: Any, predicted: Any, *, unlabelled: Sequence[str] = UNLAB
     labels
         Labels of the expert (n_spots,).
     predicted
-        Predicted labels (n_spots,). "unsure", a missing value, or a class that the expert did not use is an error as
-        any other.
+        Predicted labels (n_spots,). "unsure", a missing value, or a class that the expert did not use counts as an
+        error.
     unlabelled
-        Names that stand for the lack of a label in `labels`. These spots, and those with a missing value, are left out.
+        Names in `labels` that mean "no label". Spots with such a name or a missing value are left out.
 
     Returns
     -------
     ``accuracy``, the share of spots that agree; ``balanced_accuracy``, the mean over the expert's classes of the share
-    of their spots that agree; ``macro_f1``, the mean over the expert's classes of F1.
+    of their spots that agree; ``macro_f1``, the mean F1 over the expert's classes.
 
     Raises
     ------
@@ -46,20 +46,20 @@ def annotation(labels: Any, predicted: Any, *, unlabelled: Sequence[str] = UNLAB
     from sklearn.metrics import accuracy_score, f1_score, recall_score
 
     truth = read_labels(labels, unlabelled)
-    found = read_labels(predicted, unlabelled=(), name="predicted").fillna("")
-    if len(found) != len(truth):
-        raise ArgumentError(f"predicted has {len(found)} spots; expected those of labels, {len(truth)}.")
+    answers = read_labels(predicted, unlabelled=(), name="predicted").fillna("")
+    if len(answers) != len(truth):
+        raise ArgumentError(f"predicted has {len(answers)} spots; expected those of labels, {len(truth)}.")
     labelled = truth.notna().to_numpy()
     if not labelled.any():
         raise ArgumentError(f"None of {len(truth)} spots has a label outside unlabelled={unlabelled!r}.")
-    truth, found = truth[labelled].tolist(), found[labelled].tolist()
-    # scikit-learn's balanced accuracy is this mean of recalls, with a warning where a class is only predicted.
-    of_expert = {"labels": sorted(set(truth)), "average": "macro", "zero_division": 0}
+    truth, answers = truth[labelled].tolist(), answers[labelled].tolist()
+    # scikit-learn's balanced accuracy is this mean of recalls, but warns if a class is only predicted.
+    over_classes = {"labels": sorted(set(truth)), "average": "macro", "zero_division": 0}
     return pd.Series(
         {
-            "accuracy": accuracy_score(truth, found),
-            "balanced_accuracy": recall_score(truth, found, **of_expert),
-            "macro_f1": f1_score(truth, found, **of_expert),
+            "accuracy": accuracy_score(truth, answers),
+            "balanced_accuracy": recall_score(truth, answers, **over_classes),
+            "macro_f1": f1_score(truth, answers, **over_classes),
         },
         dtype=float,
     )

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-#: Initialisations of a fit: with one, the adjusted Rand index spreads by up to 0.17 over seeds.
+#: Initializations of a fit: with one, the adjusted Rand index spreads by up to 0.17 over seeds.
 _N_INIT: Final = 10
 #: Neighbors that a spot is compared with, and how many of them in other clusters make it abnormal.
 _N_AROUND: Final = 10
@@ -34,10 +34,10 @@ def clustering(
     n_seeds: int = 10,
     unlabelled: Sequence[str] = UNLABELLED,
 ) -> pd.DataFrame:
-    """Return how well clusters of an embedding agree with labels, seed by seed.
+    """Return how well clusters of an embedding agree with labels, one fit per seed.
 
-    Clusters are those of a Gaussian mixture with one covariance for all (the best of 10 initialisations), on principal
-    components of the embedding. Spots without a label are clustered with the others, and leave the score.
+    Clusters are those of a Gaussian mixture with one covariance for all (the best of 10 initializations), on principal
+    components of the embedding. Spots without a label are clustered, but do not count in the agreement.
 
     Parameters
     ----------
@@ -48,22 +48,22 @@ def clustering(
     coordinates
         Spot coordinates of one section (n_spots, 2), any unit.
     n_clusters
-        Number of clusters; that of the classes in `labels` if left out.
+        Number of clusters; default: the number of classes in `labels`.
     n_components
-        Principal components that a wider embedding is brought to.
+        Number of principal components that a wider embedding is reduced to.
     n_seeds
         Number of fits, with the seeds 0, 1, ...
     unlabelled
-        Names that stand for the lack of a label, beside missing values.
+        Names that mean "no label", beside missing values.
 
     Returns
     -------
-    One row a seed:
+    One row per seed:
 
     - ``ari``: adjusted Rand index; 0 for chance, 1 for the same partition.
     - ``nmi``: mutual information over the mean of the two entropies, from 0 to 1.
 
-    With `coordinates`, of all spots, labelled or not:
+    With `coordinates`, for all spots, labelled or not:
 
     - ``chaos``: mean distance of a spot to the nearest of its own cluster, on coordinates of unit variance; spots alone
       in their cluster are left out. Lower is more coherent.
@@ -76,7 +76,7 @@ def clustering(
 
     Notes
     -----
-    Both spatial scores are best for one cluster and know no label: they stand beside ``ari``, never in its place.
+    Both spatial scores are best for one single cluster and use no label. Report them beside ``ari``, never in its place.
 
     References
     ----------
@@ -98,12 +98,11 @@ def clustering(
     truth = read_labels(labels, unlabelled)
     values = _matrix(embedding, name="embedding", n_spots=len(truth))
     labelled = truth.notna().to_numpy()
-    classes = np.unique(truth[labelled].tolist(), return_inverse=True)[1]
-    if not len(classes):
+    classes = truth[labelled].tolist()
+    if not classes:
         raise ArgumentError(f"None of {len(truth)} spots has a label outside unlabelled={unlabelled!r}.")
-    n_clusters = int(classes.max()) + 1 if n_clusters is None else n_clusters
-    n_clusters = whole_number(n_clusters, name="n_clusters", minimum=2)
-    if n_clusters > len(values):
+    n_clusters = len(set(classes)) if n_clusters is None else n_clusters
+    if whole_number(n_clusters, name="n_clusters", minimum=2) > len(values):
         raise ArgumentError(f"n_clusters={n_clusters}; expected at most the {len(values)} spots.")
     n_components = whole_number(n_components, name="n_components", minimum=1)
     n_seeds = whole_number(n_seeds, name="n_seeds", minimum=1)
@@ -125,7 +124,7 @@ def clustering(
 
 
 class _Space:
-    """Coordinates of unit variance (n_spots, 2), and the nearest spots of each in the given ones."""
+    """Coordinates of unit variance (n_spots, 2), and the nearest spots of each in the coordinates as they are."""
 
     def __init__(self, coordinates: NDArray[np.float64]) -> None:
         from sklearn.neighbors import NearestNeighbors
@@ -137,6 +136,7 @@ class _Space:
         self.around = NearestNeighbors(n_neighbors=_N_AROUND).fit(coordinates).kneighbors(return_distance=False)
 
     def chaos(self, clusters: NDArray[np.int64]) -> float:
+        """Return the mean distance of a spot to the nearest of its cluster."""
         from sklearn.neighbors import NearestNeighbors
 
         members = [self.scaled[clusters == cluster] for cluster in np.unique(clusters)]
@@ -144,6 +144,7 @@ class _Space:
         return float(np.concatenate(nearest).mean()) if nearest else float("nan")
 
     def pas(self, clusters: NDArray[np.int64]) -> float:
+        """Return the share of spots that most of the nearest spots differ from."""
         elsewhere = (clusters[self.around] != clusters[:, None]).sum(axis=1)
         return float((elsewhere >= _N_ABNORMAL).mean())
 
@@ -158,8 +159,7 @@ def _components(values: NDArray[np.float64], n_components: int) -> NDArray[np.fl
     if spread == 0:
         raise ArgumentError("The embedding is the same at all spots: there is nothing to cluster.")
     # The mixture adds a constant to its covariance: the unit of the embedding must not matter.
-    scaled: NDArray[np.float64] = (values - values.mean(axis=0)) / spread
-    return scaled
+    return np.asarray((values - values.mean(axis=0)) / spread)
 
 
 def _matrix(values: ArrayLike, *, name: str, n_spots: int) -> NDArray[np.float64]:

@@ -1,161 +1,189 @@
-"""Controls: what a section's mean profile, its neighborhoods, and linear models recover without a network."""
+"""Controls: what the neighbors' profile and linear models of a section recover without a network."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-import pandas as pd
-from scipy import sparse
 
-from sagefm._arguments import whole_number
-from sagefm.data._genes import assign_folds
-from sagefm.errors import ArgumentError
+from sagefm._arguments import as_seed, whole_number
+from sagefm._constants import SPATIAL_KEY, UNS_KEY
+from sagefm.data._blocks import to_memory
+from sagefm.data._counts import get_counts
+from sagefm.data._genes import assign_folds, make_vocabulary, match_genes
+from sagefm.data._graph import get_neighbors
+from sagefm.data._table import get_libraries, get_table
+from sagefm.errors import ArgumentError, MissingKeyError
 from sagefm.metrics._predictors import (
     Components,
+    Model,
     Neighborhood,
-    Profile,
     SectionCounts,
     fit_components,
     fit_factor_model,
-    with_neighbors,
 )
-from sagefm.metrics._recovery import Measured, Recovery, add_measured
+from sagefm.metrics._recovery import PredictedRows, Recovery
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from numpy.typing import NDArray
+    import pandas as pd
+    from anndata import AnnData
+    from numpy.typing import ArrayLike, NDArray
 
     from sagefm.metrics._predictors import Predictor
 
-PREDICTORS: Final = ("neighborhood", "pca", "pca_around", "factors", "profile")
+PREDICTORS: Final = ("neighborhood", "pca", "factors")
 
 
 def controls(
-    counts: sparse.csr_matrix,
-    neighbors: sparse.csr_matrix,
+    adata: Any,
     *,
-    train: NDArray[np.int64] | None = None,
-    test: NDArray[np.int64] | None = None,
-    predicted: NDArray[np.float32] | None = None,
+    predicted: str | Any | None = None,
     predictors: Sequence[str] = ("neighborhood", "pca"),
+    train: ArrayLike | None = None,
+    test: ArrayLike | None = None,
+    vocabulary: Sequence[str] | None = None,
     n_folds: int = 4,
     n_hidden: int = 1,
     n_components: int = 20,
     components: NDArray[np.float64] | None = None,
-    profile: NDArray[np.float64] | None = None,
     ridge: float = 100.0,
-    prior: float = 10.0,
-    scale: float = 1e4,
-    rng: int = 0,
-    block_rows: int = 1024,
+    rng: int | np.random.Generator = 0,
+    layer: str | None = None,
+    spatial_key: str = SPATIAL_KEY,
+    library_key: str | None = None,
+    neighbors_key: str | None = None,
 ) -> dict[str, pd.DataFrame]:
-    """Return the recovery of hidden genes by predictors that know no network.
+    """Return the recovery of hidden genes by predictors without a network, beside that of a model.
 
-    Genes are hidden fold by fold at the spots `test`, as in :func:`sagefm.tl.impute`. A predictor multiplies the
-    null model (the profile of the section's other spots times the size factor of the spot's visible genes) by a ratio:
+    Genes are hidden in folds at one spot at a time, as in :func:`sagefm.tl.impute`. A predictor multiplies the rates of
+    the null model (the profile of the section's other spots times the size factor of the spot's visible genes) by a
+    ratio, and reads no hidden count:
 
-    - ``"neighborhood"``: the profile of the spot's neighbors, with `prior` spots of the section's profile added, over
-      the section's profile;
-    - ``"pca"``: principal components of ``u = log1p(scale x / total)`` less the section's mean; the scores of a spot
-      are a ridge regression on its visible genes; ``expm1(u_mean + reconstruction) / expm1(u_mean)``;
-    - ``"pca_around"``: the same, the scores drawn to what the mean scores of the spot's neighbors predict;
-    - ``"factors"``: a Poisson factor model (non-negative, Kullback-Leibler divergence) of the counts;
-    - ``"profile"``: the profile of another corpus over the section's.
-
-    No predictor reads a hidden count.
+    - ``"neighborhood"``: the profile of the spot's neighbors, shrunk to the section's, over the section's profile;
+    - ``"pca"``: principal components of ``u = log1p(10,000 x / total)`` less the section's mean. Scores are a ridge
+      regression on the visible genes, and the ratio is ``expm1(u_mean + reconstruction) / expm1(u_mean)``;
+    - ``"factors"``: a Poisson factor model of the counts (non-negative matrix factorization).
 
     Parameters
     ----------
-    counts
-        Raw counts of a section (n_spots, n_genes).
-    neighbors
-        Ones where a spot is a neighbor (n_spots, n_spots), without the diagonal.
-    train, test
-        Spots that components and factors are fitted on, and spots that are predicted. Both left out: all spots are
-        predicted, each quarter from a fit of the others.
+    adata
+        AnnData with raw counts, and spot coordinates or a graph. The graph is built and stored if there is none.
     predicted
-        Expected counts of a model (n_spots, n_genes), to be held against the controls on the same spots, folds and
-        null: ``adata.layers["sagefm_imputed"]``. Its genes must have been hidden in folds too.
+        Expected counts of a model, for the same spots, folds and null: a key of ``layers`` written by
+        :func:`sagefm.tl.impute`, or a matrix (n_spots, n_vars). Its genes must have been hidden in folds, too.
     predictors
         Names of predictors.
-    n_folds
-        Number of folds.
+    train, test
+        Spots (positions or masks) that components and factors are fitted on, and spots that are predicted. Default:
+        all spots are predicted, each quarter from a fit on the others.
+    vocabulary
+        Gene symbols of the model, in order, or ``"published"``: folds are those of its imputation, and genes that it
+        does not know take no part. Default: the genes of `adata`.
+    n_folds, rng
+        Number of folds, and their seed; as in :func:`sagefm.tl.impute`.
     n_hidden
-        Consecutive folds that are hidden at a time; of `n_folds`, the spot shows its total counts alone.
+        Number of consecutive folds that are hidden at a time. If it is `n_folds`, a spot shows only its total counts.
     n_components
-        Principal components, and factors.
+        Number of principal components, and of factors.
     components
-        Loadings of another corpus (n_components, n_genes), of :func:`fit_components`: no component is fitted on the
-        section then.
-    profile
-        Profile of another corpus (n_genes,), any sum; genes of value 0 or NaN are left at the section's.
+        Loadings of other sections (n_components, n_vars), see :func:`fit_components`. Default: components of `train`.
     ridge
         Penalty on the scores, in units of the noise of u.
-    prior
-        Spots of the section's profile added to a neighborhood.
-    scale
-        Counts that spots are brought to.
-    rng
-        Seed of the folds.
-    block_rows
-        Spots made dense at a time.
+    layer, spatial_key, library_key, neighbors_key
+        As in :func:`sagefm.tl.embed`.
 
     Returns
     -------
-    For each predictor, and for ``"predicted"`` where given, a table as of :func:`sagefm.metrics.recovery`, a row a gene.
+    For each predictor, and for ``"predicted"`` if it is given, a table with the columns of
+    :func:`sagefm.metrics.recovery` and one row per gene of `adata`, NaN for genes outside the vocabulary.
 
     Raises
     ------
-    ArgumentError
-        `predicted`, `components` or `profile` do not fit `counts`, a name is unknown, or one of `train` and `test` is
-        missing.
+    sagefm.errors.SagefmError
+        Counts, coordinates, graph or keys that :func:`sagefm.tl.embed` refuses; an argument outside its range, of the
+        wrong shape, or unknown.
 
     Examples
     --------
     >>> import sagefm
     >>> adata = sagefm.datasets.simulate(300, n_genes=200)
-    >>> sagefm.pp.spatial_neighbors(adata)
-    >>> found = sagefm.metrics.controls(adata.X, adata.obsp["sagefm_connectivities"], n_components=5)
-    >>> list(found)
+    >>> tables = sagefm.metrics.controls(adata, n_components=5)
+    >>> list(tables)
     ['neighborhood', 'pca']
     """
-    n_genes = counts.shape[1]
-    if predicted is not None and predicted.shape != counts.shape:
-        raise ArgumentError(f"predicted has shape {predicted.shape}; expected that of counts, {counts.shape}.")
-    for name, array in (("components", components), ("profile", profile)):
-        if array is not None and array.shape[-1] != n_genes:
-            raise ArgumentError(f"{name} is of {array.shape[-1]} genes; expected the {n_genes} of counts.")
-    unknown = [name for name in predictors if name not in PREDICTORS]
+    names = [predictors] if isinstance(predictors, str) else list(predictors)
+    unknown = [name for name in names if name not in PREDICTORS]
     if unknown:
         raise ArgumentError(f"predictors holds {unknown}; expected some of {list(PREDICTORS)}.")
-    if "profile" in predictors and profile is None:
-        raise ArgumentError("predictors holds 'profile'; pass the profile of another corpus, profile=...")
+    n_folds = whole_number(n_folds, name="n_folds", minimum=2)
     if whole_number(n_hidden, name="n_hidden", minimum=1) > n_folds:
         raise ArgumentError(f"n_hidden={n_hidden}; expected at most n_folds={n_folds}.")
+    if isinstance(ridge, bool) or not isinstance(ridge, int | float | np.number) or not ridge > 0:
+        raise ArgumentError(f"ridge={ridge!r}; expected a number above 0.")
     if (train is None) != (test is None):
         raise ArgumentError("train and test belong together: pass both, or neither.")
+    n_components, rng = whole_number(n_components, name="n_components", minimum=1), as_seed(rng)
+    table = get_table(adata)
+    if components is not None and (np.ndim(components) != 2 or np.shape(components)[1] != table.n_vars):
+        raise ArgumentError(f"components has shape {np.shape(components)}; expected the {table.n_vars} genes of adata.")
+    train, test = _as_mask(train, table.n_obs, name="train"), _as_mask(test, table.n_obs, name="test")
+    model = None if predicted is None else _read_predicted(table, predicted)
 
-    section = SectionCounts(counts, neighbors, scale)
-    folds = assign_folds(np.arange(n_genes), n_genes, n_folds, rng)
-    splits = split_spots(section.n_spots, rng) if train is None or test is None else [(train, test)]
+    symbols = make_vocabulary(table.var_names, vocabulary)
+    match = match_genes(table, symbols)
+    folds = assign_folds(match.genes, len(symbols), n_folds, rng)
+    counts = to_memory(get_counts(table, layer))
+    libraries, library_names = get_libraries(table, library_key)
+    neighbors = get_neighbors(table, neighbors_key=neighbors_key, spatial_key=spatial_key, library_key=library_key)
+    loadings = None if components is None else np.asarray(components)[:, match.columns]
     sums: dict[str, Recovery] = {}
-    for fitted_on, spots in splits:
-        made = make_predictors(
-            section,
-            fitted_on,
-            predictors,
-            n_components=n_components,
-            components=components,
-            profile=profile,
-            ridge=ridge,
-            prior=prior,
-            rng=rng,
+    for code, library in enumerate(library_names):
+        rows = np.flatnonzero(libraries == code)
+        section = SectionCounts(counts[rows][:, match.columns], neighbors[rows][:, rows])
+        splits = split_spots(len(rows), rng)
+        if train is not None and test is not None:
+            splits = [(np.flatnonzero(train[rows]), np.flatnonzero(test[rows]))]
+        for fitted_on, spots in splits:
+            if not len(spots):
+                continue
+            if not len(fitted_on):
+                raise ArgumentError(f"test has spots of library {library!r}, of which train has none.")
+            fitted = make_predictors(
+                section, fitted_on, names, n_components=n_components, components=loadings, ridge=ridge, rng=rng
+            )
+            if model is not None:
+                fitted["predicted"] = Model(model, rows, match.columns)
+            add_recovery(sums, section, spots, fitted, folds, n_hidden)
+    genes = table.var_names
+    return {name: total.result().set_axis(genes[match.columns]).reindex(genes) for name, total in sums.items()}
+
+
+def _as_mask(spots: ArrayLike | None, n_spots: int, *, name: str) -> NDArray[np.bool_] | None:
+    """Return positions of spots, or a mask of them, as a mask (n_spots,)."""
+    if spots is None:
+        return None
+    positions, mask = np.asarray(spots), np.zeros(n_spots, dtype=bool)
+    is_mask = positions.dtype == bool and positions.shape == (n_spots,)
+    is_list = np.issubdtype(positions.dtype, np.integer) and positions.ndim == 1
+    if not positions.size or not (is_mask or (is_list and positions.min() >= 0 and positions.max() < n_spots)):
+        raise ArgumentError(f"{name}={spots!r}; expected positions of spots, from 0 to {n_spots - 1}, or a mask.")
+    mask[positions] = True
+    return mask
+
+
+def _read_predicted(table: AnnData, predicted: Any) -> PredictedRows:
+    """Return expected counts from a layer that ``tl.impute`` wrote, or from a matrix."""
+    if not isinstance(predicted, str):
+        return PredictedRows(predicted, table.shape)
+    if predicted not in table.layers:
+        raise MissingKeyError(
+            f"predicted={predicted!r} is not in adata.layers; found {list(table.layers)}. "
+            f"Call sagefm.tl.impute(adata, model, key_added={predicted!r})"
         )
-        models = {} if predicted is None else {"predicted": predicted}
-        add_recovery(sums, section, spots, made, folds, n_hidden, models=models, block_rows=block_rows)
-    return {name: recovery.result() for name, recovery in sums.items()}
+    params = table.uns.get(UNS_KEY, {}).get(predicted, {})
+    return PredictedRows(table.layers[predicted], table.shape, is_log=params.get("scale") == "log1p")
 
 
 def split_spots(n_spots: int, rng: int = 0, n_splits: int = 4) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
@@ -171,26 +199,20 @@ def make_predictors(
     *,
     n_components: int = 20,
     components: NDArray[np.float64] | None = None,
-    profile: NDArray[np.float64] | None = None,
     ridge: float = 100.0,
-    prior: float = 10.0,
     rng: int = 0,
 ) -> dict[str, Predictor]:
-    """Return predictors by name, fitted on the spots `train`; the arguments are those of :func:`controls`."""
-    made: dict[str, Predictor] = {}
-    if {"pca", "pca_around"} & set(names) and components is None:
-        components = fit_components([section.counts[train]], n_components, section.scale)
+    """Return predictors by name, fitted on the spots `train`; see :func:`controls`."""
+    predictors: dict[str, Predictor] = {}
     for name in names:
         if name == "neighborhood":
-            made[name] = Neighborhood(section, prior)
+            predictors[name] = Neighborhood(section)
         elif name == "factors":
-            made[name] = fit_factor_model(section, train, n_components, rng)
-        elif name == "profile" and profile is not None:
-            made[name] = Profile(profile)
-        elif components is not None:
-            alone = Components(components, ridge)
-            made[name] = alone if name == "pca" else with_neighbors(alone, section, train)
-    return made
+            predictors[name] = fit_factor_model(section, train, n_components, rng)
+        else:
+            loadings = fit_components([section.counts[train]], n_components) if components is None else components
+            predictors[name] = Components(loadings, ridge)
+    return predictors
 
 
 def add_recovery(
@@ -200,22 +222,11 @@ def add_recovery(
     predictors: Mapping[str, Predictor],
     folds: NDArray[np.int64],
     n_hidden: int,
-    *,
-    models: Mapping[str, NDArray[np.float32]],
     genes: NDArray[np.bool_] | None = None,
-    block_rows: int = 1024,
 ) -> None:
-    """Add the recovery of `spots` by each predictor, and by expected counts of `models` (n_spots, n_genes), to sums.
-
-    With `genes` (n_genes,), the others are left out of the sums.
-    """
-    for name in (*predictors, *models):
+    """Add the recovery of `spots` by each predictor to `sums`; of `genes` (n_genes,) only, if they are given."""
+    for name in predictors:
         sums.setdefault(name, Recovery(len(folds))).add_spots(len(spots))
-    for view, hidden in section.views(spots, folds, n_hidden, block_rows, genes):
-        rates: dict[str, NDArray[np.floating]] = {
-            name: view.null * predict(view) for name, predict in predictors.items()
-        }
-        rates |= {name: model[view.spots][:, view.wanted] for name, model in models.items()}
-        measured = Measured(hidden, view.null)
-        for name, rate in rates.items():
-            add_measured(sums[name], measured, rate, view.wanted)
+    for view, hidden in section.views(spots, folds, n_hidden, genes=genes):
+        for name, predict in predictors.items():
+            sums[name].update(hidden, view.null * predict(view), null=view.null, genes=view.wanted)

@@ -1,161 +1,127 @@
-"""Classes from embeddings, with calibrated probabilities; what the user's objects look like is not known here.
+"""Classes from embeddings by scikit-learn's classifiers, with calibrated probabilities.
 
-A classifier gives log-probabilities ``s_ic`` of class c at spot i. One temperature T makes them honest,
+A classifier gives probabilities q_ic of class c at spot i. One temperature T makes them honest,
 
-    p_ic = exp(s_ic / T) / sum_k exp(s_ik / T),
+    p_ic = q_ic^(1/T) / sum_k q_ik^(1/T),
 
-where T minimises the mean of ``-log p_i,label(i)`` over spots that each were predicted without their fold (Guo et al.
-2017, "On calibration of modern neural networks"). T leaves the order of the classes as it is.
+where T minimizes the mean of ``-log p_i,label(i)`` over spots that each were predicted without their fold (Guo et al.
+2017, "On calibration of modern neural networks"). The order of the classes stays as it is. scikit-learn's own
+temperature scaling fails where a class is missing without a fold, as it is if one donor alone has it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final, Literal
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from scipy import optimize, special
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GroupKFold, cross_val_predict
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from sagefm.errors import ArgumentError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_MAX_TEMPERATURE: Final = 10.0
 #: Inverse penalties of the logistic regression that are tried. Donors differ: what fits them best is often too sure.
 STRENGTHS: Final = (1.0, 0.1, 0.01, 0.001)
+_MAX_TEMPERATURE: Final = 10.0
 
 
 @dataclass(frozen=True)
-class Learner:
-    """What is fitted: ``"logistic"`` regression on standardised features, or the shares of the nearest neighbors."""
+class Calibrated:
+    """A fitted classifier at its temperature, with cross-validated probabilities of its own spots and their loss."""
 
-    method: Literal["logistic", "neighbors"]
-    n_neighbors: int
-    strength: float = 1.0
-
-    def log_probability(
-        self, embedding: NDArray[np.float64], codes: NDArray[np.int64], queries: NDArray[np.float64], n_classes: int
-    ) -> NDArray[np.float64]:
-        """Fit on some spots and return log-probabilities of others (n_queries, n_classes); -inf for an unseen class."""
-        from sklearn.linear_model import LogisticRegression
-        from sklearn.neighbors import KNeighborsClassifier
-        from sklearn.pipeline import make_pipeline
-        from sklearn.preprocessing import StandardScaler
-
-        estimator: Any
-        if self.method == "logistic":
-            estimator = make_pipeline(StandardScaler(), LogisticRegression(C=self.strength, max_iter=1000))
-            floor = float(np.finfo(np.float64).tiny)
-        else:
-            n_neighbors = min(self.n_neighbors, len(codes))
-            estimator = KNeighborsClassifier(n_neighbors)
-            # Half a neighbor: a class that none of them has is not impossible.
-            floor = 0.5 / n_neighbors
-        found = estimator.fit(embedding, codes).predict_proba(queries)
-        scores = np.full((len(queries), n_classes), -np.inf)
-        scores[:, estimator.classes_] = np.log(np.maximum(found, floor))
-        return scores
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """The temperature, and what the cross-validated predictions that it was fitted on are worth.
-
-    Attributes
-    ----------
-    temperature
-        Above 1: the classifier was too sure of itself.
-    probability
-        Cross-validated probabilities of the reference (n_spots, n_classes), at this temperature.
-    loss
-        Their mean log loss.
-    """
-
+    classifier: Any
+    strength: float
+    floor: float
     temperature: float
-    probability: NDArray[np.float64]
+    cross_validated: NDArray[np.float64]
     loss: float
 
+    def probability(self, embedding: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return calibrated probabilities of spots (n_spots, n_classes)."""
+        return at_temperature(self.classifier.predict_proba(embedding), self.temperature, self.floor)
 
-def calibrate(
-    learner: Learner,
+
+def make_folds(
+    codes: NDArray[np.int64], libraries: NDArray[np.int64] | None, n_folds: int, rng: int
+) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Return spots to fit on and spots to predict, by fold: whole libraries, or each class spread evenly."""
+    if libraries is not None:
+        return list(GroupKFold(min(n_folds, len(np.unique(libraries)))).split(codes, groups=libraries))
+    # StratifiedKFold would refuse classes with fewer spots than folds.
+    shuffled = np.random.default_rng(rng).permutation(len(codes))
+    by_class = shuffled[np.argsort(codes[shuffled], kind="stable")]
+    parts = [np.sort(by_class[start::n_folds]) for start in range(min(n_folds, len(codes)))]
+    return [(np.setdiff1d(shuffled, part), part) for part in parts]
+
+
+def fit(
     embedding: NDArray[np.float64],
     codes: NDArray[np.int64],
-    folds: NDArray[np.int64],
-) -> Calibration:
-    """Predict each fold from the others and fit the temperature on that.
+    folds: list[tuple[NDArray[np.int64], NDArray[np.int64]]],
+    *,
+    method: str,
+    n_neighbors: int,
+) -> Calibrated:
+    """Fit and calibrate a classifier; a logistic regression at the penalty of the least cross-validated log loss.
 
     Raises
     ------
     ArgumentError
-        Without some fold, fewer than two classes are left, or no class is in two folds.
+        Without one of the folds fewer than two classes are left, or no class is in two folds.
     """
-    n_classes = int(codes.max()) + 1
-    scores = np.empty((len(codes), n_classes))
-    for fold in np.unique(folds):
-        held = folds == fold
-        if len(np.unique(codes[~held])) < 2:
-            raise ArgumentError(
-                "Without one of its folds the reference has fewer than two classes. Give a reference with the classes "
-                "in several sections, or leave reference_library_key out."
-            )
-        scores[held] = learner.log_probability(embedding[~held], codes[~held], embedding[held], n_classes)
+    repair = "Give a reference with the classes in several sections, or leave reference_library_key out."
+    if any(len(np.unique(codes[train])) < 2 for train, _ in folds):
+        raise ArgumentError(f"Without one of its folds the reference has fewer than two classes. {repair}")
     # A class that is in one fold alone cannot be predicted there: an error, but none that a temperature explains.
-    possible = np.isfinite(scores[np.arange(len(codes)), codes])
+    possible = np.zeros(len(codes), dtype=bool)
+    for train, held in folds:
+        possible[held] = np.isin(codes[held], codes[train])
     if not possible.any():
-        raise ArgumentError(
-            "No class is in two folds of the reference. Give a reference with the classes in several sections, or "
-            "leave reference_library_key out."
-        )
-    temperature = fit_temperature(scores[possible], codes[possible])
-    probability = to_probability(scores, temperature)
-    of_label = probability[possible, codes[possible]]
-    return Calibration(temperature, probability, -float(np.log(np.maximum(of_label, np.finfo(float).tiny)).mean()))
+        raise ArgumentError(f"No class is in two folds of the reference. {repair}")
 
-
-def select(
-    learner: Learner,
-    embedding: NDArray[np.float64],
-    codes: NDArray[np.int64],
-    folds: NDArray[np.int64],
-) -> tuple[Learner, Calibration]:
-    """Calibrate a learner; of a logistic regression, at the penalty of the least cross-validated log loss."""
-    tried = [learner] if learner.method == "neighbors" else [replace(learner, strength=c) for c in STRENGTHS]
-    found = [(one, calibrate(one, embedding, codes, folds)) for one in tried]
-    return min(found, key=lambda pair: pair[1].loss)
+    candidates: list[tuple[Any, float, float]]
+    if method == "neighbors":
+        n_neighbors = min(n_neighbors, *(len(train) for train, _ in folds))
+        # Half a neighbor: a class that none of them has is not impossible.
+        candidates = [(KNeighborsClassifier(n_neighbors), 1.0, 0.5 / n_neighbors)]
+    else:
+        tiny = float(np.finfo(np.float64).tiny)
+        regressions = [(LogisticRegression(C=strength, max_iter=1000), strength) for strength in STRENGTHS]
+        candidates = [(make_pipeline(StandardScaler(), model), strength, tiny) for model, strength in regressions]
+    fitted = []
+    for classifier, strength, floor in candidates:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Number of classes in training fold", RuntimeWarning)
+            q = cross_val_predict(classifier, embedding, codes, cv=folds, method="predict_proba")
+        temperature = fit_temperature(np.log(np.maximum(q[possible], floor)), codes[possible])
+        p = at_temperature(q, temperature, floor)
+        loss = -float(np.log(np.maximum(p[possible, codes[possible]], np.finfo(float).tiny)).mean())
+        fitted.append(Calibrated(classifier, strength, floor, temperature, p, loss))
+    best = min(fitted, key=lambda one: one.loss)
+    best.classifier.fit(embedding, codes)
+    return best
 
 
 def fit_temperature(scores: NDArray[np.float64], codes: NDArray[np.int64]) -> float:
-    """Return the temperature, from 1/10 to 10, of the least mean log loss."""
+    """Return the temperature, from 1/10 to 10, of the least mean log loss of log-probabilities (n_spots, n_classes)."""
 
     def log_loss(log_temperature: float) -> float:
-        return -float(
-            special.log_softmax(scores / np.exp(log_temperature), axis=1)[np.arange(len(codes)), codes].mean()
-        )
+        log_p = special.log_softmax(scores / np.exp(log_temperature), axis=1)
+        return -float(log_p[np.arange(len(codes)), codes].mean())
 
     # The loss is convex in 1/T, so that it has one minimum in log T.
     bound = float(np.log(_MAX_TEMPERATURE))
     return float(np.exp(optimize.minimize_scalar(log_loss, bounds=(-bound, bound), method="bounded").x))
 
 
-def to_probability(scores: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
-    """Return probabilities (n_spots, n_classes) of log-probabilities at a temperature."""
-    probability: NDArray[np.float64] = special.softmax(scores / temperature, axis=1)
-    return probability
-
-
-def assign_spots(
-    codes: NDArray[np.int64], libraries: NDArray[np.int64] | None, n_folds: int, rng: int
-) -> NDArray[np.int64]:
-    """Return the fold of each spot (n_spots,): whole libraries, or each class spread evenly where there are none."""
-    folds = np.empty(len(codes), dtype=np.int64)
-    if libraries is None:
-        shuffled = np.random.default_rng(rng).permutation(len(codes))
-        folds[shuffled[np.argsort(codes[shuffled], kind="stable")]] = np.arange(len(codes)) % n_folds
-        return folds
-    from sklearn.model_selection import GroupKFold
-
-    splits = GroupKFold(min(n_folds, len(np.unique(libraries)))).split(codes, groups=libraries)
-    for fold, (_, held) in enumerate(splits):
-        folds[held] = fold
-    return folds
+def at_temperature(q: NDArray[np.float64], temperature: float, floor: float) -> NDArray[np.float64]:
+    """Return probabilities p of probabilities q (n_spots, n_classes), at least `floor`, at a temperature."""
+    return np.asarray(special.softmax(np.log(np.maximum(q, floor)) / temperature, axis=1))

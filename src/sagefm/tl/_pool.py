@@ -5,12 +5,17 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from sagefm._arguments import whole_number
 from sagefm._constants import EMBEDDING_KEY, UNS_KEY
+from sagefm.data._table import get_embedding, get_libraries, get_table
+from sagefm.errors import ArgumentError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from anndata import AnnData
 
 
 def pool(
@@ -30,13 +35,13 @@ def pool(
     Parameters
     ----------
     adata
-        AnnData, SpatialData or MuData with an embedding; it is not changed.
+        AnnData, SpatialData or MuData with an embedding. It is not changed.
     library_key
         Column of ``obs`` that names the section (or the donor) of each spot.
     use_rep
         Key of the embedding in ``obsm`` (n_spots, n_latent).
     statistics
-        ``"mean"``, ``"std"`` (the standard deviation over spots, 0 for a section of one spot), or both.
+        ``"mean"``, ``"std"`` (the standard deviation over spots, 0 for a section with one spot), or both.
     min_spots
         Sections with fewer spots are left out.
     table_key
@@ -46,15 +51,15 @@ def pool(
 
     Returns
     -------
-    A new table (n_sections, n_statistics x n_latent), float32, a row a section by name: ``var_names`` are ``mean_0``,
-    ``mean_1``, ...; ``obs`` holds ``n_spots`` and the columns that have one value in each section; ``uns["sagefm"]``
-    what the embedding was made with, and the parameters under ``"pool"``.
+    A new table (n_sections, n_statistics x n_latent), float32, with one row per section, named after it. ``var_names``
+    are ``mean_0``, ``mean_1``, ...; ``obs`` holds ``n_spots`` and the columns with one value in each section;
+    ``uns["sagefm"]`` holds the provenance of the embedding, and the parameters under ``"pool"``.
 
     Raises
     ------
     sagefm.errors.SagefmError
-        A key that does not exist, an embedding that is not finite, a spot without a section, an unknown statistic, no
-        section with enough spots.
+        A key does not exist, the embedding is not finite, a spot has no section, a statistic is unknown, or no section
+        has enough spots.
 
     Examples
     --------
@@ -66,15 +71,6 @@ def pool(
     >>> pooled.shape
     (3, 200)
     """
-    import numpy as np
-    import pandas as pd
-    from anndata import AnnData
-    from scipy import sparse
-
-    from sagefm._arguments import whole_number
-    from sagefm.data._table import get_embedding, get_libraries, get_table
-    from sagefm.errors import ArgumentError
-
     wanted = [statistics] if isinstance(statistics, str) else list(statistics)
     if not wanted or len(set(wanted)) < len(wanted) or set(wanted) - {"mean", "std"}:
         raise ArgumentError(f"statistics={statistics!r}; expected 'mean', 'std', or both.")
@@ -86,26 +82,17 @@ def pool(
     if n_spots.max() < min_spots:
         raise ArgumentError(f"min_spots={min_spots}; the largest of {len(names)} sections has {n_spots.max()} spots.")
 
-    membership = sparse.csr_matrix((1 / n_spots[sections], (sections, np.arange(table.n_obs))))
-    mean = membership @ embedding
-    pooled = {"mean": mean}
-    if "std" in wanted:
-        pooled["std"] = np.sqrt(membership @ (embedding - mean[sections]) ** 2)
-
-    values = table.obs.groupby(sections).nunique(dropna=False)
+    spots = pd.DataFrame(embedding).groupby(sections)
+    pooled = np.hstack([spots.mean() if name == "mean" else spots.std(ddof=0) for name in wanted])
+    n_values = table.obs.groupby(sections).nunique(dropna=False)
     first = np.unique(sections, return_index=True)[1]
-    obs = table.obs.loc[:, (values <= 1).all()].iloc[first].assign(n_spots=n_spots)
+    obs = table.obs.loc[:, (n_values <= 1).all()].iloc[first].assign(n_spots=n_spots)
     obs.index = pd.Index(names, dtype=object)
     width = embedding.shape[1]
     var = pd.DataFrame({"statistic": np.repeat(wanted, width), "dimension": np.tile(np.arange(width), len(wanted))})
     var.index = var["statistic"] + "_" + var["dimension"].astype(str)
     provenance = table.uns.get(UNS_KEY, {}).get(use_rep)
     params = {"library_key": library_key, "use_rep": use_rep, "statistics": wanted, "min_spots": min_spots}
-    every = AnnData(
-        np.hstack([pooled[name] for name in wanted]).astype(np.float32),
-        obs=obs,
-        var=var,
-        uns={UNS_KEY: {**({} if provenance is None else {use_rep: deepcopy(dict(provenance))}), "pool": params}},
-    )
+    uns = {UNS_KEY: {**({} if provenance is None else {use_rep: deepcopy(dict(provenance))}), "pool": params}}
     # A part of a table keeps no category that it does not have.
-    return every[n_spots >= min_spots].copy()
+    return AnnData(pooled.astype(np.float32), obs=obs, var=var, uns=uns)[n_spots >= min_spots].copy()

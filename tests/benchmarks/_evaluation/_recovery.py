@@ -8,13 +8,14 @@ from anndata import AnnData
 from scipy import sparse
 
 from _evaluation import _models
+from _evaluation._predictors import Profile, with_neighbors
 from _evaluation._sections import Training
 from sagefm.checkpoint._checkpoint import Checkpoint
 from sagefm.data._genes import assign_folds
-from sagefm.metrics import noise_ceiling, pooled_d2
-from sagefm.metrics._controls import add_recovery, make_predictors, split_spots
-from sagefm.metrics._predictors import Components, SectionCounts, fit_components, with_neighbors
-from sagefm.metrics._recovery import Recovery
+from sagefm.metrics import Recovery, fit_components, noise_ceiling, pooled_d2
+from sagefm.metrics._controls import add_recovery, split_spots
+from sagefm.metrics._predictors import Components, Model, Neighborhood, SectionCounts, fit_factor_model
+from sagefm.metrics._recovery import PredictedRows
 
 DETECTED = 0.1
 RIDGES = (1.0, 10.0, 100.0)
@@ -37,13 +38,12 @@ def evaluate_recovery(
     for train, spots in split_spots(section.n_spots):
         predictors = _controls(section, train, training, match.genes)
         for n in n_hidden:
-            add_recovery(sums[n], section, spots, predictors, folds, n, models={}, genes=genes)
+            add_recovery(sums[n], section, spots, predictors, folds, n, genes)
     every = np.arange(section.n_spots)
     for n in n_hidden:
         for name, variant in _models.variants(checkpoint, published).items():
-            predicted = variant.impute(adata, n)[:, match.columns]
-            add_recovery(sums[n], section, every, {}, folds, n, models={name: predicted}, genes=genes)
-            del predicted
+            predicted = PredictedRows(variant.impute(adata, n), adata.shape)
+            add_recovery(sums[n], section, every, {name: Model(predicted, every, match.columns)}, folds, n, genes)
     rows = []
     for n, found in sums.items():
         tables = {name: recovery.result() for name, recovery in found.items()}
@@ -52,9 +52,9 @@ def evaluate_recovery(
 
 
 def _controls(section: SectionCounts, train: np.ndarray, training: Training | None, genes: np.ndarray) -> dict:
-    names = ["neighborhood", "factors"] + (["profile"] if training else [])
-    profile = training.profile[genes] if training else None
-    found = make_predictors(section, train, names, profile=profile)
+    found = {"neighborhood": Neighborhood(section), "factors": fit_factor_model(section, train, n_components=20)}
+    if training:
+        found["profile"] = Profile(training.profile[genes])
     loadings = {"section": fit_components([section.counts[train]])}
     if training:
         loadings["corpus"] = training.loadings[:, genes]

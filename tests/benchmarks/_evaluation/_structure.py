@@ -20,7 +20,7 @@ from _evaluation._models import average_around, embed, random_weights
 from _evaluation._sections import labels_of
 from sagefm.data._counts import log_normalize
 from sagefm.model import SAGEFM, Checkpoint
-from sagefm.tl._classifier import Learner, assign_spots, select
+from sagefm.tl._classifier import fit, make_folds
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,9 +32,9 @@ def _as_annotate(x: np.ndarray, y: np.ndarray, donors: np.ndarray, queries: np.n
     """Label as `sagefm.tl.annotate` does: the penalty is that of the best log loss on left-out donors of the reference."""
     classes, codes = np.unique(y, return_inverse=True)
     _, libraries = np.unique(donors, return_inverse=True)
-    folds = assign_spots(codes, libraries if libraries.max() else None, 5, 0)
-    learner, _ = select(Learner("logistic", 15), x, codes, folds)
-    return classes[learner.log_probability(x, codes, queries, len(classes)).argmax(axis=1)]
+    folds = make_folds(codes, libraries if libraries.max() else None, 5, 0)
+    classifier = fit(x, codes, folds, method="logistic", n_neighbors=15)
+    return classes[classifier.probability(queries).argmax(axis=1)]
 
 
 LEARNERS = {
