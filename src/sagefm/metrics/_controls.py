@@ -9,10 +9,9 @@ import numpy as np
 from sagefm._arguments import as_seed, whole_number
 from sagefm._constants import SPATIAL_KEY, UNS_KEY
 from sagefm.data._blocks import to_memory
-from sagefm.data._counts import get_counts
-from sagefm.data._genes import assign_folds, make_vocabulary, match_genes
-from sagefm.data._graph import get_neighbors
-from sagefm.data._table import get_libraries, get_table
+from sagefm.data._genes import assign_folds, make_vocabulary
+from sagefm.data._reader import read_table
+from sagefm.data._table import TableKeys, get_table
 from sagefm.errors import ArgumentError, MissingKeyError
 from sagefm.metrics._predictors import (
     Components,
@@ -132,16 +131,14 @@ def controls(
     model = None if predicted is None else _read_predicted(table, predicted)
 
     symbols = make_vocabulary(table.var_names, vocabulary)
-    match = match_genes(table, symbols)
+    reader = read_table(table, symbols, TableKeys(layer, None, spatial_key, library_key, neighbors_key))
+    match = reader.match
     folds = assign_folds(match.genes, len(symbols), n_folds, rng)
-    counts = to_memory(get_counts(table, layer))
-    libraries, library_names = get_libraries(table, library_key)
-    neighbors = get_neighbors(table, neighbors_key=neighbors_key, spatial_key=spatial_key, library_key=library_key)
     loadings = None if components is None else np.asarray(components)[:, match.columns]
     sums: dict[str, Recovery] = {}
-    for code, library in enumerate(library_names):
-        rows = np.flatnonzero(libraries == code)
-        section = SectionCounts(counts[rows][:, match.columns], neighbors[rows][:, rows])
+    for tissue in reader.sections():
+        rows = tissue.rows
+        section = SectionCounts(to_memory(tissue.counts), tissue.neighbors)
         splits = split_spots(len(rows), rng)
         if train is not None and test is not None:
             splits = [(np.flatnonzero(train[rows]), np.flatnonzero(test[rows]))]
@@ -149,7 +146,7 @@ def controls(
             if not len(spots):
                 continue
             if not len(fitted_on):
-                raise ArgumentError(f"test has spots of library {library!r}, of which train has none.")
+                raise ArgumentError(f"test has spots of library {tissue.name!r}, of which train has none.")
             fitted = make_predictors(
                 section, fitted_on, names, n_components=n_components, components=loadings, ridge=ridge, rng=rng
             )
