@@ -38,7 +38,8 @@ def tissue():
 def adata(tissue):
     """The same as a table; ``neighbors_key="ring"``."""
     counts, neighbors = tissue
-    adata = ad.AnnData(counts.copy(), obsp={"ring_connectivities": neighbors})
+    coordinates = np.stack([np.arange(400), np.zeros(400)], axis=1)
+    adata = ad.AnnData(counts.copy(), obsm={"spatial": coordinates}, obsp={"ring_connectivities": neighbors})
     adata.var_names = [f"gene{i}" for i in range(adata.n_vars)]
     return adata
 
