@@ -38,8 +38,8 @@ def tissue():
 def adata(tissue):
     """The same as a table; ``neighbors_key="ring"``."""
     counts, neighbors = tissue
-    coordinates = np.stack([np.arange(400), np.zeros(400)], axis=1)
-    adata = ad.AnnData(counts.copy(), obsm={"spatial": coordinates}, obsp={"ring_connectivities": neighbors})
+    coordinates = np.column_stack([np.arange(400.0), np.zeros(400)])
+    adata = ad.AnnData(counts.copy(), obsp={"ring_connectivities": neighbors}, obsm={"spatial": coordinates})
     adata.var_names = [f"gene{i}" for i in range(adata.n_vars)]
     return adata
 
@@ -168,7 +168,7 @@ def test_folds_and_null_are_those_of_impute(imputed):
     assert 0 < is_known.sum() < imputed.n_vars
     for column, key in (("r", "sagefm_imputed_r"), ("qval", "sagefm_imputed_q")):
         np.testing.assert_allclose(tables["predicted"][column], imputed.var[key], rtol=1e-4, atol=1e-5)
-    # Genes that the model does not know are no part of depth and profile, and have no row of their own.
+    # Genes that the model does not know are no part of depth and profile.
     for table in tables.values():
         assert table["r"].notna().equals(is_known.rename("r"))
     other = controls(imputed, predicted="sagefm_imputed", vocabulary=vocabulary, n_components=5, rng=1)
@@ -283,16 +283,23 @@ def test_tables_that_cannot_be_used(adata):
         controls(adata, layer="counts", neighbors_key="ring")
     with pytest.raises(NeighborsError, match="circle"):
         controls(adata, neighbors_key="circle")
-    with pytest.raises(MissingKeyError, match="spatial_key='spatial'"):
-        controls(adata)
+    with pytest.raises(MissingKeyError, match="spatial_key='xy'"):
+        controls(adata, spatial_key="xy")
+    with pytest.raises(MissingKeyError, match="gene_key='symbol'"):
+        controls(adata, gene_key="symbol")
     with pytest.raises(GenesError, match="Found 0 of the 2 genes"):
         controls(adata, vocabulary=["CD3E", "MS4A1"], neighbors_key="ring")
+    counts = adata.X.copy()
+    for wrong in (counts / 2, da.from_array(counts.toarray() / 2, chunks=(100, -1))):
+        adata.X = wrong
+        with pytest.raises(CountsError, match="fractional"):
+            controls(adata)
+        # Stored counts are checked as they are read: the graph is not left behind.
+        assert "sagefm_connectivities" not in adata.obsp
+    adata.X = counts
     adata.obsm["spatial"] = np.full((400, 2), np.nan)
     with pytest.raises(CoordinatesError, match="NaN"):
         controls(adata)
-    adata.X = adata.X / 2
-    with pytest.raises(CountsError, match="fractional"):
-        controls(adata, neighbors_key="ring")
 
 
 # Components

@@ -54,7 +54,7 @@ def clustering(
     n_seeds
         Number of fits, with the seeds 0, 1, ...
     unlabelled
-        Names that mean "no label", beside missing values.
+        Names that mean "no label", besides missing values.
 
     Returns
     -------

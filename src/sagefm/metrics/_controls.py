@@ -9,7 +9,7 @@ import numpy as np
 from sagefm._arguments import as_seed, whole_number
 from sagefm._constants import SPATIAL_KEY, UNS_KEY
 from sagefm.data._blocks import to_memory
-from sagefm.data._genes import assign_folds, make_vocabulary
+from sagefm.data._genes import assign_folds, get_gene_names, make_vocabulary
 from sagefm.data._reader import read_table
 from sagefm.data._table import TableKeys, get_table
 from sagefm.errors import ArgumentError, MissingKeyError
@@ -50,6 +50,7 @@ def controls(
     ridge: float = 100.0,
     rng: int | np.random.Generator = 0,
     layer: str | None = None,
+    gene_key: str | None = None,
     spatial_key: str = SPATIAL_KEY,
     library_key: str | None = None,
     neighbors_key: str | None = None,
@@ -90,7 +91,7 @@ def controls(
         Loadings of other sections (n_components, n_vars), see :func:`fit_components`. Default: components of `train`.
     ridge
         Penalty on the scores, in units of the noise of u.
-    layer, spatial_key, library_key, neighbors_key
+    layer, gene_key, spatial_key, library_key, neighbors_key
         As in :func:`sagefm.tl.embed`.
 
     Returns
@@ -130,31 +131,31 @@ def controls(
     train, test = _as_mask(train, table.n_obs, name="train"), _as_mask(test, table.n_obs, name="test")
     model = None if predicted is None else _read_predicted(table, predicted)
 
-    symbols = make_vocabulary(table.var_names, vocabulary)
-    reader = read_table(table, symbols, TableKeys(layer, None, spatial_key, library_key, neighbors_key))
-    match = reader.match
-    folds = assign_folds(match.genes, len(symbols), n_folds, rng)
-    loadings = None if components is None else np.asarray(components)[:, match.columns]
+    symbols = make_vocabulary(get_gene_names(table, gene_key), vocabulary)
+    reader = read_table(adata, symbols, TableKeys(layer, gene_key, spatial_key, library_key, neighbors_key))
+    columns = reader.match.columns
+    folds = assign_folds(reader.match.genes, len(symbols), n_folds, rng)
+    loadings = None if components is None else np.asarray(components)[:, columns]
     sums: dict[str, Recovery] = {}
-    for tissue in reader.sections():
-        rows = tissue.rows
-        section = SectionCounts(to_memory(tissue.counts), tissue.neighbors)
-        splits = split_spots(len(rows), rng)
-        if train is not None and test is not None:
-            splits = [(np.flatnonzero(train[rows]), np.flatnonzero(test[rows]))]
-        for fitted_on, spots in splits:
-            if not len(spots):
-                continue
-            if not len(fitted_on):
-                raise ArgumentError(f"test has spots of library {tissue.name!r}, of which train has none.")
-            fitted = make_predictors(
-                section, fitted_on, names, n_components=n_components, components=loadings, ridge=ridge, rng=rng
-            )
-            if model is not None:
-                fitted["predicted"] = Model(model, rows, match.columns)
-            add_recovery(sums, section, spots, fitted, folds, n_hidden)
+    with reader.untouched_on_error():
+        for part in reader.sections():
+            section = SectionCounts(to_memory(part.counts), part.neighbors)
+            splits = split_spots(section.n_spots, rng)
+            if train is not None and test is not None:
+                splits = [(np.flatnonzero(train[part.rows]), np.flatnonzero(test[part.rows]))]
+            for fitted_on, spots in splits:
+                if not len(spots):
+                    continue
+                if not len(fitted_on):
+                    raise ArgumentError(f"test has spots of library {part.name!r}, of which train has none.")
+                fitted = make_predictors(
+                    section, fitted_on, names, n_components=n_components, components=loadings, ridge=ridge, rng=rng
+                )
+                if model is not None:
+                    fitted["predicted"] = Model(model, part.rows, columns)
+                add_recovery(sums, section, spots, fitted, folds, n_hidden)
     genes = table.var_names
-    return {name: total.result().set_axis(genes[match.columns]).reindex(genes) for name, total in sums.items()}
+    return {name: total.result().set_axis(genes[columns]).reindex(genes) for name, total in sums.items()}
 
 
 def _as_mask(spots: ArrayLike | None, n_spots: int, *, name: str) -> NDArray[np.bool_] | None:

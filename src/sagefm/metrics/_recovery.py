@@ -240,7 +240,7 @@ def pooled_d2(table: pd.DataFrame, min_detected: float = 0.1) -> float:
 
 
 def noise_ceiling(counts: sparse.csr_matrix | NDArray[np.floating], rng: int | np.random.Generator = 0) -> pd.DataFrame:
-    """Return the correlation of residuals that no predictor can exceed but by chance, gene by gene.
+    """Return the correlation of residuals that no predictor can exceed except by chance, gene by gene.
 
     Every count is split into two independent halves by a fair coin for each molecule. With r_half the correlation,
     over spots, of the halves' Pearson residuals, each over its own profile times size factor, the reliability of the
@@ -304,8 +304,9 @@ class Rows:
 
     def __init__(self, matrix: Any, *, name: str, shape: tuple[int, int] | None = None) -> None:
         if is_stored(matrix):
-            matrix = StoredMatrix(matrix, lambda block: block)
-        self.matrix: Any = matrix if sparse.issparse(matrix) or is_stored(matrix) else np.asarray(matrix)
+            self.matrix: Any = StoredMatrix(matrix, lambda block: block)
+        else:
+            self.matrix = matrix if sparse.issparse(matrix) else np.asarray(matrix)
         self.shape: tuple[int, int] = self.matrix.shape
         if len(self.shape) != 2 or shape not in (None, self.shape):
             expected = "(n_spots, n_genes)" if shape is None else f"that of counts, {shape}"

@@ -69,7 +69,7 @@ def annotate(
     rng
         Seed of the folds of spots. Folds of donors need none.
     unlabelled
-        Names that mean "no label", beside missing values; "unsure" is always one of them.
+        Names that mean "no label", besides missing values; "unsure" is always one of them.
     table_key
         Table of a SpatialData object; the same for both.
     mod
