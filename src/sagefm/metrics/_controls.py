@@ -69,7 +69,7 @@ def controls(
     Parameters
     ----------
     adata
-        AnnData with raw counts and spot coordinates. The graph is built and stored if there is none.
+        AnnData with raw counts, and spot coordinates or a graph. The graph is built and stored if there is none.
     predicted
         Expected counts of a model, for the same spots, folds and null: a key of ``layers`` written by
         :func:`sagefm.tl.impute`, or a matrix (n_spots, n_vars). Its genes must have been hidden in folds, too.
