@@ -13,7 +13,7 @@ import sagefm
 from sagefm.checkpoint._authors import PUBLISHED
 from sagefm.data._genes import published_vocabulary
 from sagefm.module._config import NetworkConfig
-from sagefm.training._lightning import TrainingConfig
+from sagefm.training._config import TrainingConfig
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx

@@ -260,8 +260,8 @@ def test_counts_stay_through_setup_training_and_use(section, state):
 def trained_parameters(section, architecture, *, seed=0, train_seed=0, dropout=0.1):
     SAGEFM.setup_anndata(section)
     hidden = (16, 8) if architecture == "default" else (16, 8, 8, 8, 8)
-    model = SAGEFM(section, architecture=architecture, hidden=hidden, seed=seed, dropout=dropout)
-    model.train(max_epochs=2, accelerator="cpu", batch_size=64, seed=train_seed)
+    model = SAGEFM(section, architecture=architecture, hidden=hidden, rng=seed, dropout=dropout)
+    model.train(max_epochs=2, accelerator="cpu", batch_size=64, rng=train_seed)
     return {name: tensor.clone() for name, tensor in model.module.state_dict().items()}
 
 

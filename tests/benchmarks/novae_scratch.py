@@ -71,9 +71,9 @@ def run_sagefm(adata: AnnData, seed: int, clock: Clock) -> dict[str, Any]:
 
     with clock.step("setup"):
         sagefm.model.SAGEFM.setup_anndata(adata)
-        model = sagefm.model.SAGEFM(adata, seed=seed)
+        model = sagefm.model.SAGEFM(adata, rng=seed)
     with clock.step("train"):
-        model.train(seed=seed, accelerator="cpu", progress=False)
+        model.train(rng=seed, accelerator="cpu", progress=False)
     with clock.step("embed"):
         sagefm.tl.embed(adata, model, device="cpu")
     return {"embedding": adata.obsm["X_sagefm"], "network": model.module, "epochs": len(model.history["train_loss"])}

@@ -25,8 +25,8 @@ import sagefm
 def evaluate(adata: AnnData, architecture: str, seed: int, max_epochs: int) -> dict[str, pd.DataFrame]:
     """Recovery tables of a newly trained model and of the controls at the spots it was not trained on."""
     sagefm.model.SAGEFM.setup_anndata(adata)
-    model = sagefm.model.SAGEFM(adata, architecture=architecture, seed=seed)
-    model.train(max_epochs=max_epochs, seed=seed, progress=False)
+    model = sagefm.model.SAGEFM(adata, architecture=architecture, rng=seed)
+    model.train(max_epochs=max_epochs, rng=seed, progress=False)
     sagefm.tl.impute(adata, model, progress=False)
     spots = {"train": model.train_indices, "test": np.sort(model.validation_indices)}
     # A small penalty is best by correlation and a large one by deviance: both are shown.

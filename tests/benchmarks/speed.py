@@ -118,7 +118,7 @@ def training(adata: Any, network: PublishedNetwork, inputs: Any, batch_size: int
     optimisers = [
         torch.optim.Adam(n.parameters(), lr=5e-5, weight_decay=1e-4, fused=i == 1) for i, n in enumerate(copies)
     ]
-    sections = TableSections([inputs.section], "log1p", 1.0)
+    sections = TableSections([inputs.section], network.config)
     spots = [np.arange(adata.n_obs)]
     batches = SpotBatches(sections, spots, n_vocabulary=N_GENES, batch_size=batch_size, seed=0)
     widths = network.config.hidden

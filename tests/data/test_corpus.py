@@ -94,7 +94,7 @@ def test_refused(folder, sections):
     with pytest.raises(ArgumentError, match=r"neither \.h5ad nor \.zarr"):
         Corpus([folder / "HEST_v1_1_0.csv"])
     sections[0].write_h5ad(st / "T3.h5ad")
-    with pytest.raises(ArgumentError, match=r"named \['T3'\]"):
+    with pytest.raises(ArgumentError, match=r"named \['st/T3'\]"):
         Corpus.from_folder(st)
     (st / "T3.h5ad").unlink()
     with pytest.raises(MissingKeyError, match="4 sections are not in the index"):

@@ -20,6 +20,7 @@ from sagefm.training._loader import SpotBatches, make_batch
 from sagefm.training._sections import TableSections
 
 N_GENES = 30
+CONFIG = NetworkConfig.of("published", n_genes=N_GENES)
 
 
 def make_section(genes: np.ndarray, seed: int, n_spots: int = 40) -> Section:
@@ -91,7 +92,7 @@ def test_mixed_batch_is_its_sections(architecture, likelihood, panel):
 
 
 def batches_of(n_shards: int, own: range, epoch: int = 0, **kwargs: object) -> list:
-    sections = TableSections([make_section(np.arange(N_GENES), seed, 20 + 7 * seed) for seed in range(4)], "log1p", 1.0)
+    sections = TableSections([make_section(np.arange(N_GENES), seed, 20 + 7 * seed) for seed in range(4)], CONFIG)
     spots = [np.arange(size) for size in sections.sizes]
     made = SpotBatches(sections, spots, n_vocabulary=N_GENES, batch_size=8, seed=3, n_shards=n_shards, **kwargs)
     made.own, made.epoch = own, epoch
@@ -123,7 +124,7 @@ def test_epochs_differ_and_validation_does_not():
 
 def test_a_process_without_spots_waits():
     """More shards than spots a section can give: the last steps of some shards are empty, and have no loss."""
-    sections = TableSections([make_section(np.arange(N_GENES), 0, 20)], "log1p", 1.0)
+    sections = TableSections([make_section(np.arange(N_GENES), 0, 20)], CONFIG)
     made = SpotBatches(sections, [np.arange(3)], n_vocabulary=N_GENES, batch_size=1, seed=0, n_shards=2)
     made.own = range(1, 2)
     sizes = [len(batch.counts) for batch in made]

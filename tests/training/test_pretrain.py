@@ -73,7 +73,7 @@ def test_few_sections_in_memory(folder, monkeypatch):
 def test_donors_are_held_out_together(folder):
     held = []
     for seed in range(6):
-        model = pretrain(Corpus.from_folder(folder), split_by="donor", validation_size=0.4, seed=seed, **SMALL)
+        model = pretrain(Corpus.from_folder(folder), split_by="donor", validation_size=0.4, rng=seed, **SMALL)
         held.append(frozenset(model.to_checkpoint().training["validation_sections"]))
     assert set(held) <= {frozenset({"s0"}), frozenset({"s1", "s2"}), frozenset({"s3", "s4"})}
     assert len(set(held)) > 1
@@ -122,7 +122,7 @@ def test_arguments(folder, tables):
     corpus = Corpus.from_folder(folder)
     arguments = {**SMALL, "max_epochs": 4, "lr": 0.5}
     assert len(pretrain(corpus, early_stopping=False, patience=1, **arguments).history["train_loss"]) == 4
-    for bad in ({"sections_in_memory": 0}, {"sections_in_memory": 2.5}, {"seed": -1}):
+    for bad in ({"sections_in_memory": 0}, {"sections_in_memory": 2.5}, {"rng": -1}):
         with pytest.raises(ArgumentError):
             pretrain(corpus, **SMALL, **bad)
     tables[0][:9].copy().write_h5ad(folder / "small.h5ad")

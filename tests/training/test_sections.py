@@ -10,7 +10,10 @@ from sagefm.data._graph import nearest_neighbors
 from sagefm.data._input import make_input
 from sagefm.data._section import Section
 from sagefm.errors import ArgumentError, CoordinatesError
+from sagefm.module._config import NetworkConfig
 from sagefm.training._sections import TableSections, split_spots
+
+CONFIG = NetworkConfig.of("published", n_genes=25)
 
 
 def make_section(n_spots: int = 60, n_genes: int = 25, *, seed: int = 0, k: int = 14, name: str = "") -> Section:
@@ -116,7 +119,7 @@ def test_a_section_of_one_spot_has_no_other_spots(section):
 def test_whole_sections_are_held_out():
     sections = [make_section(20 + i, seed=i) for i in range(10)]
     for seed in range(5):
-        train, validation = split_spots(TableSections(sections, "log1p", 1.0), 0.2, np.random.default_rng(seed))
+        train, validation = split_spots(TableSections(sections, CONFIG), 0.2, np.random.default_rng(seed))
         held = [len(v) > 0 for v in validation]
         assert sum(held) == 2
         for section, t, v in zip(sections, train, validation, strict=True):
@@ -126,7 +129,7 @@ def test_whole_sections_are_held_out():
 @pytest.mark.parametrize("size", [0.001, 0.5, 0.999])
 def test_a_section_is_left_on_both_sides(size):
     train, validation = split_spots(
-        TableSections([make_section(20), make_section(20, seed=1)], "log1p", 1.0), size, np.random.default_rng(0)
+        TableSections([make_section(20), make_section(20, seed=1)], CONFIG), size, np.random.default_rng(0)
     )
     assert sorted(map(len, train)) == sorted(map(len, validation)) == [0, 20]
 
@@ -137,7 +140,7 @@ def test_share_of_one_section(n_spots):
     section = make_section(n_spots, 2)
     shares = []
     for seed in range(30):
-        (train,), (validation,) = split_spots(TableSections([section], "log1p", 1.0), 0.1, np.random.default_rng(seed))
+        (train,), (validation,) = split_spots(TableSections([section], CONFIG), 0.1, np.random.default_rng(seed))
         assert np.array_equal(np.sort(np.append(train, validation)), np.arange(n_spots))
         assert len(train)
         shares.append(len(validation) / n_spots)
@@ -148,7 +151,7 @@ def test_share_of_one_section(n_spots):
 def test_held_out_tiles_are_compact():
     """Most neighbors of a held-out spot are held out with it: a random choice of spots would leave nine in ten."""
     section = make_section(2500, 2)
-    (_,), (validation,) = split_spots(TableSections([section], "log1p", 1.0), 0.1, np.random.default_rng(0))
+    (_,), (validation,) = split_spots(TableSections([section], CONFIG), 0.1, np.random.default_rng(0))
     inside = np.isin(section.neighbors[validation].indices, validation).mean()
     assert inside > 0.6
 
@@ -156,7 +159,7 @@ def test_held_out_tiles_are_compact():
 def test_split_is_its_seed():
     section = make_section(1000, 2)
     splits = [
-        split_spots(TableSections([section], "log1p", 1.0), 0.1, np.random.default_rng(seed))[1][0]
+        split_spots(TableSections([section], CONFIG), 0.1, np.random.default_rng(seed))[1][0]
         for seed in (0, 0, 1)
     ]
     np.testing.assert_array_equal(splits[0], splits[1])
@@ -167,19 +170,13 @@ def test_split_is_its_seed():
 def test_spots_on_a_line_or_at_one_place(coordinates):
     section = make_section(40)
     section = Section(section.counts, section.genes, section.neighbors, section.rows, coordinates)
-    (train,), (validation,) = split_spots(TableSections([section], "log1p", 1.0), 0.2, np.random.default_rng(0))
+    (train,), (validation,) = split_spots(TableSections([section], CONFIG), 0.2, np.random.default_rng(0))
     assert len(train)
     assert np.array_equal(np.sort(np.append(train, validation)), np.arange(40))
 
 
 def test_nothing_held_out():
     sections = [make_section(20), make_section(30)]
-    train, validation = split_spots(TableSections(sections, "log1p", 1.0), 0, np.random.default_rng(0))
+    train, validation = split_spots(TableSections(sections, CONFIG), 0, np.random.default_rng(0))
     assert [len(rows) for rows in train] == [20, 30]
     assert not any(len(rows) for rows in validation)
-
-
-@pytest.mark.parametrize("size", [-0.1, 1, 1.5, np.nan])
-def test_share_outside_its_range(size):
-    with pytest.raises(ArgumentError, match="validation_size="):
-        split_spots(TableSections([make_section(20)], "log1p", 1.0), size, np.random.default_rng(0))

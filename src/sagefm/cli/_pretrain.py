@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import inspect
 import json
 import time
 from importlib.resources import files
@@ -15,11 +16,19 @@ from sagefm._constants import CONFIG_FILE, WEIGHTS_FILE
 from sagefm.cli._files import check_folder
 from sagefm.cli._options import device_option, overwrite_option
 from sagefm.cli._run import debug_option, json_option, leave_to_first, report, say
-from sagefm.cli._train import progress_bar
+from sagefm.cli._train import model_folder_option, state_file_option, trainer_arguments
 from sagefm.errors import ArgumentError
 
 if TYPE_CHECKING:
     from sagefm.datasets import Corpus
+
+#: Arguments of ``sagefm.model.pretrain`` that say where a model is trained, not how.
+_OPTIONS = {
+    "accelerator": "--device",
+    "devices": "--devices",
+    "sections_in_memory": "--in-memory",
+    "state_file": "--state-file",
+}
 
 
 def _read_recipe(_ctx: click.Context, _parameter: click.Parameter, value: str) -> dict[str, Any]:
@@ -36,31 +45,26 @@ def _read_recipe(_ctx: click.Context, _parameter: click.Parameter, value: str) -
 
 @click.command(short_help="A model of a folder of sections.")
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
-@click.option(
-    "-o", "--output", required=True, type=click.Path(path_type=Path), metavar="MODEL_DIR", help="Folder to write."
-)
+@model_folder_option
 @click.option(
     "--config", "recipe", default="default", show_default=True, metavar="RECIPE", callback=_read_recipe,
     help="JSON file of arguments of sagefm.model.pretrain, or 'default': the recipe of the bundled model.",
 )  # fmt: skip
 @click.option(
     "--metadata", type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="Table of the sections (CSV); the one of the folder if left out.",
+    help="Table of the sections (CSV).  [default: that of the folder]",
 )  # fmt: skip
 @click.option("--donor-key", metavar="COLUMN", help="Column of the table that names the donor of each section.")
 @click.option(
     "--exclude", multiple=True, metavar="NAME",
     help="Sections, or with --donor-key donors, to leave out; * stands for anything. May be given several times.",
 )  # fmt: skip
-@click.option("--layer", help="Layer that holds raw counts; X if left out.")
-@click.option("--gene-key", help="Column of var with gene symbols or Ensembl ids; var_names if left out.")
-@click.option("--epochs", type=click.IntRange(min=1), help="Passes through the spots; those of the recipe if left out.")
-@click.option("--in-memory", type=click.IntRange(min=1), help="Sections mixed at a time; all, read once, if left out.")
+@click.option("--layer", help="Layer that holds raw counts.  [default: X]")
+@click.option("--gene-key", help="Column of var with gene symbols or Ensembl ids.  [default: var_names]")
+@click.option("--epochs", type=click.IntRange(min=1), help="Passes through the spots.  [default: the recipe's]")
+@click.option("--in-memory", type=click.IntRange(min=1), help="Sections mixed at a time.  [default: all, read once]")
 @click.option("--devices", type=click.IntRange(min=1), default=1, show_default=True, help="Processes or GPUs (DDP).")
-@click.option(
-    "--state-file", type=click.Path(path_type=Path, dir_okay=False),
-    help="File for the state of training, written after every epoch. If it is there, training goes on from it.",
-)  # fmt: skip
+@state_file_option
 @click.option("--half", is_flag=True, help="Store the parameters in half precision, half the size.")
 @device_option
 @overwrite_option
@@ -84,36 +88,41 @@ def pretrain(folder: Path, output: Path, overwrite: bool, recipe: dict[str, Any]
     check_folder(output, contents=(CONFIG_FILE, WEIGHTS_FILE), overwrite=overwrite)
     if options["devices"] > 1:
         leave_to_first()
-    corpus = _read_corpus(folder, options)
     from sagefm import model
-    from sagefm.checkpoint._resolve import resolve_device
 
+    # Before any section is read.
+    _check_names(recipe)
     start = time.perf_counter()
-    arguments = dict(recipe)
-    if isinstance(arguments.get("vocabulary"), dict):
-        arguments["vocabulary"] = corpus.expressed_genes(by=options["donor_key"], **arguments["vocabulary"])
-        n_genes = len(arguments["vocabulary"])
-        report("genes", f"{n_genes:,}", n_genes=n_genes)
+    corpus = _read_corpus(folder, options)
+    arguments = {
+        **recipe,
+        **trainer_arguments(options["device"], options["devices"]),
+        "sections_in_memory": options["in_memory"],
+        "state_file": options["state_file"],
+    }
     if options["epochs"] is not None:
         arguments["max_epochs"] = options["epochs"]
-    if options["devices"] > 1:
-        arguments |= {"devices": options["devices"], "strategy": "ddp"}
-    device = resolve_device(options["device"])
-    try:
-        trained = model.pretrain(
-            corpus,
-            accelerator="gpu" if device.type == "cuda" else device.type,
-            sections_in_memory=options["in_memory"],
-            state_file=options["state_file"],
-            callbacks=[progress_bar()],
-            **arguments,
-        )
-    except TypeError as error:
-        raise ArgumentError(f"The recipe has an argument that sagefm.model.pretrain does not take: {error}") from error
+    if isinstance(vocabulary := arguments.get("vocabulary"), dict):
+        arguments["vocabulary"] = corpus.expressed_genes(by=options["donor_key"], **vocabulary)
+        report("genes", f"{len(arguments['vocabulary']):,}", n_genes=len(arguments["vocabulary"]))
+    trained = model.pretrain(corpus, **arguments)
     trained.save(output, overwrite=overwrite, half=options["half"])
     seconds = time.perf_counter() - start
     report("trained", f"{seconds:.0f} s", seconds=round(seconds, 3))
     say(f"Wrote {output}", output=str(output), status="written")
+
+
+def _check_names(recipe: dict[str, Any]) -> None:
+    """Raise for names that are no arguments of ``sagefm.model.pretrain``, or are options of the command."""
+    from sagefm.model import pretrain
+    from sagefm.training._config import SETTINGS
+    from sagefm.training._fit import check_trainer_arguments
+
+    for name in _OPTIONS.keys() & recipe.keys():
+        raise ArgumentError(f"The recipe has {name}, which is an option of the command: pass {_OPTIONS[name]}.")
+    parameters = inspect.signature(pretrain).parameters.values()
+    own = {parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
+    check_trainer_arguments(recipe.keys() - own - SETTINGS)
 
 
 def _read_corpus(folder: Path, options: dict[str, Any]) -> Corpus:

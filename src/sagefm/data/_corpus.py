@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import contextmanager
 from copy import copy
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,16 +18,18 @@ from sagefm.data._counts import get_counts
 from sagefm.data._files import file_sha256, n_rows, open_store
 from sagefm.data._genes import get_gene_names, named_genes, to_symbols
 from sagefm.data._metadata import align_metadata, find_metadata
-from sagefm.data._table import get_table
+from sagefm.data._table import find_coordinates, get_table, pick
 from sagefm.errors import ArgumentError, GenesError, MissingKeyError, SagefmError
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from anndata import AnnData
 
 _SUFFIXES = (".h5ad", ".zarr")
+#: Group of a SpatialData store.
+_TABLES = "tables"
 
 
 class Corpus:
@@ -37,7 +40,8 @@ class Corpus:
     Parameters
     ----------
     paths
-        Files (``.h5ad``) or stores (``.zarr``) of AnnData. A section is named after its file, without the suffix.
+        Files (``.h5ad``) or stores (``.zarr``) of AnnData or SpatialData. A section is named after its file, without
+        the suffix; where files have the same name, after folder and file.
     metadata
         Donor, organ, ... of each section: one row per section, with its name in the index.
     layer
@@ -46,6 +50,10 @@ class Corpus:
         Column of ``var`` with gene symbols or Ensembl ids. Default: ``var_names``.
     spatial_key
         Coordinates in ``obsm`` (n_spots, 2).
+    library_key
+        Column of ``obs`` that names the section of each spot, where files hold several.
+    table_key
+        Table of SpatialData stores, where they hold several.
     hashes
         Expected sha256 of sections, by name. It is checked when a section is first read.
 
@@ -89,11 +97,16 @@ class Corpus:
         layer: str | None = None,
         gene_key: str | None = None,
         spatial_key: str = SPATIAL_KEY,
+        library_key: str | None = None,
+        table_key: str | None = None,
         hashes: dict[str, str] | None = None,
     ) -> None:
         self.paths = [Path(path) for path in paths]
         self.names = [path.stem for path in self.paths]
+        if len(set(self.names)) < len(self.names):
+            self.names = [f"{path.parent.name}/{path.stem}" for path in self.paths]
         self.layer, self.gene_key, self.spatial_key = layer, gene_key, spatial_key
+        self.library_key, self.table_key = library_key, table_key
         #: sha256 of the sections that were read or given, by name.
         self.hashes = dict(hashes or {})
         if not self.paths:
@@ -226,9 +239,8 @@ class Corpus:
         """
         name = self.names[i]
         if name not in self._shapes:
-            with open_store(self.paths[i]) as file:
-                n_spots, n_genes = n_rows(file["obs"]), n_rows(file["var"])
-            self._shapes[name] = n_spots, n_genes
+            with self._open(i) as table:
+                self._shapes[name] = n_rows(table["obs"]), n_rows(table["var"])
         return self._shapes[name]
 
     def sha256(self, i: int) -> str:
@@ -266,7 +278,7 @@ class Corpus:
 
         Returns
         -------
-        The section as it is in its file (n_spots, n_genes).
+        The section as it is in its file (n_spots, n_genes); of SpatialData, with its coordinates.
 
         Raises
         ------
@@ -277,11 +289,29 @@ class Corpus:
 
         path = self.paths[i]
         self.sha256(i)
+        with open_store(path) as store:
+            is_spatialdata = _TABLES in store
         try:
-            table = anndata.read_zarr(path) if path.suffix == ".zarr" else anndata.read_h5ad(path)
+            if is_spatialdata:
+                import spatialdata
+
+                data = spatialdata.read_zarr(path)
+            else:
+                data = anndata.read_zarr(path) if path.suffix == ".zarr" else anndata.read_h5ad(path)
         except Exception as error:
             raise SagefmError(f"{path} cannot be read: {error}") from error
-        return get_table(table)
+        table = get_table(data, table_key=self.table_key)
+        if is_spatialdata:
+            table.obsm[self.spatial_key] = find_coordinates(data, table, self.spatial_key)
+        return table
+
+    @contextmanager
+    def _open(self, i: int) -> Iterator[Any]:
+        """Yield the open table of a file."""
+        with open_store(self.paths[i]) as store:
+            if _TABLES in store:
+                store = pick(dict(store[_TABLES].groups()), self.table_key, what="table", argument="table_key")
+            yield store
 
     def gene_counts(self) -> pd.Series:
         """Return in how many sections each gene was measured.
@@ -294,8 +324,8 @@ class Corpus:
 
         counts: Counter[str] = Counter()
         for i in range(len(self)):
-            with open_store(self.paths[i]) as file:
-                var = read_elem(file["var"])
+            with self._open(i) as table:
+                var = read_elem(table["var"])
             try:
                 names = to_symbols(get_gene_names(SimpleNamespace(var=var, var_names=var.index), self.gene_key))
             except SagefmError as error:

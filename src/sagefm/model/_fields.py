@@ -9,25 +9,26 @@ from scvi.data.fields import BaseAnnDataField, CategoricalObsField, LayerField, 
 
 from sagefm._constants import NEIGHBORS_KEY
 from sagefm.data._counts import get_counts
+from sagefm.data._genes import get_gene_names
 from sagefm.data._graph import get_neighbors, with_library_key
-from sagefm.data._table import TableKeys
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from sagefm.data._table import TableKeys
 
-def table_fields(
-    table: AnnData, layer: str | None, spatial_key: str, library_key: str | None, neighbors_key: str | None
-) -> list[BaseAnnDataField]:
-    """Check a table and return its fields; arguments as in :func:`sagefm.tl.embed`."""
-    keys = with_library_key(table, TableKeys(layer, None, spatial_key, library_key, neighbors_key))
-    get_counts(table, layer)
-    # Built before scvi-tools writes anything, so that an error leaves the table as it was.
+
+def table_fields(table: AnnData, keys: TableKeys) -> list[BaseAnnDataField]:
+    """Check a table and return its fields; on an error, the table is as it was."""
+    keys = with_library_key(table, keys)
+    get_gene_names(table, keys.gene_key)
+    get_counts(table, keys.layer)
+    # Built before scvi-tools writes anything.
     neighbors = NeighborsField(keys)
     neighbors.validate_field(table)
     return [
-        LayerField("X", layer, is_count_data=False, correct_data_format=False),
-        CoordinatesField("spatial", spatial_key, correct_data_format=False),
+        LayerField("X", keys.layer, is_count_data=False, correct_data_format=False),
+        CoordinatesField("spatial", keys.spatial_key, correct_data_format=False),
         CategoricalObsField("library", keys.library_key),
         neighbors,
     ]
@@ -45,28 +46,23 @@ class NeighborsField(BaseAnnDataField):
 
     registry_key = "neighbors"
     attr_name = "obsp"
+    attr_key = ""
     is_empty = False
 
     def __init__(self, keys: TableKeys) -> None:
-        self.keys = keys
-
-    @property
-    def attr_key(self) -> str:
-        """Key of the graph in ``obsp``."""
-        return f"{self.keys.neighbors_key or NEIGHBORS_KEY}_connectivities"
+        self.attr_key = f"{keys.neighbors_key or NEIGHBORS_KEY}_connectivities"
+        self._keys = keys
 
     def validate_field(self, adata: AnnData) -> None:
         """Raise if the graph cannot be used."""
-        get_neighbors(adata, self.keys)
+        get_neighbors(adata, self._keys)
 
     def register_field(self, adata: AnnData) -> dict[str, Any]:
         """Return the number of edges."""
-        super().register_field(adata)
-        return {"n_edges": int(get_neighbors(adata, self.keys).nnz)}
+        return {"n_edges": int(get_neighbors(adata, self._keys).nnz)}
 
     def transfer_field(self, state_registry: dict[str, Any], adata_target: AnnData, **kwargs: Any) -> dict[str, Any]:
         """Register the field on another table, which has its own graph."""
-        super().transfer_field(state_registry, adata_target, **kwargs)
         return self.register_field(adata_target)
 
     def get_summary_stats(self, state_registry: dict[str, Any]) -> dict[str, int]:
@@ -75,4 +71,3 @@ class NeighborsField(BaseAnnDataField):
 
     def view_state_registry(self, state_registry: dict[str, Any]) -> None:
         """Show nothing: the summary has the number of edges."""
-        return

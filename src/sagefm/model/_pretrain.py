@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 
-from sagefm import __version__
+from sagefm._arguments import as_seed
 from sagefm._constants import N_SPOTS
 from sagefm.checkpoint._checkpoint import Checkpoint
 from sagefm.data._genes import make_vocabulary
@@ -14,11 +14,15 @@ from sagefm.errors import CoordinatesError, MissingKeyError
 from sagefm.model._sagefm import SAGEFM
 from sagefm.module._center import make_network
 from sagefm.module._config import NetworkConfig
-from sagefm.training._fit import fit
+from sagefm.training._config import SETTINGS, TrainingConfig
+from sagefm.training._fit import check_trainer_arguments, fit
 from sagefm.training._sections import CorpusSections
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Sequence
+
+    import numpy as np
 
     from sagefm.data._corpus import Corpus
 
@@ -34,10 +38,9 @@ def pretrain(
     vocabulary: Sequence[str] | Literal["published"] | None = None,
     split_by: str | None = None,
     sections_in_memory: int | None = None,
-    max_epochs: int = 100,
-    early_stopping: bool = True,
-    patience: int = 10,
-    seed: int = 0,
+    state_file: str | os.PathLike[str] | None = None,
+    rng: int | np.random.Generator = 0,
+    progress: bool = True,
     **train: Any,
 ) -> SAGEFM:
     """Train a new model on the sections of a corpus, which are read while it trains.
@@ -49,30 +52,28 @@ def pretrain(
     architecture, hidden, likelihood, dropout, scale
         As in :class:`SAGEFM`.
     vocabulary
-        Genes of the model; those that at least half of the sections measured if left out. Of a section that measured
-        fewer, the others are neither read nor predicted.
+        Genes of the model. Default: those that at least half of the files measured. A gene that a section did not
+        measure is neither read nor predicted there.
     split_by
         Column of ``corpus.metadata``, e.g. the donor or the organ: sections of one value are held out together.
-        Sections without a value are held out one by one, as all are if this is left out.
+        Default, and for sections without a value: sections are held out one by one.
     sections_in_memory
-        Sections that are mixed in batches at a time (about as many more are in memory); all, read once, if left out.
-    max_epochs
-        Passes through the training spots.
-    early_stopping, patience
-        Stop after `patience` epochs without a better validation loss.
-    seed
-        Seed of initial values, split, order and masks.
+        Sections that are mixed in batches at a time (about as many more are in memory). Default: all, read once.
+    state_file, progress
+        As in :meth:`SAGEFM.train`.
+    rng
+        Seed, or random generator, of initial values, split, order and masks.
     **train
-        Further arguments of :meth:`SAGEFM.train`: ``batch_size``, ``devices``, ``strategy``, ``state_file``, ...
+        Further arguments of :meth:`SAGEFM.train`: ``max_epochs``, ``batch_size``, ``early_stopping``, ``devices``, ...
 
     Returns
     -------
-    The model, without a table. ``model.to_checkpoint().training["sections"]`` holds the sha256 of each section.
+    The model, without a table. ``model.to_checkpoint().training["sections"]`` holds the sha256 of each file.
 
     Raises
     ------
     sagefm.errors.SagefmError
-        What is wrong with a section, and its path; see :mod:`sagefm.errors`.
+        What is wrong with a file, and its path; an argument outside its range.
 
     Notes
     -----
@@ -87,50 +88,56 @@ def pretrain(
     >>> model = sagefm.model.pretrain(corpus, hidden=(64, 16), max_epochs=2)
     >>> model.save("model")
     """
+    settings = {name: train.pop(name) for name in SETTINGS & train.keys()}
+    check_trainer_arguments(train)
     small = [name for i, name in enumerate(corpus.names) if corpus.shape(i)[0] < N_SPOTS]
     if small:
         raise CoordinatesError(
             f"{len(small)} sections have fewer than the {N_SPOTS} spots of a neighborhood, e.g. {small[:3]}. "
             f"Leave them out: corpus.subset([name not in {small[:3]} for name in corpus.names])"
         )
-    genes = corpus.vocabulary() if vocabulary is None else vocabulary
-    made = make_vocabulary(pd.Index([]), genes)
-    config = NetworkConfig.of(
-        architecture, n_genes=len(made), hidden=hidden, likelihood=likelihood, scale=scale, dropout=dropout
+    genes = make_vocabulary(pd.Index([]), corpus.vocabulary() if vocabulary is None else vocabulary)
+    network_config = NetworkConfig.of(
+        architecture, n_genes=len(genes), hidden=hidden, likelihood=likelihood, scale=scale, dropout=dropout
     )
-    groups = None
-    if split_by is not None:
-        if split_by not in corpus.metadata:
-            raise MissingKeyError(
-                f"split_by={split_by!r} is not a column of the corpus' metadata; found {list(corpus.metadata.columns)}."
-            )
-        column = corpus.metadata[split_by]
-        groups = column.astype(str).where(column.notna(), [f"section {name}" for name in corpus.names]).tolist()
-    network = make_network(config, seed)
-    sections = CorpusSections(corpus, made, config, keep=sections_in_memory is None)
-    history = fit(
-        network,
+    seed = as_seed(rng)
+    config = TrainingConfig.of(network_config, rng=seed, sections_in_memory=sections_in_memory, **settings)
+    keep = sections_in_memory is None
+    sections = CorpusSections(corpus, genes, network_config, keep=keep)
+    result = fit(
+        make_network(network_config, seed),
         sections,
-        made.symbols,
-        groups=groups,
-        window=sections_in_memory,
-        max_epochs=max_epochs,
-        patience=patience if early_stopping else None,
-        seed=seed,
-        **train,
+        genes.symbols,
+        config,
+        groups=None if split_by is None else _groups(sections, split_by),
+        state_file=state_file,
+        progress=progress,
+        trainer_arguments=train,
     )
-    training = {
-        **history.training,
-        "n_spots": int(sections.sizes.sum()),
-        "sections": {name: corpus.sha256(i) for i, name in enumerate(corpus.names)},
-        "is_trained": True,
-        "sagefm_version": __version__,
-    }
-    names = {"layer": corpus.layer, "gene_key": corpus.gene_key, "spatial_key": corpus.spatial_key}
-    model = SAGEFM.from_pretrained(
-        Checkpoint(
-            network=network, vocabulary=made, name="SAGEFM", training=training, setup=names, history=history.losses
-        )
+    checkpoint = Checkpoint(
+        network=result.network,
+        vocabulary=genes,
+        name="SAGEFM",
+        training={**result.record, "sections": {name: corpus.sha256(i) for i, name in enumerate(corpus.names)}},
+        setup={
+            "layer": corpus.layer,
+            "gene_key": corpus.gene_key,
+            "spatial_key": corpus.spatial_key,
+            "library_key": corpus.library_key,
+        },
+        history=result.losses,
     )
-    model._saves = history.saves
+    model = SAGEFM.from_pretrained(checkpoint)
+    model._saves = result.saves
     return model
+
+
+def _groups(sections: CorpusSections, split_by: str) -> list[str]:
+    """Return the donor or organ of each section; those without a value are groups of their own."""
+    metadata = sections.corpus.metadata
+    if split_by not in metadata:
+        raise MissingKeyError(
+            f"split_by={split_by!r} is not a column of the corpus' metadata; found {list(metadata.columns)}."
+        )
+    values = metadata[split_by].iloc[sections.files]
+    return values.astype(str).where(values.notna(), [f"section {name}" for name in sections.names]).tolist()

@@ -2,30 +2,38 @@
 
 from __future__ import annotations
 
-import sys
-from typing import TYPE_CHECKING, Any, Literal, Self
+import hashlib
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 import numpy as np
+import pandas as pd
 from scvi.model.base import BaseModelClass
 
-import sagefm
+from sagefm._arguments import as_seed
 from sagefm._constants import SPATIAL_KEY, WEIGHTS_FILE
 from sagefm.checkpoint._checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from sagefm.checkpoint._hub import push_to_hub
 from sagefm.checkpoint._resolve import resolve_model
 from sagefm.data._files import file_sha256
 from sagefm.data._genes import get_gene_names, make_vocabulary
-from sagefm.data._table import coordinates_in_table, get_table
+from sagefm.data._table import coordinates_in_table, get_libraries, get_table
 from sagefm.errors import MissingKeyError
 from sagefm.model._table_model import TableModel
 from sagefm.module._center import make_network
 from sagefm.module._config import NetworkConfig
-from sagefm.training._fit import as_frame, continued, fit
+from sagefm.training._config import TrainingConfig
+from sagefm.training._fit import fit
 from sagefm.training._sections import TableSections
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Sequence
+
+    from anndata import AnnData
+
+#: Name and hash of parameters that were not stored.
+_NEW: Final[dict[str, Any]] = {"name": "SAGEFM", "sha256": ""}
 
 
 class SAGEFM(TableModel):
@@ -36,21 +44,22 @@ class SAGEFM(TableModel):
     adata
         Table set up with :meth:`setup_anndata`; or the SpatialData or MuData object that holds it.
     architecture
-        ``"center_neighborhood"``: the spot and its neighborhood apart, deviations from the section's profile, Poisson counts.
-        ``"published"``: the five graph convolutions of SAGE-FM (arXiv 2601.15504), log1p counts, mean squared error.
+        ``"center_neighborhood"``: the spot and its neighborhood apart, deviations from the section's profile, Poisson
+        counts. ``"published"``: the five graph convolutions of SAGE-FM (arXiv 2601.15504), log1p counts, mean squared
+        error.
     hidden
-        Widths of the layers, the last that of the embedding. (256, 64) or the published widths if left out.
+        Widths of the layers, the last that of the embedding. Default: (256, 64), or the published widths.
     likelihood
-        ``"poisson"`` or ``"negative_binomial"`` (default architecture).
+        ``"poisson"`` or ``"negative_binomial"`` (center_neighborhood).
     dropout
-        Share of hidden units dropped in training (default architecture).
+        Share of hidden units dropped in training (center_neighborhood).
     scale
-        Counts that spots are brought to before log1p (default architecture).
+        Counts that spots are brought to before log1p (center_neighborhood).
     vocabulary
-        Genes of the model, in order; ``"published"`` for the 14,558 of the published network; those of `adata` if
-        left out.
-    seed
-        Seed of the parameters' initial values.
+        Genes of the model, in order, or ``"published"`` for the 14,558 of the published network. Default: those of
+        `adata`.
+    rng
+        Seed, or random generator, of the parameters' initial values.
     table_key
         Table of a SpatialData object.
     mod
@@ -105,6 +114,7 @@ class SAGEFM(TableModel):
     >>> sagefm.model.SAGEFM.setup_spatialdata(sdata, table_key="table")
     """
 
+    #: Of several processes that trained together, the first writes.
     _saves = True
 
     def __init__(
@@ -117,7 +127,7 @@ class SAGEFM(TableModel):
         dropout: float = 0.5,
         scale: float = 1e4,
         vocabulary: Sequence[str] | Literal["published"] | None = None,
-        seed: int = 0,
+        rng: int | np.random.Generator = 0,
         table_key: str | None = None,
         mod: str | None = None,
     ) -> None:
@@ -125,21 +135,14 @@ class SAGEFM(TableModel):
         if "_scvi_uuid" not in table.uns:
             raise MissingKeyError("The table has not been set up: call SAGEFM.setup_anndata(adata) first.")
         super().__init__(table)
-        names = get_gene_names(table, self._setup_arguments()["gene_key"])
-        self._vocabulary = make_vocabulary(names, vocabulary)
+        names = get_gene_names(table, self._keys().gene_key)
+        genes = make_vocabulary(names, vocabulary)
         config = NetworkConfig.of(
-            architecture,
-            n_genes=len(self._vocabulary),
-            hidden=hidden,
-            likelihood=likelihood,
-            scale=scale,
-            dropout=dropout,
+            architecture, n_genes=len(genes), hidden=hidden, likelihood=likelihood, scale=scale, dropout=dropout
         )
-        self.module = make_network(config, seed).eval()
-        self._name, self._sha256 = "SAGEFM", ""
-        self._training: dict[str, Any] = {}
+        network = make_network(config, as_seed(rng)).eval()
         self._within = {"table_key": table_key, "mod": mod}
-        self._describe()
+        self._take(Checkpoint(network=network, vocabulary=genes, training={"is_trained": False}, **_NEW))
 
     def train(
         self,
@@ -152,18 +155,20 @@ class SAGEFM(TableModel):
         mask_fraction: float | tuple[float, float] | None = None,
         lr: float | None = None,
         weight_decay: float | None = None,
+        schedule: Literal["plateau", "cosine"] = "plateau",
         early_stopping: bool = True,
         patience: int = 10,
         n_shards: int | None = None,
         state_file: str | os.PathLike[str] | None = None,
-        seed: int = 0,
+        rng: int | np.random.Generator = 0,
         progress: bool = True,
         **trainer_kwargs: Any,
     ) -> None:
         """Train on the table's sections.
 
         Of several sections, whole ones are held out for validation, never spots: neighbors share counts. Of a single
-        one, square tiles are. The parameters of the best epoch are kept.
+        one, square tiles are. The parameters of the best epoch are kept. A model that was trained before goes on from
+        its parameters, with further epochs; where training fails, it stays as it was.
 
         Parameters
         ----------
@@ -176,77 +181,64 @@ class SAGEFM(TableModel):
         validation_size
             Share of the spots to hold out; 0 for none.
         mask_fraction
-            Share of each spot's genes that is hidden, or its range.
+            Share of each spot's genes that is hidden, or its range. Default: 0.1 to 0.7 (published: 0.3).
         lr, weight_decay
-            Learning rate and weight decay; those of the architecture if left out (published: 5e-5 and 1e-4).
+            Learning rate and weight decay. Default: 1e-3 and 1e-2 (published: 5e-5 and 1e-4).
+        schedule
+            ``"plateau"``: the learning rate is reduced where the validation loss no longer falls; ``"cosine"``: it falls
+            to zero at the last epoch.
         early_stopping, patience
             Stop after `patience` epochs without a better validation loss.
         n_shards
-            Parts that the sections are cut into, one for each process if left out. A step takes `batch_size` spots of
-            each: the same number gives the same steps on one process and on several.
+            Parts that the sections are cut into. A step takes `batch_size` spots of each: the same number gives the
+            same steps on one process and on several. Default: one for each process.
         state_file
             File that the state of training is written to after every epoch. If it is there, training goes on from it,
             to the same parameters as without the stop.
-        seed
-            Seed of split, order and masks: the same seed gives the same parameters on the same machine.
+        rng
+            Seed, or random generator, of split, order and masks: the same seed gives the same parameters on the same
+            machine.
         progress
-            Show a progress bar, on a terminal.
+            Show a progress bar, on a terminal or in a notebook.
         **trainer_kwargs
             Of :class:`lightning.pytorch.Trainer`.
 
         Raises
         ------
         sagefm.errors.SagefmError
-            An argument outside its range, the state file of another run.
+            An argument that is not known or outside its range, the state file of another run.
         """
-        config, sections = self.module.config, self._reader(None).sections()
-        history = fit(
-            self.module,
-            TableSections(sections, config.input, config.scale),
-            self._vocabulary.symbols,
+        config = TrainingConfig.of(
+            self.module.config,
             max_epochs=max_epochs,
-            accelerator=accelerator,
-            devices=devices,
             batch_size=batch_size,
             validation_size=validation_size,
             mask_fraction=mask_fraction,
             lr=lr,
             weight_decay=weight_decay,
-            patience=patience if early_stopping else None,
+            schedule=schedule,
+            early_stopping=early_stopping,
+            patience=patience,
             n_shards=n_shards,
+            rng=rng,
+        )
+        sections = self._reader(None).sections()
+        result = fit(
+            self.module,
+            TableSections(sections, self.module.config),
+            self._checkpoint.vocabulary.symbols,
+            config,
+            before=self._checkpoint.training,
             state_file=state_file,
-            seed=seed,
-            progress=progress and sys.stderr.isatty(),
-            **trainer_kwargs,
+            progress=progress,
+            trainer_arguments={"accelerator": accelerator, "devices": devices, **trainer_kwargs},
         )
-        self.history_ = {name: as_frame(name, values) for name, values in history.losses.items()}
-        self.train_indices_, self.validation_indices_ = (
-            np.concatenate([section.rows[rows] for section, rows in zip(sections, spots, strict=True)])
-            for spots in (history.train_spots, history.validation_spots)
-        )
-        self._training = continued({**history.training, "n_spots": self.adata.n_obs}, self._training)
-        self._name, self._sha256 = "SAGEFM", ""
-        self._saves = history.saves
-        self.is_trained_ = True
-        self._describe()
-
-    def to_checkpoint(self) -> Checkpoint:
-        """Return network and vocabulary as a checkpoint.
-
-        Returns
-        -------
-        The :class:`~sagefm.model.Checkpoint`; its parameters are those of the model, not a copy.
-        """
-        history = {name: [float(v) for v in frame.iloc[:, 0]] for name, frame in (self.history_ or {}).items()}
-        return Checkpoint(
-            network=self.module.eval(),
-            vocabulary=self._vocabulary,
-            name=self._name,
-            sha256=self._sha256,
-            training={**self._training, "is_trained": self.is_trained_, "sagefm_version": sagefm.__version__},
-            setup=self._setup_arguments(),
-            history=history,
-        )
+        training = {**result.record, "spots_sha256": _spots_sha256(self.adata)}
+        if len(sections) == 1:
+            training["validation_spots"] = sections[0].rows[result.validation_spots[0]].tolist()
+        checkpoint = self.to_checkpoint()
+        self._take(replace(checkpoint, network=result.network, training=training, history=result.losses, **_NEW))
+        self._saves = result.saves
 
     def save(self, dir_path: str | os.PathLike[str], *, overwrite: bool = False, half: bool = False) -> None:
         """Write ``model.safetensors`` and ``config.json`` to a folder.
@@ -268,10 +260,10 @@ class SAGEFM(TableModel):
         OutputExistsError
             The folder exists and `overwrite` is false, or it is no checkpoint.
         """
-        if not self._saves:
-            return
-        folder = save_checkpoint(self.to_checkpoint(), dir_path, overwrite=overwrite, half=half)
-        self._name, self._sha256 = str(folder), file_sha256(folder / WEIGHTS_FILE)
+        if self._saves:
+            folder = save_checkpoint(self.to_checkpoint(), dir_path, overwrite=overwrite, half=half)
+            sha256 = file_sha256(folder / WEIGHTS_FILE)
+            self._checkpoint = replace(self._checkpoint, name=str(folder), sha256=sha256)
 
     def push_to_hub(
         self, repo_id: str, *, license: str | None = None, private: bool | None = None, half: bool = False
@@ -290,7 +282,7 @@ class SAGEFM(TableModel):
         Raises
         ------
         sagefm.errors.SagefmError
-            As in :func:`sagefm.model.push_to_hub`.
+            The Hub refuses or cannot be reached, or the parameters are the authors' and no license is given.
 
         Examples
         --------
@@ -318,7 +310,7 @@ class SAGEFM(TableModel):
         Raises
         ------
         sagefm.errors.SagefmError
-            As :meth:`from_pretrained`.
+            The folder holds no checkpoint; what is wrong with the table.
         """
         return cls.from_pretrained(load_checkpoint(dir_path), adata, **setup)
 
@@ -359,7 +351,7 @@ class SAGEFM(TableModel):
         Raises
         ------
         sagefm.errors.SagefmError
-            There is no such checkpoint, or its parameters have another hash; a table as :meth:`setup_anndata`.
+            There is no such checkpoint, or its parameters have another hash; what is wrong with the table.
         """
         checkpoint = resolve_model(model, revision=revision, sha256=sha256)
         self, arguments = cls.__new__(cls), {**checkpoint.setup, **setup}
@@ -371,15 +363,34 @@ class SAGEFM(TableModel):
             with coordinates_in_table(adata, table, arguments.get("spatial_key", SPATIAL_KEY)):
                 cls.setup_anndata(table, **arguments)
             BaseModelClass.__init__(self, table)
-        self.module, self._vocabulary = checkpoint.network, checkpoint.vocabulary
-        self._name, self._sha256, self._training = checkpoint.name, checkpoint.sha256, checkpoint.training
         self._within = {"table_key": table_key, "mod": mod}
-        self.is_trained_ = bool(checkpoint.training.get("is_trained", True))
-        self.history_ = {name: as_frame(name, values) for name, values in checkpoint.history.items()}
-        self._describe()
+        self._take(checkpoint)
         return self
 
-    def _describe(self) -> None:
-        fields = self.module.config.to_dict()
+    def _take(self, checkpoint: Checkpoint) -> None:
+        """Hold a checkpoint, its parts where scvi-tools looks for them."""
+        self._checkpoint, self.module = checkpoint, checkpoint.network
+        self.is_trained_ = bool(checkpoint.training.get("is_trained", True))
+        self.history_ = {
+            name: pd.DataFrame({name: values}, index=pd.RangeIndex(len(values), name="epoch"))
+            for name, values in checkpoint.history.items()
+        }
+        self.train_indices_, self.validation_indices_ = self._find_split(checkpoint.training)
+        fields = checkpoint.config.to_dict()
         self._model_summary_string = "SAGEFM: " + ", ".join(f"{name} {value}" for name, value in fields.items())
         self.init_params_ = {"kwargs": {}, "non_kwargs": fields}
+
+    def _find_split(self, training: dict[str, Any]) -> tuple[Any, Any]:
+        """Return the spots that were trained and validated on, if they are those of the table."""
+        if self.adata is None or training.get("spots_sha256") != _spots_sha256(self.adata):
+            return None, None
+        if "validation_spots" in training:
+            is_held = np.isin(np.arange(self.adata.n_obs), training["validation_spots"])
+        else:
+            codes, names = get_libraries(self.adata, self._keys().library_key)
+            is_held = np.isin(names, training["validation_sections"])[codes]
+        return np.flatnonzero(~is_held), np.flatnonzero(is_held)
+
+
+def _spots_sha256(table: AnnData) -> str:
+    return hashlib.sha256("\n".join(table.obs_names).encode()).hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
@@ -10,9 +11,9 @@ from anndata import AnnData
 from scvi.data import AnnDataManager
 from scvi.model.base import BaseModelClass
 
+from sagefm._arguments import as_seed
 from sagefm._constants import SPATIAL_KEY
 from sagefm.checkpoint._resolve import resolve_device
-from sagefm.data._genes import get_gene_names
 from sagefm.data._reader import read_table
 from sagefm.data._table import TableKeys, coordinates_in_table, get_table
 from sagefm.errors import ArgumentError
@@ -29,25 +30,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sagefm.checkpoint._checkpoint import Checkpoint
-    from sagefm.data._genes import Vocabulary
     from sagefm.data._reader import TableReader
 
 
 class TableModel(BaseModelClass):
     """A network with its vocabulary, used on the table that it is set up with, or on another by the same keys."""
 
-    _vocabulary: Vocabulary
+    #: What was loaded or trained; its network is `module`.
+    _checkpoint: Checkpoint
     #: Names of the table of SpatialData, and of the modality of MuData.
     _within: dict[str, str | None]
-
-    @property
-    def device(self) -> Any:
-        """Device of the parameters, which scvi-tools asks the module for."""
-        return next(self.module.parameters()).device
-
-    def to_checkpoint(self) -> Checkpoint:
-        """Return network and vocabulary."""
-        raise NotImplementedError
 
     @classmethod
     def setup_anndata(
@@ -75,16 +67,15 @@ class TableModel(BaseModelClass):
         Raises
         ------
         sagefm.errors.SagefmError
-            As :func:`sagefm.tl.embed`; `adata` is then as it was.
+            What is wrong with the table, which is then as it was.
         """
         if not isinstance(adata, AnnData):
             raise ArgumentError(f"Found {type(adata).__name__}: call setup_spatialdata or setup_mudata.")
         if not isinstance(adata.obs, pd.DataFrame):
             raise ArgumentError("adata.obs is read lazily, which scvi-tools cannot: adata.obs = adata.obs.to_memory()")
         setup_method_args = cls._get_setup_method_args(**locals())
-        get_gene_names(adata, gene_key)
-        fields = table_fields(get_table(adata), layer, spatial_key, library_key, neighbors_key)
-        manager = AnnDataManager(fields=fields, setup_method_args=setup_method_args)
+        keys = TableKeys(layer, gene_key, spatial_key, library_key, neighbors_key)
+        manager = AnnDataManager(fields=table_fields(get_table(adata), keys), setup_method_args=setup_method_args)
         manager.register_fields(adata, **kwargs)
         cls.register_manager(manager)
 
@@ -97,14 +88,14 @@ class TableModel(BaseModelClass):
         sdata
             The object; where its table has no coordinates, they are those of the circles that it annotates.
         table_key
-            Table; may be left out where there is one.
+            Name of the table, needed where there are several.
         **kwargs
             As in :meth:`setup_anndata`.
 
         Raises
         ------
         sagefm.errors.SagefmError
-            As :meth:`setup_anndata`; a table that does not exist.
+            There is no such table; what is wrong with it.
         """
         table = get_table(sdata, table_key=table_key)
         with coordinates_in_table(sdata, table, kwargs.get("spatial_key", SPATIAL_KEY)):
@@ -119,16 +110,30 @@ class TableModel(BaseModelClass):
         mdata
             The object.
         mod
-            Modality; may be left out where there is one.
+            Name of the modality, needed where there are several.
         **kwargs
             As in :meth:`setup_anndata`.
 
         Raises
         ------
         sagefm.errors.SagefmError
-            As :meth:`setup_anndata`; a modality that does not exist.
+            There is no such modality; what is wrong with it.
         """
         cls.setup_anndata(get_table(mdata, mod=mod), **kwargs)
+
+    @property
+    def device(self) -> Any:
+        """Device of the parameters, which scvi-tools asks the module for."""
+        return next(self.module.parameters()).device
+
+    def to_checkpoint(self) -> Checkpoint:
+        """Return network and vocabulary as a checkpoint.
+
+        Returns
+        -------
+        The :class:`~sagefm.model.Checkpoint`, with the parameters of the model; training it further leaves these.
+        """
+        return replace(self._checkpoint, network=self.module.eval(), setup=asdict(self._keys()))
 
     def get_latent_representation(
         self, adata: Any = None, *, batch_size: int | None = None, device: str = "auto"
@@ -149,11 +154,11 @@ class TableModel(BaseModelClass):
         Raises
         ------
         sagefm.errors.SagefmError
-            As :func:`sagefm.tl.embed`.
+            What is wrong with the table.
         """
         self._check_if_trained()
-        on = resolve_device(device)
-        return embed_table(self._reader(adata), self.to_checkpoint(), device=on, batch_size=batch_size)
+        resolved = resolve_device(device)
+        return embed_table(self._reader(adata), self.to_checkpoint(), device=resolved, batch_size=batch_size)
 
     def impute(
         self,
@@ -162,7 +167,7 @@ class TableModel(BaseModelClass):
         genes: Sequence[str] | None = None,
         mask: Literal["center", "neighborhood"] = "center",
         n_folds: int = 4,
-        rng: int = 0,
+        rng: int | np.random.Generator = 0,
         device: str = "auto",
     ) -> pd.DataFrame:
         """Return imputed values; see :func:`sagefm.tl.impute`.
@@ -181,13 +186,12 @@ class TableModel(BaseModelClass):
         Raises
         ------
         sagefm.errors.SagefmError
-            As :func:`sagefm.tl.impute`.
+            What is wrong with the table, or with the genes.
         """
         self._check_if_trained()
-        on = resolve_device(device)
-        return impute_frame(
-            self._reader(adata), self.to_checkpoint(), genes=genes, mask=mask, n_folds=n_folds, rng=rng, device=on
-        )
+        reader, checkpoint, resolved = self._reader(adata), self.to_checkpoint(), resolve_device(device)
+        seed = as_seed(rng)
+        return impute_frame(reader, checkpoint, genes=genes, mask=mask, n_folds=n_folds, rng=seed, device=resolved)
 
     def perturb(
         self,
@@ -198,7 +202,7 @@ class TableModel(BaseModelClass):
         targets: Sequence[str] | None = None,
         levels: int = 5,
         n_null: int = 100,
-        rng: int = 0,
+        rng: int | np.random.Generator = 0,
         device: str = "auto",
     ) -> pd.DataFrame:
         """Return the scores of perturbed pairs; see :func:`sagefm.tl.perturb`.
@@ -217,21 +221,22 @@ class TableModel(BaseModelClass):
         Raises
         ------
         sagefm.errors.SagefmError
-            As :func:`sagefm.tl.perturb`.
+            What is wrong with the table, or with the pairs.
         """
         self._check_if_trained()
-        reader, checkpoint = self._reader(adata), self.to_checkpoint()
-        checked = check_pairs(reader, checkpoint, pairs, sources, targets, levels, n_null, rng)
-        on = resolve_device(device)
-        return perturb_table(reader, checkpoint, checked, levels=levels, n_null=n_null, rng=rng, device=on).scores
+        reader, checkpoint, seed = self._reader(adata), self.to_checkpoint(), as_seed(rng)
+        checked = check_pairs(reader, checkpoint, pairs, sources, targets, levels, n_null, seed)
+        resolved = resolve_device(device)
+        return perturb_table(
+            reader, checkpoint, checked, levels=levels, n_null=n_null, rng=seed, device=resolved
+        ).scores
 
-    def _setup_arguments(self) -> dict[str, Any]:
+    def _keys(self) -> TableKeys:
         arguments = self.registry_["setup_args"]
-        names = ("layer", "spatial_key", "library_key", "gene_key", "neighbors_key")
-        return {name: arguments.get(name, SPATIAL_KEY if name == "spatial_key" else None) for name in names}
+        return TableKeys(**{key.name: arguments[key.name] for key in fields(TableKeys) if key.name in arguments})
 
     def _reader(self, adata: Any) -> TableReader:
         adata = self.adata if adata is None else adata
         if adata is None:
             raise ArgumentError("The model was loaded without a table: pass adata=...")
-        return read_table(adata, self._vocabulary, TableKeys(**self._setup_arguments()), **self._within)
+        return read_table(adata, self._checkpoint.vocabulary, self._keys(), **self._within)

@@ -1,8 +1,7 @@
-"""How a network is trained: hidden genes, optimiser, schedule, and the best epoch kept."""
+"""Training with Lightning: hidden genes, optimizer, schedule, and the best epoch kept."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,52 +11,14 @@ from sagefm.module._losses import masked_deviance, masked_loss
 from sagefm.module._reading import Batch
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
     from sagefm.module._center import CenterNeighborhoodNetwork
-    from sagefm.module._config import NetworkConfig
     from sagefm.module._pooled import PooledNetwork
+    from sagefm.training._config import TrainingConfig
     from sagefm.training._loader import SpotBatches
-
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """Hyperparameters of training.
-
-    Attributes
-    ----------
-    lr
-        Learning rate of Adam.
-    weight_decay
-        Weight decay: of Adam (published: L2 in the gradient), decoupled (default).
-    mask_fraction
-        Range of each spot's share of hidden genes.
-    schedule
-        ``"plateau"``: the learning rate falls where the validation loss no longer does; ``"cosine"``: to zero at the last
-        epoch.
-    lr_factor
-        Factor on the learning rate after `lr_patience` epochs without a better validation loss.
-    lr_patience
-        Epochs.
-    """
-
-    lr: float
-    weight_decay: float
-    mask_fraction: tuple[float, float]
-    lr_factor: float
-    lr_patience: int
-    schedule: str = "plateau"
-
-    @classmethod
-    def of(cls, config: NetworkConfig) -> TrainingConfig:
-        """Return the defaults of an architecture; those of the published one are the paper's."""
-        if config.architecture == "published":
-            return cls(lr=5e-5, weight_decay=1e-4, mask_fraction=(0.3, 0.3), lr_factor=0.9, lr_patience=5)
-        return cls(lr=1e-3, weight_decay=1e-2, mask_fraction=(0.1, 0.7), lr_factor=0.5, lr_patience=4)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON types."""
-        return {**asdict(self), "mask_fraction": list(self.mask_fraction)}
 
 
 class TrainingPlan(LightningModule):
@@ -67,41 +28,43 @@ class TrainingPlan(LightningModule):
     ----------
     network
         Network to train, in place.
-    training
-        Hyperparameters.
+    config
+        Settings.
     batches
         Batches of training, and of validation if there is any: told their epoch, and the shards of this process.
+    first_epoch
+        Epochs of earlier trainings, from which those of order and masks are counted.
     """
 
     def __init__(
         self,
         network: PooledNetwork | CenterNeighborhoodNetwork,
-        training: TrainingConfig,
-        *batches: SpotBatches,
+        config: TrainingConfig,
+        batches: Sequence[SpotBatches],
+        first_epoch: int = 0,
     ) -> None:
         super().__init__()
         self.network = network
-        self.training_config = training
+        self.config = config
         self.batches = batches
+        self.first_epoch = first_epoch
         self.logged: dict[str, list[float]] = {}
+        #: Validation loss, epoch and parameters.
         self.best: tuple[float, int, dict[str, Tensor]] | None = None
-        self._sums: dict[str, Tensor] = {}
+        #: Sums over the epoch, of training and of the validation that interrupts it.
+        self._sums: dict[str, dict[str, Tensor]] = {}
 
     def configure_optimizers(self) -> Any:
         """Adam with the learning rate reduced on a plateau (Zhan et al. 2026), or along half a cosine."""
-        published = self.network.config.architecture == "published"
-        optimizer_class = torch.optim.Adam if published else torch.optim.AdamW
-        config = self.training_config
+        config, scheduling = self.config, torch.optim.lr_scheduler
+        optimizer_class = torch.optim.AdamW if config.decoupled else torch.optim.Adam
         optimizer = optimizer_class(
             self.network.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True
         )
         if config.schedule == "cosine":
-            return [optimizer], [torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.trainer.max_epochs or 1)]
-        scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
-            optimizer, factor=config.lr_factor, patience=config.lr_patience
-        )
-        has_validation = bool(self.trainer.val_dataloaders)
-        monitor = "validation_loss" if has_validation else "train_loss"
+            return [optimizer], [scheduling.CosineAnnealingLR(optimizer, config.max_epochs)]
+        scheduler = scheduling.ReduceLROnPlateau(optimizer, factor=config.lr_factor, patience=config.lr_patience)
+        monitor = "validation_loss" if len(self.batches) > 1 else "train_loss"
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": monitor}}
 
     def setup(self, stage: str) -> None:
@@ -120,14 +83,14 @@ class TrainingPlan(LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Start the epoch's order and sums."""
-        self.batches[0].epoch = self.current_epoch
-        self._sums = {}
+        self.batches[0].epoch = self.first_epoch + self.current_epoch
+        self._sums["train"] = {}
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of a batch on freshly hidden genes."""
         # Dropout; the masks have generators of their own.
         torch.manual_seed(batch.seeds[0][1])
-        mask = batch.draw_mask(self.training_config.mask_fraction)
+        mask = batch.draw_mask(self.config.mask_fraction)
         loss = masked_loss(self.network, batch, mask)
         hidden = mask.sum()
         self._add("train", loss=loss.detach() * hidden, hidden=hidden)
@@ -143,12 +106,12 @@ class TrainingPlan(LightningModule):
         self._append("learning_rate", float(self.trainer.optimizers[0].param_groups[0]["lr"]))
 
     def on_validation_epoch_start(self) -> None:
-        """Start the sums of validation, which interrupt those of training."""
-        self._validation_sums, self._sums = self._sums, {}
+        """Start the sums of validation."""
+        self._sums["validation"] = {}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Add the loss of a held-out batch."""
-        mask = batch.draw_mask(self.training_config.mask_fraction)
+        mask = batch.draw_mask(self.config.mask_fraction)
         loss, model, null = masked_deviance(self.network, batch, mask)
         self._add("validation", loss=loss * mask.sum(), hidden=mask.sum(), model=model, null=null)
 
@@ -157,26 +120,26 @@ class TrainingPlan(LightningModule):
         if self.trainer.sanity_checking:
             return
         loss = self._record("validation")
-        self._sums = self._validation_sums
         if self.best is None or loss < self.best[0]:
             state = {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}
             self.best = (loss, self.current_epoch, state)
 
     def _add(self, stage: str, **values: Tensor) -> None:
         # Sums stay on the device: reading one out would wait for it in every step. MPS has no float64.
-        dtype = torch.float32 if self.device.type == "mps" else torch.float64
+        zero = torch.zeros((), dtype=torch.float32 if self.device.type == "mps" else torch.float64, device=self.device)
+        sums = self._sums[stage]
         for name, value in values.items():
-            key = f"{stage}_{name}"
-            self._sums[key] = self._sums.get(key, torch.zeros((), dtype=dtype, device=self.device)) + value
+            sums[name] = sums.get(name, zero) + value
 
     def _record(self, stage: str) -> float:
-        total = {name: self.trainer.strategy.reduce(value, reduce_op="sum") for name, value in self._sums.items()}
-        sums = {name.removeprefix(f"{stage}_"): float(value) for name, value in total.items()}
+        """Log the losses of an epoch, over all processes, and return its loss."""
+        reduce = self.trainer.strategy.reduce
+        sums = {name: float(reduce(value, reduce_op="sum")) for name, value in self._sums[stage].items()}
         loss = sums["loss"] / max(sums["hidden"], 1)
         self._append(f"{stage}_loss", loss)
         if "null" in sums:
             self._append(f"{stage}_d2", 1 - sums["model"] / sums["null"] if sums["null"] > 0 else float("nan"))
-        self.log(f"{stage}_loss", loss, prog_bar=True)
+        self.log(f"{stage}_loss", loss)
         return loss
 
     def _append(self, name: str, value: float) -> None:

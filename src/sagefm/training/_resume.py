@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,10 +13,9 @@ from safetensors.torch import save_file
 from sagefm.errors import CheckpointError
 
 if TYPE_CHECKING:
-    from lightning.pytorch import LightningModule, Trainer
-    from torch import Tensor
+    from pathlib import Path
 
-    from sagefm.training._lightning import TrainingPlan
+    from torch import Tensor
 
 _FORMAT = "sagefm training state 1"
 
@@ -25,7 +23,7 @@ _FORMAT = "sagefm training state 1"
 class SaveState(Callback):
     """Write the state after every epoch, and take it up again at the start.
 
-    One safetensors file: parameters, moments of the optimiser and parameters of the best epoch as tensors; schedule,
+    One safetensors file: parameters, moments of the optimizer and parameters of the best epoch as tensors; schedule,
     early stopping, history and what must be the same in the next run as JSON in its header. Order, masks and dropout
     depend on seed, epoch and step alone, so that no generator is part of it.
 
@@ -35,11 +33,6 @@ class SaveState(Callback):
         The file; may not exist yet.
     run
         What determines the run, as JSON types. A file of another run is not taken up.
-
-    Raises
-    ------
-    CheckpointError
-        The file is not a state, or is of another run.
     """
 
     def __init__(self, path: Path, run: dict[str, Any]) -> None:
@@ -56,10 +49,8 @@ class SaveState(Callback):
         if header.get("format") != _FORMAT:
             raise CheckpointError(f"{path} is no state of training; expected a file written by train(state_file=...).")
         self.meta = json.loads(header["state"])
-        found = self.meta["run"]
-        differs = [
-            f"{k}: {found.get(k)!r} there, {self.run.get(k)!r} here" for k in self.run if found.get(k) != self.run[k]
-        ]
+        before = self.meta["run"]
+        differs = [f"{k}: {before.get(k)!r} there, {v!r} here" for k, v in self.run.items() if before.get(k) != v]
         if differs:
             raise CheckpointError(
                 f"{path} is the state of another run ({'; '.join(differs)[:600]}). "
@@ -81,14 +72,8 @@ class SaveState(Callback):
         progress = trainer.fit_loop.epoch_progress.current
         progress.processed = progress.completed = self.epochs
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take up the state.
-
-        Raises
-        ------
-        CheckpointError
-            The processes do not see the same file.
-        """
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Take up the state; raise where the processes do not see the same file."""
         epochs = torch.tensor(float(self.epochs), device=trainer.strategy.root_device)
         least, most = (float(trainer.strategy.reduce(epochs.clone(), reduce_op=op)) for op in ("min", "max"))
         if least != most:
@@ -98,49 +83,44 @@ class SaveState(Callback):
             )
         if self.meta is None:
             return
-        plan: TrainingPlan = pl_module  # type: ignore[assignment]
         parts: dict[str, dict[str, Tensor]] = {"network": {}, "optimizer": {}, "best": {}}
         with safe_open(self.path, framework="pt") as file:
             for key in file.keys():  # noqa: SIM118 no dictionary
                 part, name = key.split("/", 1)
-                parts[part][name] = file.get_tensor(key)
-        plan.network.load_state_dict(parts["network"])
+                # Copied: what is read may stay in the file, which the next epoch replaces.
+                parts[part][name] = file.get_tensor(key).clone()
+        pl_module.network.load_state_dict(parts["network"])
         moments: dict[int, dict[str, Tensor]] = {}
         for name, tensor in parts["optimizer"].items():
             index, moment = name.split("/")
             moments.setdefault(int(index), {})[moment] = tensor
-        optimizer = trainer.optimizers[0]
-        optimizer.load_state_dict({"state": moments, "param_groups": self.meta["param_groups"]})
-        scheduler: Any = trainer.lr_scheduler_configs[0].scheduler
-        scheduler.load_state_dict(self.meta["scheduler"])
-        plan.logged = self.meta["logged"]
+        trainer.optimizers[0].load_state_dict({"state": moments, "param_groups": self.meta["param_groups"]})
+        trainer.lr_scheduler_configs[0].scheduler.load_state_dict(self.meta["scheduler"])
+        pl_module.logged = self.meta["logged"]
         if self.meta["best"] is not None:
-            plan.best = (*self.meta["best"], parts["best"])
-        stopping: Any = trainer.early_stopping_callback
+            pl_module.best = (*self.meta["best"], parts["best"])
+        stopping = trainer.early_stopping_callback
         if stopping is not None and self.meta["stopping"] is not None:
             stopping.wait_count = self.meta["stopping"]["wait_count"]
             stopping.best_score = torch.tensor(self.meta["stopping"]["best_score"])
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         """Write the state: here the schedule, too, is done with the epoch before."""
-        plan: TrainingPlan = pl_module  # type: ignore[assignment]
         if not trainer.is_global_zero or trainer.current_epoch == self.epochs:
             return
-        optimizer = trainer.optimizers[0].state_dict()
-        tensors = {f"network/{name}": tensor for name, tensor in plan.network.state_dict().items()}
+        optimizer, stopping = trainer.optimizers[0].state_dict(), trainer.early_stopping_callback
+        tensors = {f"network/{name}": tensor for name, tensor in pl_module.network.state_dict().items()}
         for index, moments in optimizer["state"].items():
             tensors |= {f"optimizer/{index}/{name}": torch.as_tensor(moment) for name, moment in moments.items()}
-        if plan.best is not None:
-            tensors |= {f"best/{name}": tensor for name, tensor in plan.best[2].items()}
-        stopping: Any = trainer.early_stopping_callback
-        scheduler: Any = trainer.lr_scheduler_configs[0].scheduler
+        if pl_module.best is not None:
+            tensors |= {f"best/{name}": tensor for name, tensor in pl_module.best[2].items()}
         state = {
             "run": self.run,
             "epochs": trainer.current_epoch,
-            "logged": plan.logged,
-            "best": None if plan.best is None else plan.best[:2],
+            "logged": pl_module.logged,
+            "best": None if pl_module.best is None else pl_module.best[:2],
             "param_groups": optimizer["param_groups"],
-            "scheduler": scheduler.state_dict(),
+            "scheduler": trainer.lr_scheduler_configs[0].scheduler.state_dict(),
             "stopping": stopping and {"wait_count": stopping.wait_count, "best_score": float(stopping.best_score)},
         }
         staged = self.path.with_name(f".{self.path.name}.part")

@@ -3,78 +3,75 @@
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sagefm.data._reader import read_table
-from sagefm.data._table import TableKeys
-from sagefm.errors import SagefmError
-from sagefm.module._config import NetworkConfig
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from sagefm.data._corpus import Corpus
-    from sagefm.data._genes import Vocabulary
-    from sagefm.data._input import SectionInput
-
-from typing import TYPE_CHECKING, Protocol
-
 from sagefm.data._input import make_input
-from sagefm.errors import ArgumentError
+from sagefm.data._reader import read_table
+from sagefm.data._table import TableKeys, get_libraries
+from sagefm.errors import ArgumentError, SagefmError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
+    from sagefm.data._corpus import Corpus
+    from sagefm.data._genes import Vocabulary
     from sagefm.data._input import SectionInput
     from sagefm.data._section import Section
+    from sagefm.module._config import NetworkConfig
+
+    #: Spots of each section.
+    Spots = list[NDArray[np.int64]]
 
 
-class Sections(Protocol):
-    """Sections that can be read one by one."""
-
-    #: Name of each section.
-    names: list[str]
-    #: Spots of each section (n_sections,).
-    sizes: NDArray[np.int64]
-
-    def __getitem__(self, i: int) -> SectionInput:
-        """Return what a network reads of a section, in memory."""
-        ...
-
-    def fingerprint(self) -> str:
-        """Return a hash by which other data are told from these."""
-        ...
-
-
-class TableSections:
-    """The sections of one table.
+class Sections(ABC):
+    """Sections that are read when they are asked for, and with `keep` stay in memory.
 
     Parameters
     ----------
-    sections
-        The sections; stored counts are read whenever their section is asked for.
-    kind, scale
-        As in :func:`~sagefm.data._input.make_input`.
+    names
+        Name of each section.
+    sizes
+        Number of spots of each section.
+    keep
+        Whether sections that were read stay in memory.
     """
 
-    def __init__(self, sections: Sequence[Section], kind: str, scale: float) -> None:
-        self.sections = sections
-        self.names = [section.name for section in sections]
-        self.sizes = np.array([section.n_spots for section in sections])
-        self._kind, self._scale = kind, scale
+    def __init__(self, names: Sequence[str], sizes: Sequence[int], *, keep: bool) -> None:
+        self.names, self.sizes, self.keep = list(names), np.array(sizes), keep
         self._kept: dict[int, SectionInput] = {}
 
     def __getitem__(self, i: int) -> SectionInput:
         if i in self._kept:
             return self._kept[i]
-        made = make_input(self.sections[i].to_memory(), self._kind, scale=self._scale)
-        if not self.sections[i].is_stored:
-            self._kept[i] = made
-        return made
+        inputs = self._read(i)
+        if self.keep:
+            self._kept |= inputs
+        return inputs[i]
+
+    @abstractmethod
+    def _read(self, i: int) -> dict[int, SectionInput]:
+        """Return what a network reads of a section, in memory, and of others that are read with it."""
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Return a hash by which other data are told from these."""
+
+
+class TableSections(Sections):
+    """The sections of a table; stored counts are read whenever their section is asked for."""
+
+    def __init__(self, sections: Sequence[Section], config: NetworkConfig) -> None:
+        self.sections, self.config = sections, config
+        names, sizes = [section.name for section in sections], [section.n_spots for section in sections]
+        super().__init__(names, sizes, keep=not any(section.is_stored for section in sections))
+
+    def _read(self, i: int) -> dict[int, SectionInput]:
+        return {i: make_input(self.sections[i].to_memory(), self.config.input, scale=self.config.scale)}
 
     def fingerprint(self) -> str:
         """Return a hash of names, genes, graphs and counts of each gene."""
@@ -86,12 +83,46 @@ class TableSections:
         return digest.hexdigest()
 
 
+class CorpusSections(Sections):
+    """The sections of a corpus: one a file; with a `library_key` one a library, named after file and library."""
+
+    def __init__(self, corpus: Corpus, vocabulary: Vocabulary, config: NetworkConfig, *, keep: bool) -> None:
+        self.corpus, self.vocabulary, self.config = corpus, vocabulary, config
+        names, sizes = [], []
+        #: File of each section.
+        self.files: list[int] = []
+        for i, file in enumerate(corpus.names):
+            libraries, n_spots = [file], [corpus.shape(i)[0]]
+            if corpus.library_key is not None:
+                codes, libraries = get_libraries(corpus.read(i), corpus.library_key)
+                libraries, n_spots = [f"{file}/{library}" for library in libraries], np.bincount(codes).tolist()
+            names += libraries
+            sizes += n_spots
+            self.files += [i] * len(libraries)
+        super().__init__(names, sizes, keep=keep)
+
+    def _read(self, i: int) -> dict[int, SectionInput]:
+        corpus, file = self.corpus, self.files[i]
+        try:
+            keys = TableKeys(corpus.layer, corpus.gene_key, corpus.spatial_key, corpus.library_key)
+            inputs = list(read_table(corpus.read(file), self.vocabulary, keys).inputs(self.config))
+            if len(inputs) != self.files.count(file):
+                raise ArgumentError(
+                    f"Found {len(inputs)} sections; pass library_key to the corpus: the column of obs that names them."
+                )
+        except SagefmError as error:
+            raise type(error)(f"{corpus.paths[file]}: {error}") from error
+        return dict(enumerate(inputs, start=self.files.index(file)))
+
+    def fingerprint(self) -> str:
+        """Return a hash of the files."""
+        hashes = "".join(self.corpus.sha256(i) for i in range(len(self.corpus)))
+        return hashlib.sha256(hashes.encode()).hexdigest()
+
+
 def split_spots(
-    sections: Sections,
-    validation_size: float,
-    rng: np.random.Generator,
-    groups: Sequence[str] | None = None,
-) -> tuple[list[NDArray[np.int64]], list[NDArray[np.int64]]]:
+    sections: Sections, validation_size: float, rng: np.random.Generator, groups: Sequence[str] | None = None
+) -> tuple[Spots, Spots]:
     """Split spots into training and validation, one array of spots a section.
 
     Of several sections, whole sections are held out. Of one section, square tiles up to eight spots wide
@@ -106,15 +137,11 @@ def split_spots(
     rng
         Source of randomness.
     groups
-        Donor or organ of each section: those of one group are held out together. Sections are their own groups if
-        left out.
+        Donor or organ of each section: those of one group are held out together. Default: a group each.
     """
-    if not 0 <= validation_size < 1:
-        raise ArgumentError(f"validation_size={validation_size!r}; expected a share of at least 0 and below 1.")
-    everything = [np.arange(size) for size in sections.sizes]
-    nothing = [np.arange(0) for _ in sections.sizes]
+    whole, empty = [np.arange(size) for size in sections.sizes], np.arange(0)
     if validation_size == 0:
-        return everything, nothing
+        return whole, [empty for _ in whole]
     if len(sections.sizes) == 1:
         return _split_tiles(sections[0].section.coordinates, validation_size, rng)
     # Names of sections need not be distinct.
@@ -133,13 +160,13 @@ def split_spots(
             held.append(i)
     held = held or [int(order[np.argmin(sizes[order])])]
     is_held = np.isin(group, held)
-    train = [none if h else every for h, none, every in zip(is_held, nothing, everything, strict=True)]
-    return train, [every if h else none for h, none, every in zip(is_held, nothing, everything, strict=True)]
+    train = [empty if is_out else spots for is_out, spots in zip(is_held, whole, strict=True)]
+    return train, [spots if is_out else empty for is_out, spots in zip(is_held, whole, strict=True)]
 
 
 def _split_tiles(
     coordinates: NDArray[np.float64], validation_size: float, rng: np.random.Generator
-) -> tuple[list[NDArray[np.int64]], list[NDArray[np.int64]]]:
+) -> tuple[Spots, Spots]:
     n_spots = len(coordinates)
     low, high = coordinates.min(axis=0), coordinates.max(axis=0)
     # Small sections have smaller tiles: one must not be more than the share that is held out.
@@ -151,44 +178,3 @@ def _split_tiles(
     n_tiles = min(int(np.searchsorted(covered, validation_size * n_spots)) + 1, len(order) - 1)
     is_held = np.isin(tiles, order[:n_tiles])
     return [np.flatnonzero(~is_held)], [np.flatnonzero(is_held)]
-
-
-class CorpusSections:
-    """The sections of a corpus as a network reads them.
-
-    Parameters
-    ----------
-    corpus
-        The corpus.
-    vocabulary
-        Genes of the network.
-    config
-        The network.
-    keep
-        Keep what was read in memory.
-    """
-
-    def __init__(self, corpus: Corpus, vocabulary: Vocabulary, config: NetworkConfig, *, keep: bool) -> None:
-        self.corpus, self.vocabulary, self.config, self.keep = corpus, vocabulary, config, keep
-        self.names = corpus.names
-        self.sizes = np.array([corpus.shape(i)[0] for i in range(len(corpus))])
-        self._kept: dict[int, SectionInput] = {}
-
-    def __getitem__(self, i: int) -> SectionInput:
-        if i in self._kept:
-            return self._kept[i]
-        corpus = self.corpus
-        table = corpus.read(i)
-        try:
-            keys = TableKeys(corpus.layer, corpus.gene_key, corpus.spatial_key)
-            (inputs,) = read_table(table, self.vocabulary, keys).inputs(self.config)
-        except SagefmError as error:
-            raise type(error)(f"{corpus.paths[i]}: {error}") from error
-        if self.keep:
-            self._kept[i] = inputs
-        return inputs
-
-    def fingerprint(self) -> str:
-        """Return a hash of the files."""
-        hashes = "".join(self.corpus.sha256(i) for i in range(len(self.corpus)))
-        return hashlib.sha256(hashes.encode()).hexdigest()
