@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -210,28 +212,101 @@ def test_spatialdata_in_and_out(spatialdata_file: Path, model: Path, tmp_path: P
     )
 
 
-def test_several_sections_are_joined(sections: ad.AnnData, tmp_path: Path) -> None:
+@pytest.fixture
+def files(sections: ad.AnnData, tmp_path: Path) -> list[Path]:
+    """Two sections as files, the counts of which are a layer; the second has 260 of the 300 genes."""
     first, second = (sections[sections.obs["library"] == name].copy() for name in ("section1", "section2"))
-    first.layers["counts"], first.X = first.X.copy(), first.X.copy()
-    first.X.data = np.log1p(first.X.data)
     second = second[:, 40:].copy()
-    second.layers["counts"] = second.X.copy()
+    for adata in (first, second):
+        adata.layers["counts"], adata.X = adata.X.copy(), adata.X.copy()
+    first.X.data = np.log1p(first.X.data)
     paths = [tmp_path / "one.h5ad", tmp_path / "two.h5ad"]
     for adata, path in zip((first, second), paths, strict=True):
         adata.write_h5ad(path)
-    text = succeeds("train", *paths, "-o", tmp_path / "model", "--layer", "counts", *SMALL)
-    assert "260 in all 2 files" in text
-    checkpoint = load_checkpoint(tmp_path / "model")
-    assert checkpoint.vocabulary.symbols == tuple(second.var_names)
-    assert checkpoint.training["n_sections"] == 2
-    assert checkpoint.training["validation_sections"][0] in ("one", "two")
-    assert "one.h5ad: adata.X holds fractional" in fails(1, "train", *paths, "-o", tmp_path / "other", *SMALL)
-    assert "given twice" in fails(1, "train", paths[0], paths[0], "-o", tmp_path / "other", *SMALL)
+    return paths
 
-    arguments = ["--layer", "counts", "--library-key", "library", *SMALL]
-    succeeds("train", *paths, "-o", tmp_path / "named", *arguments)
-    held = load_checkpoint(tmp_path / "named").training["validation_sections"]
-    assert held[0] in ("one/section1", "two/section2")
+
+def test_several_files_keep_their_own_genes(files: list[Path], sections: ad.AnnData, tmp_path: Path) -> None:
+    """They are a corpus: the model is that of `sagefm.model.pretrain`."""
+    text = succeeds("train", *files, "-o", tmp_path / "model", "--layer", "counts", *SMALL)
+    assert "300 measured in at least half of the 2 files" in text
+    assert "300 spots x 300 genes" in text
+    checkpoint = load_checkpoint(tmp_path / "model")
+    assert set(checkpoint.vocabulary.symbols) == set(sections.var_names)
+    assert checkpoint.training["n_sections"] == 2
+    assert set(checkpoint.training["sections"]) == {"one", "two"}
+    assert checkpoint.training["validation_sections"][0] in ("one", "two")
+    corpus = sagefm.datasets.Corpus(files, layer="counts")
+    expected = sagefm.model.pretrain(corpus, hidden=(16, 8), max_epochs=2, batch_size=64, lr=0.003)
+    for name, tensor in expected.module.state_dict().items():
+        assert torch.equal(checkpoint.network.state_dict()[name], tensor)
+    assert "one.h5ad: adata.X holds fractional" in fails(1, "train", *files, "-o", tmp_path / "other", *SMALL)
+    assert "Several files are named" in fails(1, "train", files[0], files[0], "-o", tmp_path / "other", *SMALL)
+
+
+def test_several_files_of_several_sections(files: list[Path], tmp_path: Path) -> None:
+    """Each library is a section, named after file and column."""
+    table = ad.read_h5ad(files[0])
+    table.obs["half"] = np.where(table.obsm["spatial"][:, 0] > np.median(table.obsm["spatial"][:, 0]), "right", "left")
+    table.write_h5ad(files[0])
+    table[:60].write_h5ad(files[1])
+    arguments = ["--layer", "counts", "--library-key", "half", "--validation-size", "0.4", *SMALL]
+    succeeds("train", *files, "-o", tmp_path / "model", *arguments)
+    checkpoint = load_checkpoint(tmp_path / "model")
+    assert checkpoint.training["n_sections"] == 4
+    assert set(checkpoint.training["validation_sections"]) < {"one/left", "one/right", "two/left", "two/right"}
+    assert checkpoint.setup["library_key"] == "half"
+    message = fails(1, "train", *files, "-o", tmp_path / "other", *arguments[:2], "--library-key", "organ", *SMALL)
+    assert "'organ'" in message
+
+
+def test_files_of_one_name(files: list[Path], tmp_path: Path) -> None:
+    """As pipelines write them, in a folder for each sample."""
+    paths = [tmp_path / sample / "filtered.h5ad" for sample in ("a", "b")]
+    for file, path in zip(files, paths, strict=True):
+        path.parent.mkdir()
+        file.rename(path)
+    succeeds("train", *paths, "-o", tmp_path / "model", "--layer", "counts", *SMALL)
+    assert set(load_checkpoint(tmp_path / "model").training["sections"]) == {"a/filtered", "b/filtered"}
+
+
+def test_train_on_several_spatialdata(spatialdata_file: Path, file: Path, tmp_path: Path) -> None:
+    """Their coordinates are those of the circles."""
+    paths = [spatialdata_file, tmp_path / "other.zarr"]
+    shutil.copytree(*paths)
+    assert "table_key=None" in fails(1, "train", *paths, "-o", tmp_path / "model", *SMALL)
+    succeeds("train", *paths, "-o", tmp_path / "model", "--table-key", "counts", *SMALL)
+    training = load_checkpoint(tmp_path / "model").training
+    assert (training["n_sections"], training["n_spots"]) == (2, 800)
+
+
+class Told(Exception):
+    """What a trainer was told."""
+
+
+@pytest.mark.parametrize("command", ["train", "pretrain"])
+@pytest.mark.parametrize(
+    ("device", "expected"),
+    [("cuda:1", ("gpu", [1])), ("cuda", ("gpu", 1)), ("cpu", ("cpu", 1))],
+)
+def test_the_device_that_is_named_is_used(
+    command: str, device: str, expected: Any, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`sagefm pretrain --device cuda:1` used the first GPU."""
+    from sagefm.checkpoint import _resolve
+    from sagefm.training import _fit
+
+    def trainer(**arguments: Any) -> None:
+        raise Told(arguments["accelerator"], arguments["devices"])
+
+    trainer.__signature__ = inspect.signature(_fit.Trainer)  # type: ignore[attr-defined]
+    monkeypatch.setattr(_fit, "Trainer", trainer)
+    monkeypatch.setattr(_resolve, "resolve_device", torch.device)
+    (tmp_path / "recipe.json").write_text("{}")
+    arguments = [file] if command == "train" else [file.parent, "--config", tmp_path / "recipe.json"]
+    result = run(command, *arguments, "-o", tmp_path / "model", "--device", device)
+    assert isinstance(result.exception, Told)
+    assert result.exception.args == expected
 
 
 def test_genes_of_a_file(section: ad.AnnData, file: Path, model: Path, tmp_path: Path) -> None:

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from click.testing import CliRunner
 from safetensors.numpy import load_file
 
 import sagefm
 from sagefm.cli import main
+from sagefm.cli._pretrain import _check_names
 from sagefm.model import load_checkpoint
 
 RECIPE = {
@@ -110,8 +112,45 @@ def test_what_cannot_be_used(folder: Path, tmp_path: Path, arguments: list[str],
     assert not (tmp_path / "m").exists()
 
 
-def test_a_recipe_with_an_unknown_argument(folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "bad.json").write_text(json.dumps({**RECIPE, "depth_of_trees": 3}))
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        ({"depth_of_trees": 3}, "no argument depth_of_trees"),
+        ({"corpus": "elsewhere"}, "no argument corpus"),
+        ({"seed": 1}, "The seed is called rng"),
+        ({"devices": 2}, "pass --devices"),
+        ({"vocabulary": {"max_detected": 1}}, "max_detected"),
+        ({"lr": -1}, "lr=-1"),
+    ],
+)
+def test_a_recipe_that_cannot_be_used(folder: Path, tmp_path: Path, recipe: dict[str, object], message: str) -> None:
+    (tmp_path / "bad.json").write_text(json.dumps({**RECIPE, **recipe}))
     code, text = run(folder, "--config", tmp_path / "bad.json", "--donor-key", "donor", "-o", tmp_path / "m")
     assert code == 1
-    assert "depth_of_trees" in text
+    assert message in " ".join(text.split())
+
+
+def test_an_error_of_our_own_is_not_one_of_the_recipe(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise TypeError("of our own")
+
+    monkeypatch.setattr("sagefm.model._pretrain.fit", fail)
+    arguments = ["pretrain", folder, "--config", folder / "recipe.json", "--donor-key", "donor", "-o", tmp_path / "m"]
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    assert isinstance(result.exception, TypeError)
+
+
+def test_one_device_is_not_two(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sagefm.checkpoint._resolve.resolve_device", torch.device)
+    code, text = run(folder, "-o", tmp_path / "m", "--device", "cuda:1", "--devices", "2")
+    assert code == 1
+    assert "--device cuda:1 is one device, and --devices 2: pass --device cuda" in " ".join(text.split())
+
+
+@pytest.mark.parametrize("name", ["default", "published"])
+def test_bundled_recipes_are_of_this_version(name: str) -> None:
+    recipe = json.loads((Path(sagefm.__file__).parent / "checkpoint" / "recipes" / f"{name}.json").read_text())
+    _check_names(recipe)
+    assert recipe["architecture"] in ("center_neighborhood", "published")

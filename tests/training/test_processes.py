@@ -13,8 +13,8 @@ import torch
 from lightning.pytorch import Callback
 
 from sagefm.errors import ArgumentError, CheckpointError
-from sagefm.model import load_checkpoint
-from tests.training.worker import train
+from sagefm.model import SAGEFM, load_checkpoint
+from tests.training.worker import OneThread, train
 
 WORKER = str(Path(__file__).with_name("worker.py"))
 
@@ -59,6 +59,17 @@ class Stop(Callback):
     def on_validation_batch_start(self, trainer, *_):
         if self.in_validation and trainer.global_step >= self.step:
             raise RuntimeError("stopped")
+
+
+class Overwrite(Callback):
+    """Overwrite a file with zeros once training has begun."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_train_epoch_start(self, *_):
+        self.path.write_bytes(b"")
+        self.path.write_bytes(bytes(100_000))
 
 
 @pytest.fixture(scope="module")
@@ -153,3 +164,34 @@ def test_a_state_that_one_process_sees(tmp_path):
 def test_strategies_that_fork_are_refused():
     with pytest.raises(ArgumentError, match=r"would be lost\. Pass strategy='ddp'"):
         train("default", devices=2, strategy="ddp_fork")
+
+
+def test_a_second_training_that_is_stopped(tmp_path):
+    """It goes on as if it had not been; a state of the first is not one of it."""
+    arguments = {"max_epochs": 4, "batch_size": 32, "lr": 3e-3, "accelerator": "cpu", "progress": False}
+    first = train("default", dropout=0.3, max_epochs=2)
+    first.save(tmp_path / "first")
+    models = [SAGEFM.load(tmp_path / "first", first.adata) for _ in range(3)]
+    expected, stopped, again = models
+    expected.train(**arguments, callbacks=[OneThread()])
+    with pytest.raises(RuntimeError, match="stopped"):
+        stopped.train(**arguments, state_file=tmp_path / "state", callbacks=[OneThread(), Stop(25)])
+    again.train(**arguments, state_file=tmp_path / "state", callbacks=[OneThread()])
+    same(again, expected)
+    with pytest.raises(CheckpointError, match="first_epoch: 2 there, 0 here"):
+        train("default", dropout=0.3, state_file=tmp_path / "state")
+
+
+def test_a_cosine_is_not_made_longer(tmp_path):
+    """It ends with the last epoch: other epochs are another run."""
+    train("default", schedule="cosine", state_file=tmp_path / "state", max_epochs=3)
+    with pytest.raises(CheckpointError, match="max_epochs: 3 there, 4 here"):
+        train("default", schedule="cosine", state_file=tmp_path / "state")
+
+
+def test_best_parameters_of_a_state_are_copies(tmp_path):
+    """What stays mapped to the file changes with it, and on some systems it cannot be replaced then."""
+    path, expected = tmp_path / "state", train("default")
+    with pytest.raises(RuntimeError, match="stopped"):
+        train("default", state_file=path, callbacks=[Stop(25)])
+    same(train("default", state_file=path, callbacks=[Overwrite(path)]), expected)

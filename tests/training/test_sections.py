@@ -9,7 +9,7 @@ from scipy import sparse
 from sagefm.data._graph import nearest_neighbors
 from sagefm.data._input import make_input
 from sagefm.data._section import Section
-from sagefm.errors import ArgumentError, CoordinatesError
+from sagefm.errors import CoordinatesError
 from sagefm.module._config import NetworkConfig
 from sagefm.training._sections import TableSections, split_spots
 
@@ -159,8 +159,7 @@ def test_held_out_tiles_are_compact():
 def test_split_is_its_seed():
     section = make_section(1000, 2)
     splits = [
-        split_spots(TableSections([section], CONFIG), 0.1, np.random.default_rng(seed))[1][0]
-        for seed in (0, 0, 1)
+        split_spots(TableSections([section], CONFIG), 0.1, np.random.default_rng(seed))[1][0] for seed in (0, 0, 1)
     ]
     np.testing.assert_array_equal(splits[0], splits[1])
     assert not np.array_equal(splits[0], splits[2])

@@ -120,6 +120,9 @@ def _check_names(recipe: dict[str, Any]) -> None:
 
     for name in _OPTIONS.keys() & recipe.keys():
         raise ArgumentError(f"The recipe has {name}, which is an option of the command: pass {_OPTIONS[name]}.")
+    vocabulary = recipe.get("vocabulary")
+    if isinstance(vocabulary, dict) and vocabulary.keys() - {"min_detected", "min_groups"}:
+        raise ArgumentError(f"The recipe has vocabulary={vocabulary}; expected min_detected and min_groups in it.")
     parameters = inspect.signature(pretrain).parameters.values()
     own = {parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
     check_trainer_arguments(recipe.keys() - own - SETTINGS)

@@ -19,15 +19,7 @@ if TYPE_CHECKING:
 
 
 class DeviceRows:
-    """Rows of a CSR matrix on a device, made dense without waiting for it: all sizes are known on the host.
-
-    Parameters
-    ----------
-    matrix
-        CSR float32 (n_rows, n_columns).
-    device
-        Device.
-    """
+    """Rows of a CSR float32 matrix on a device, made dense without waiting for it: all sizes are known on the host."""
 
     def __init__(self, matrix: sparse.csr_matrix, device: torch.device) -> None:
         self.shape = matrix.shape
@@ -53,15 +45,7 @@ class DeviceRows:
 
 
 class ResidentInput:
-    """What a network reads of a section, on a device; as :class:`~sagefm.data._input.SectionInput` is on the CPU.
-
-    Parameters
-    ----------
-    inputs
-        The section's input.
-    device
-        Device.
-    """
+    """What a network reads of a section, on a device; as :class:`~sagefm.data._input.SectionInput` is on the CPU."""
 
     def __init__(self, inputs: SectionInput, device: torch.device) -> None:
         self.device = device

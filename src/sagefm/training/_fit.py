@@ -64,24 +64,11 @@ def fit(
     progress: bool = True,
     trainer_arguments: dict[str, Any] | None = None,
 ) -> Fit:
-    """Train a copy of a network, which gets the parameters of its best epoch.
+    """Train a copy of a network; it gets the parameters of its best epoch.
 
-    Parameters
-    ----------
-    network
-        The network.
-    sections, vocabulary
-        What it is trained on, and its genes.
-    config
-        Settings.
-    groups
-        As in :func:`~sagefm.training._sections.split_spots`.
-    before
-        Record of the training that made `network`: epochs, and with them order and masks, go on from its last.
-    state_file, progress
-        See :meth:`sagefm.model.SAGEFM.train`.
-    trainer_arguments
-        Arguments of :class:`lightning.pytorch.Trainer`.
+    `before` is the record of the training that made the network: epochs, and with them order and masks, go on from its
+    last. `groups` as in :func:`~sagefm.training._sections.split_spots`, the rest as in
+    :meth:`sagefm.model.SAGEFM.train`.
     """
     network = copy.deepcopy(network).train()
     earlier = _earlier_records(before or {})

@@ -22,18 +22,9 @@ if TYPE_CHECKING:
 
 
 class TrainingPlan(LightningModule):
-    """Masked-gene training of a network.
+    """Masked-gene training of a network, in place, on batches of training and, if there are any, of validation.
 
-    Parameters
-    ----------
-    network
-        Network to train, in place.
-    config
-        Settings.
-    batches
-        Batches of training, and of validation if there is any: told their epoch, and the shards of this process.
-    first_epoch
-        Epochs of earlier trainings, from which those of order and masks are counted.
+    The epochs of order and masks are counted from `first_epoch`.
     """
 
     def __init__(
@@ -82,9 +73,10 @@ class TrainingPlan(LightningModule):
             prior.copy_((profile / profile.sum()).clamp(min=1e-9))
 
     def on_train_epoch_start(self) -> None:
-        """Start the epoch's order and sums."""
+        """Start the order and the sums of the epoch, and record its learning rate."""
         self.batches[0].epoch = self.first_epoch + self.current_epoch
         self._sums["train"] = {}
+        self._append("learning_rate", float(self.trainer.optimizers[0].param_groups[0]["lr"]))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of a batch on freshly hidden genes."""
@@ -101,9 +93,8 @@ class TrainingPlan(LightningModule):
         return loss * hidden / torch.as_tensor(mean_hidden).clamp(min=1)
 
     def on_train_epoch_end(self) -> None:
-        """Record the epoch; without validation, its end is its best."""
+        """Record the epoch."""
         self._record("train")
-        self._append("learning_rate", float(self.trainer.optimizers[0].param_groups[0]["lr"]))
 
     def on_validation_epoch_start(self) -> None:
         """Start the sums of validation."""

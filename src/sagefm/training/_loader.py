@@ -24,33 +24,27 @@ if TYPE_CHECKING:
 
 
 class SpotBatches:
-    """Batches of spots of some sections, made in a thread while the one before is computed.
+    """Batches of spots of some sections, each made in a thread while the one before is computed.
 
     An epoch depends on `seed`, its number and `n_shards` alone: the same parts make the same batches on one process
-    or on several, and a run that was interrupted goes on as it would have.
+    or on several, and a run that was interrupted goes on as it would have. Sections are read when first needed, and
+    dropped when no batch of the epoch needs them any more. With :attr:`device` a GPU, sections are kept there while
+    they are needed and fit, and batches made there.
 
     Parameters
     ----------
-    sections
-        The sections; read when first needed, and dropped when no batch of the epoch needs them any more.
-    spots
-        Spots to go through, one array a section.
+    sections, spots
+        The sections, and the spots of each to go through.
     n_vocabulary
         Size of the vocabulary.
     batch_size
-        Spots that a shard gives to a batch.
+        Spots that each of the `n_shards` parts of the sections gives to a batch.
     seed
         Seed of order and masks.
     shuffle
-        Another order and other masks in each epoch; the order of the sections and the same masks otherwise.
+        Another order and other masks in each epoch. Else: spots in order, and the same masks.
     window
-        Sections that are mixed at a time; all if left out.
-    n_shards
-        Parts that the sections are cut into, one a process, or several.
-
-    Notes
-    -----
-    With :attr:`device` a GPU, sections are kept there while they are needed and fit, and batches made there.
+        Sections that are mixed at a time; None: all.
     """
 
     def __init__(
@@ -110,11 +104,11 @@ class SpotBatches:
             parts: list[Part] = []
             seeds = []
             for shard, plan in plans.items():
-                of_shard = plan[step] if step < len(plan) else []
-                parts += of_shard
+                shard_parts = plan[step] if step < len(plan) else []
+                parts += shard_parts
                 entropy = [self.seed, int(self.shuffle), shard, step, *epoch]
                 seed = np.random.default_rng(entropy).integers(2**63)
-                seeds.append((sum(len(rows) for _, rows in of_shard), int(seed)))
+                seeds.append((sum(len(rows) for _, rows in shard_parts), int(seed)))
             if not parts:
                 # This process has no spots left; the others wait for its gradients.
                 parts = [(next(iter(loaded), 0), np.arange(0))]
@@ -125,18 +119,18 @@ class SpotBatches:
             loaded = {i: inputs for i, inputs in loaded.items() if last.get(i, -1) > step or len(loaded) == 1}
 
     def _load(self, i: int) -> SectionInput | ResidentInput:
-        if self.device.type == "cpu":
-            return self.sections[i]
         if i in self._resident:
             return self._resident[i]
         inputs = self.sections[i]
+        if self.device.type == "cpu":
+            return inputs
         free, total = torch.cuda.mem_get_info(self.device)
         if free - ResidentInput.n_bytes(inputs) < total / 3:
             return inputs  # room for batches comes first
-        made = ResidentInput(inputs, self.device)
+        resident = ResidentInput(inputs, self.device)
         if self.window is None:
-            self._resident[i] = made
-        return made
+            self._resident[i] = resident
+        return resident
 
 
 def make_batch(
@@ -144,49 +138,42 @@ def make_batch(
     n_vocabulary: int,
     seeds: tuple[tuple[int, int], ...],
 ) -> Batch:
-    """Return spots of some sections as one batch.
+    """Return spots of some sections as one batch, with the `seeds` of its masks.
 
     Its columns are the sections' genes where these are the same, and otherwise the vocabulary, a gene that a section
     did not measure marked as such.
-
-    Parameters
-    ----------
-    parts
-        Sections, and rows of each.
-    n_vocabulary
-        Size of the vocabulary.
-    seeds
-        Spots and seed of each group whose genes are hidden together.
     """
     genes = parts[0][0].section.genes
     is_same = all(np.array_equal(inputs.section.genes, genes) for inputs, _ in parts[1:])
     n_genes = len(genes) if is_same else n_vocabulary
     device = next((part.device for part, _ in parts if isinstance(part, ResidentInput)), torch.device("cpu"))
     sizes = [len(rows) for _, rows in parts]
-    dense = {name: torch.empty((sum(sizes), n_genes), device=device) for name in ("counts", "neighborhood")}
+    counts, neighborhood = (torch.empty((sum(sizes), n_genes), device=device) for _ in range(2))
     gene_totals = np.zeros((len(parts), n_genes), np.float32)
     measured = np.zeros((len(parts), n_genes), dtype=bool)
     for i, ((inputs, rows), end) in enumerate(zip(parts, np.cumsum(sizes).tolist(), strict=True)):
         columns: Any = slice(None) if is_same else inputs.section.genes
-        for name, whole in dense.items():
-            fill, at = getattr(inputs, f"dense_{name}"), whole[end - len(rows) : end]
+        fills: Any = ((inputs.dense_counts, counts), (inputs.dense_neighborhood, neighborhood))
+        for fill, whole in fills:
+            own = whole[end - len(rows) : end]
             if is_same and isinstance(inputs, ResidentInput):
-                fill(rows, out=at)
+                fill(rows, out=own)
             elif is_same and device.type == "cpu":
-                fill(rows, out=at.numpy())
+                fill(rows, out=own.numpy())
             else:
-                at.zero_()[:, columns] = torch.as_tensor(fill(rows), device=device)
+                own.zero_()[:, columns] = torch.as_tensor(fill(rows), device=device)
         gene_totals[i, columns] = inputs.section.gene_totals
         measured[i, columns] = True
     weight = np.concatenate([inputs.center_weight[rows] for inputs, rows in parts])
     section = np.repeat(np.arange(len(parts)), sizes)
     batch = Batch(
         genes=None if n_genes == n_vocabulary else torch.from_numpy(genes),
+        counts=counts,
+        neighborhood=neighborhood,
         center_weight=torch.from_numpy(weight[:, None]),
+        gene_totals=torch.from_numpy(gene_totals),
         section=None if len(parts) == 1 else torch.from_numpy(section),
         measured=None if is_same else torch.from_numpy(measured),
         seeds=seeds,
-        gene_totals=torch.from_numpy(gene_totals),
-        **dense,
     )
     return batch if device.type == "cpu" else batch.to(device, non_blocking=True)

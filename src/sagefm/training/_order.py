@@ -19,18 +19,8 @@ if TYPE_CHECKING:
 def shard_spots(spots: Sequence[NDArray[np.int64]], n_shards: int) -> list[list[NDArray[np.int64]]]:
     """Share out spots among processes: whole sections, evenly, so that a process reads no other's.
 
-    Where there are fewer sections than shards, each section's spots are dealt out in turn.
-
-    Parameters
-    ----------
-    spots
-        Spots of each section.
-    n_shards
-        Number of shards.
-
-    Returns
-    -------
-    For each shard, the spots of each section, of which there may be none.
+    Where there are fewer sections than shards, each section's spots are dealt out in turn. Returns the spots of each
+    section, of which there may be none, for each shard.
     """
     sizes = np.array([len(rows) for rows in spots])
     if np.count_nonzero(sizes) < n_shards:
@@ -60,18 +50,8 @@ def plan_batches(
 
     Every spot is in one batch. Without `window`, any spots may meet in a batch. With it, sections begin one after
     the other in random order, and the spots of each are strewn over the time that `window` sections take: a batch
-    mixes about as many sections, and no more need be in memory.
-
-    Parameters
-    ----------
-    spots
-        Spots of each section.
-    batch_size
-        Spots of a batch (batches differ by one spot at most, and fill the epoch).
-    rng
-        Shuffles; without it spots come in order.
-    window
-        Number of sections that are mixed; all if left out.
+    mixes about as many sections, and no more need be in memory. Without `rng`, spots come in order. Batches differ by
+    one spot at most.
     """
     n_batches = count_batches(spots, batch_size)
     if n_batches == 0:

@@ -29,17 +29,7 @@ if TYPE_CHECKING:
 
 
 class Sections(ABC):
-    """Sections that are read when they are asked for, and with `keep` stay in memory.
-
-    Parameters
-    ----------
-    names
-        Name of each section.
-    sizes
-        Number of spots of each section.
-    keep
-        Whether sections that were read stay in memory.
-    """
+    """Sections by name, with numbers of spots `sizes`; read when asked for, they stay in memory with `keep`."""
 
     def __init__(self, names: Sequence[str], sizes: Sequence[int], *, keep: bool) -> None:
         self.names, self.sizes, self.keep = list(names), np.array(sizes), keep
@@ -126,18 +116,8 @@ def split_spots(
     """Split spots into training and validation, one array of spots a section.
 
     Of several sections, whole sections are held out. Of one section, square tiles up to eight spots wide
-    are: neighbors share counts, so a random choice of spots would be validated on what it was trained on.
-
-    Parameters
-    ----------
-    sections
-        The sections.
-    validation_size
-        Share of the spots (about) to hold out, in [0, 1).
-    rng
-        Source of randomness.
-    groups
-        Donor or organ of each section: those of one group are held out together. Default: a group each.
+    are: neighbors share counts, so a random choice of spots would be validated on what it was trained on. Sections of
+    one of the `groups`, e.g. donors, are held out together.
     """
     whole, empty = [np.arange(size) for size in sections.sizes], np.arange(0)
     if validation_size == 0:
