@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from sagefm.module._config import NetworkConfig
 
-#: Smallest values of whole numbers; some of them may be None.
+#: Smallest values of whole numbers; the second ones may be None.
 _WHOLE: Final = {"max_epochs": 1, "batch_size": 1, "lr_patience": 0}
 _WHOLE_OR_NONE: Final = {"patience": 0, "n_shards": 1, "sections_in_memory": 1}
 _RANGES: Final = {
@@ -24,16 +24,14 @@ _RANGES: Final = {
     "lr_factor": (lambda value: 0 < value < 1, "a factor between 0 and 1"),
     "validation_size": (lambda value: 0 <= value < 1, "a share of at least 0 and below 1"),
 }
-#: The published network's are the paper's.
-_OF_ARCHITECTURE: Final[dict[str, dict[str, Any]]] = {
-    "published": {"lr": 5e-5, "weight_decay": 1e-4, "mask_fraction": 0.3, "lr_factor": 0.9, "lr_patience": 5},
-    "center_neighborhood": {
-        "lr": 1e-3,
-        "weight_decay": 1e-2,
-        "mask_fraction": (0.1, 0.7),
-        "lr_factor": 0.5,
-        "lr_patience": 4,
-    },
+#: Zhan et al. 2026.
+_PUBLISHED: Final[dict[str, Any]] = {
+    "decoupled": False,
+    "lr": 5e-5,
+    "weight_decay": 1e-4,
+    "mask_fraction": 0.3,
+    "lr_factor": 0.9,
+    "lr_patience": 5,
 }
 
 
@@ -44,7 +42,7 @@ class TrainingConfig:
     Attributes
     ----------
     decoupled
-        Whether weight decay is decoupled (AdamW), or part of the gradient (Adam; published).
+        Whether weight decay is decoupled (AdamW), or part of the gradient (Adam).
     mask_fraction
         Range of each spot's share of hidden genes.
     lr_factor, lr_patience
@@ -54,12 +52,12 @@ class TrainingConfig:
         Epochs without a better validation loss before training stops; None: it does not stop early.
     """
 
-    decoupled: bool
-    lr: float
-    weight_decay: float
-    mask_fraction: tuple[float, float]
-    lr_factor: float
-    lr_patience: int
+    decoupled: bool = True
+    lr: float = 1e-3
+    weight_decay: float = 1e-2
+    mask_fraction: tuple[float, float] = (0.1, 0.7)
+    lr_factor: float = 0.5
+    lr_patience: int = 4
     schedule: str = "plateau"
     max_epochs: int = 100
     batch_size: int = 256
@@ -70,19 +68,20 @@ class TrainingConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        # Checked values are plain numbers, which JSON takes.
+        checked: dict[str, Any] = {"mask_fraction": _as_range(self.mask_fraction)}
         for name, minimum in {**_WHOLE, **_WHOLE_OR_NONE}.items():
-            value = getattr(self, name)
-            if value is not None or name in _WHOLE:
-                object.__setattr__(self, name, whole_number(value, name=name, minimum=minimum))
+            if (value := getattr(self, name)) is not None or name in _WHOLE:
+                checked[name] = whole_number(value, name=name, minimum=minimum)
         for name, (is_valid, expected) in _RANGES.items():
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, Real) or not is_valid(value):
                 raise ArgumentError(f"{name}={value!r}; expected {expected}.")
-            object.__setattr__(self, name, float(value))
-        object.__setattr__(self, "mask_fraction", _as_range(self.mask_fraction))
+            checked[name] = float(value)
         if self.schedule not in ("plateau", "cosine"):
             raise ArgumentError(f"schedule={self.schedule!r}; expected 'plateau' or 'cosine'.")
+        # Plain numbers, which JSON takes.
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
 
     @classmethod
     def of(
@@ -93,18 +92,20 @@ class TrainingConfig:
         rng: int | np.random.Generator = 0,
         **settings: Any,
     ) -> TrainingConfig:
-        """Return the settings of an architecture, but for those that are given.
+        """Return the settings that are given, the others as the architecture has them.
 
         Raises
         ------
         ArgumentError
             A value outside its range.
         """
-        defaults = _OF_ARCHITECTURE[network.architecture]
-        settings |= {name: value for name, value in defaults.items() if settings.get(name) is None}
+        for name in ("lr", "weight_decay", "mask_fraction"):
+            if settings.get(name, 0) is None:
+                del settings[name]
         if not early_stopping:
             settings["patience"] = None
-        return cls(**settings, decoupled=network.architecture != "published", seed=as_seed(rng))
+        defaults = _PUBLISHED if network.architecture == "published" else {}
+        return cls(**{**defaults, **settings}, seed=as_seed(rng))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON types."""

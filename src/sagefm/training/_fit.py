@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
@@ -36,6 +36,18 @@ if TYPE_CHECKING:
     from sagefm.module._pooled import PooledNetwork
     from sagefm.training._config import TrainingConfig
     from sagefm.training._sections import Sections
+
+
+#: What Lightning warns of.
+_NOTES: Final = (
+    "does not have many workers",
+    "have no `val_dataloader`",
+    "fewer than the logging interval",
+    "log_every_n_steps",
+    "`IterableDataset` has `__len__` defined",
+    # Lightning 2.6 asks it of its loaders, and torch deprecated the question.
+    r"isinstance\(treespec, LeafSpec\)",
+)
 
 
 @dataclass(frozen=True)
@@ -173,12 +185,8 @@ def _quiet() -> Iterator[None]:
     lightning_logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-            warnings.filterwarnings("ignore", message=".*have no `val_dataloader`.*")
-            warnings.filterwarnings("ignore", message=".*fewer than the logging interval.*|.*log_every_n_steps.*")
-            warnings.filterwarnings("ignore", message=".*`IterableDataset` has `__len__` defined.*")
-            # Lightning 2.6 asks it of its loaders, and torch deprecated the question.
-            warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\)", category=FutureWarning)
+            for message in _NOTES:
+                warnings.filterwarnings("ignore", message=f".*{message}")
             yield
     finally:
         lightning_logger.setLevel(level)
