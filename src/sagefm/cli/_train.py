@@ -10,16 +10,18 @@ import click
 
 from sagefm._constants import CONFIG_FILE, WEIGHTS_FILE
 from sagefm.cli._files import check_folder, read_section, sections_argument
-from sagefm.cli._options import apply, device_option, overwrite_option, seed_option, table_options
+from sagefm.cli._options import TABLE_ARGUMENTS, apply, device_option, overwrite_option, seed_option, table_options
 from sagefm.cli._run import debug_option, json_option, report, say
 from sagefm.errors import ArgumentError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sagefm.model import SAGEFM
+    from anndata import AnnData
 
-_SETTINGS = ("batch_size", "validation_size", "mask_fraction", "lr", "weight_decay", "state_file")
+    from sagefm.datasets import Corpus
+
+_SETTINGS = ("batch_size", "validation_size", "mask_fraction", "lr", "weight_decay", "patience", "state_file")
 
 
 def _split_widths(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -> list[int] | None:
@@ -108,19 +110,26 @@ def train(sections: tuple[Path, ...], output: Path, overwrite: bool, **options: 
     check_folder(output, contents=(CONFIG_FILE, WEIGHTS_FILE), overwrite=overwrite)
     inputs = [str(path) for path in sections]
     say("Reading " + ", ".join(inputs), inputs=inputs)
+    from sagefm.model import SAGEFM, pretrain
+
     start = time.perf_counter()
-    names = ("architecture", "hidden", "likelihood", "dropout")
-    network = {**{name: options[name] for name in names}, "rng": options["seed"]}
-    if options["vocabulary"] != "input":
-        network["vocabulary"] = options["vocabulary"]
+    network = {name: options[name] for name in ("architecture", "hidden", "likelihood", "dropout")}
+    network |= {
+        "vocabulary": None if options["vocabulary"] == "input" else options["vocabulary"],
+        "rng": options["seed"],
+    }
     training = {
         **{name: options[name] for name in _SETTINGS},
         **trainer_arguments(options["device"]),
         "max_epochs": options["epochs"],
         "early_stopping": options["patience"] > 0,
-        "patience": options["patience"],
+        "rng": options["seed"],
     }
-    model = (_train_on_file if len(sections) == 1 else _train_on_files)(sections, options, network, training)
+    if len(sections) == 1:
+        model = SAGEFM(_read_table(sections[0], options), **network)
+        model.train(**training)
+    else:
+        model = pretrain(_read_corpus(sections, options), **network | training)
     seconds = time.perf_counter() - start
     model.save(output, overwrite=overwrite)
     checkpoint = model.to_checkpoint()
@@ -131,36 +140,27 @@ def train(sections: tuple[Path, ...], output: Path, overwrite: bool, **options: 
     say(f"Wrote {output}", output=str(output), status="written")
 
 
-def _train_on_file(
-    sections: Sequence[Path], options: dict[str, Any], network: dict[str, Any], training: dict[str, Any]
-) -> SAGEFM:
+def _read_table(path: Path, options: dict[str, Any]) -> AnnData:
+    """Return the table of a file, set up for training."""
     from sagefm.data._table import find_coordinates, get_table
     from sagefm.model import SAGEFM
 
-    data = read_section(sections[0])
+    data = read_section(path)
     table = get_table(data, table_key=options["table_key"])
     table.obsm[options["spatial_key"]] = find_coordinates(data, table, options["spatial_key"])
-    names = ("layer", "gene_key", "spatial_key", "library_key", "neighbors_key")
-    SAGEFM.setup_anndata(table, **{name: options[name] for name in names})
-    model = SAGEFM(table, **network)
-    model.train(**training, rng=network["rng"])
-    return model
+    SAGEFM.setup_anndata(table, **{name: options[name] for name in TABLE_ARGUMENTS if name != "table_key"})
+    return table
 
 
-def _train_on_files(
-    sections: Sequence[Path], options: dict[str, Any], network: dict[str, Any], training: dict[str, Any]
-) -> SAGEFM:
+def _read_corpus(paths: Sequence[Path], options: dict[str, Any]) -> Corpus:
+    """Return several files as a corpus."""
     from sagefm.datasets import Corpus
-    from sagefm.model import pretrain
 
     if options["neighbors_key"] is not None:
-        raise click.UsageError("--neighbors-key takes a single input: of several files, the 14 nearest spots are read.")
-    names = ("layer", "gene_key", "spatial_key", "library_key", "table_key")
-    corpus = Corpus(sections, **{name: options[name] for name in names})
-    if "vocabulary" not in network:
-        network["vocabulary"] = corpus.vocabulary()
-        report("genes", f"{len(network['vocabulary']):,} measured in at least half of the {len(corpus)} files")
-    return pretrain(corpus, **network, **training)
+        raise click.UsageError("--neighbors-key takes a single input: in several files, the 14 nearest spots are read.")
+    corpus = Corpus(paths, **{name: options[name] for name in TABLE_ARGUMENTS if name != "neighbors_key"})
+    report("genes", f"{len(corpus.vocabulary()):,} measured in at least half of the {len(corpus)} files")
+    return corpus
 
 
 def trainer_arguments(device: str, n_devices: int = 1) -> dict[str, Any]:

@@ -60,19 +60,13 @@ class SAGEFM(TableModel):
         `adata`.
     rng
         Seed, or random generator, of the parameters' initial values.
-    table_key
-        Table of a SpatialData object.
-    mod
-        Modality of a MuData object.
+    table_key, mod
+        Table of a SpatialData object, modality of a MuData object.
 
     Raises
     ------
     sagefm.errors.SagefmError
         The table has not been set up, an unknown architecture or likelihood, widths that do not fit it.
-
-    Notes
-    -----
-    Saved as safetensors and JSON, never as pickle. The equations are those of ``sagefm.module``.
 
     Examples
     --------
@@ -236,8 +230,8 @@ class SAGEFM(TableModel):
         training = {**result.record, "spots_sha256": _spots_sha256(self.adata)}
         if len(sections) == 1:
             training["validation_spots"] = sections[0].rows[result.validation_spots[0]].tolist()
-        checkpoint = self.to_checkpoint()
-        self._take(replace(checkpoint, network=result.network, training=training, history=result.losses, **_NEW))
+        trained = {"network": result.network, "training": training, "history": result.losses, **_NEW}
+        self._take(replace(self.to_checkpoint(), **trained))
         self._saves = result.saves
 
     def save(self, dir_path: str | os.PathLike[str], *, overwrite: bool = False, half: bool = False) -> None:
