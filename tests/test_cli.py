@@ -257,6 +257,7 @@ def test_several_files_of_several_sections(files: list[Path], tmp_path: Path) ->
     assert set(checkpoint.training["validation_sections"]) < {"one/left", "one/right", "two/left", "two/right"}
     assert checkpoint.setup["library_key"] == "half"
     message = fails(1, "train", *files, "-o", tmp_path / "other", *arguments[:2], "--library-key", "organ", *SMALL)
+    assert "one.h5ad: " in message
     assert "'organ'" in message
 
 

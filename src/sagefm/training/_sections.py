@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +15,8 @@ from sagefm.data._table import TableKeys, get_libraries
 from sagefm.errors import ArgumentError, SagefmError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -84,7 +86,8 @@ class CorpusSections(Sections):
         for i, file in enumerate(corpus.names):
             libraries, n_spots = [file], [corpus.shape(i)[0]]
             if corpus.library_key is not None:
-                codes, libraries = get_libraries(corpus.read(i), corpus.library_key)
+                with _naming(corpus.paths[i]):
+                    codes, libraries = get_libraries(corpus.read(i), corpus.library_key)
                 libraries, n_spots = [f"{file}/{library}" for library in libraries], np.bincount(codes).tolist()
             names += libraries
             sizes += n_spots
@@ -93,21 +96,28 @@ class CorpusSections(Sections):
 
     def _read(self, i: int) -> dict[int, SectionInput]:
         corpus, file = self.corpus, self.files[i]
-        try:
+        with _naming(corpus.paths[file]):
             keys = TableKeys(corpus.layer, corpus.gene_key, corpus.spatial_key, corpus.library_key)
             inputs = list(read_table(corpus.read(file), self.vocabulary, keys).inputs(self.config))
             if len(inputs) != self.files.count(file):
                 raise ArgumentError(
                     f"Found {len(inputs)} sections; pass library_key to the corpus: the column of obs that names them."
                 )
-        except SagefmError as error:
-            raise type(error)(f"{corpus.paths[file]}: {error}") from error
         return dict(enumerate(inputs, start=self.files.index(file)))
 
     def fingerprint(self) -> str:
-        """Return a hash of the files."""
-        hashes = "".join(self.corpus.sha256(i) for i in range(len(self.corpus)))
-        return hashlib.sha256(hashes.encode()).hexdigest()
+        """Return a hash of the files and of the names of their sections."""
+        hashes = [self.corpus.sha256(i) for i in range(len(self.corpus))]
+        return hashlib.sha256("\n".join(self.names + hashes).encode()).hexdigest()
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Begin the message of an error with the file that it is about."""
+    try:
+        yield
+    except SagefmError as error:
+        raise type(error)(f"{path}: {error}") from error
 
 
 def split_spots(
