@@ -40,7 +40,7 @@ def spatial_neighbors(
     spatial_key
         Coordinates in ``obsm`` (n_spots, 2), in any unit, e.g. full-resolution pixels for Visium. For a SpatialData
         table without them: the centroids of the shapes that it annotates, or, if this names a coordinate system, the
-        centroids in that system.
+        centroids in that system. They are stored in the table with the graph.
     library_key
         Column of ``obs`` that names the section of each spot. Default: one section; for a SpatialData table that
         annotates several regions, the regions.
@@ -61,8 +61,6 @@ def spatial_neighbors(
         Ones, and distances in the unit of the coordinates, CSR (n_spots, n_spots), ``n_spots - 1`` entries a row.
     ``adata.uns[f"{key_added}_neighbors"]``
         Parameters, in squidpy's layout.
-    ``adata.obsm[spatial_key]``
-        Coordinates, if they were found in the shapes of a SpatialData object.
 
     Raises
     ------
