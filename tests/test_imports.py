@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 import sagefm
+from tests import OTHER_KERNELS
 
 SOURCE = Path(sagefm.__file__).parent
 FILES = {str(path.relative_to(SOURCE)): path.read_text() for path in sorted(SOURCE.rglob("*.py"))}
@@ -88,7 +89,7 @@ print(json.dumps({"loaded": sorted(sys.modules), "latent": adata.obsm["X_sagefm"
     }
     assert not unwanted & set(found["loaded"])
     assert not {"matplotlib.pyplot", "liana"} & set(found["loaded"])
-    np.testing.assert_allclose(found["latent"], expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found["latent"], expected, **OTHER_KERNELS)
 
 
 @pytest.mark.parametrize("package", PACKAGES)
