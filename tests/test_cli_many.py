@@ -149,7 +149,6 @@ def test_one_that_fails_does_not_stop_the_others(
     assert statuses == ["written", "skipped", "skipped"]
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_a_run_that_was_stopped(how: signal.Signals, section: ad.AnnData, model: Path, tmp_path: Path) -> None:

@@ -62,7 +62,6 @@ def test_recipe(parts, folders, client, state):
     assert [state(part) for part in parts] == before
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("form", ["checkpoint", "model"])
 def test_models_go_to_dask_workers(form, parts, default, trained, pairs, client):
     """Whatever form the model has, it gets there."""

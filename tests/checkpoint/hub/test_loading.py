@@ -24,7 +24,6 @@ def expect(found: list[list[str]], calls: dict[str, list[str]]) -> None:
         assert not [word for word in words[1:] if word not in text], (call, text)
 
 
-@pytest.mark.slow
 def test_a_name_is_downloaded_once(hub, shared, at_hub, section, folders, tmp_path):
     """The second time there may be no network: HF_HUB_OFFLINE is set, or the Hub does not answer."""
     sagefm.tl.embed(section, folders["default"])
@@ -52,7 +51,6 @@ def test_a_name_is_downloaded_once(hub, shared, at_hub, section, folders, tmp_pa
     assert not hub.requests
 
 
-@pytest.mark.slow
 def test_revisions_hashes_and_what_is_not_there(hub, shared, at_hub, folders):
     newer = hub.commit("lab/model", {p.name: p.read_bytes() for p in folders["published"].iterdir()})
     hub.tags["v1"] = shared
@@ -75,7 +73,6 @@ def test_revisions_hashes_and_what_is_not_there(hub, shared, at_hub, folders):
     expect(at_hub(*calls), calls)
 
 
-@pytest.mark.slow
 def test_wrong_parameters(hub, shared, at_hub, folders, tmp_path):
     """Others than config.json names, on the Hub; damaged in the cache, which is repaired as the message says."""
     sha256 = load_checkpoint(folders["default"]).sha256
