@@ -149,7 +149,6 @@ def test_one_that_fails_does_not_stop_the_others(
     assert statuses == ["written", "skipped", "skipped"]
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_a_run_that_was_stopped(how: signal.Signals, section: ad.AnnData, model: Path, tmp_path: Path) -> None:
@@ -210,7 +209,7 @@ def test_json(folder: Path, model: Path, tmp_path: Path) -> None:
         "n_spots": 400,
         "n_genes": 300,
         "model": checkpoint.name,
-        "architecture": "default",
+        "architecture": "center_neighborhood",
         "checkpoint_sha256": checkpoint.sha256,
         "n_genes_matched": 300,
         "n_genes_vocabulary": 300,

@@ -21,18 +21,18 @@ NOT_RUN = {"model.load_published", "model.SAGEFM.push_to_hub", "model.push_to_hu
 
 def public_names() -> dict[str, Any]:
     """Return every public function, class, method and property by name, `package.name` or `package.name.member`."""
-    found: dict[str, Any] = {}
+    names: dict[str, Any] = {}
     for package in PACKAGES:
         module = import_module(f"sagefm.{package}")
         for name in module.__all__:
-            value = found[f"{package}.{name}"] = getattr(module, name)
+            value = names[f"{package}.{name}"] = getattr(module, name)
             if inspect.isclass(value):
                 for cls in reversed([cls for cls in value.__mro__ if cls.__module__.startswith("sagefm.")]):
                     for member, raw in vars(cls).items():
                         function = getattr(raw, "__func__", raw)
                         if not member.startswith("_") and (inspect.isfunction(function) or isinstance(raw, property)):
-                            found[f"{package}.{name}.{member}"] = function
-    return found
+                            names[f"{package}.{name}.{member}"] = function
+    return names
 
 
 NAMES = public_names()
@@ -65,41 +65,44 @@ def described(text: str) -> list[str]:
     return [name for line in text.splitlines() if line and line[0] != " " for name in line.split(", ")]
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_summary(name):
+def test_summary():
     """One line, which ends as a sentence does."""
-    summary, _, rest = own_docstring(name).partition("\n")
-    assert summary
-    assert summary[-1] in ".:"
-    assert not rest.split("\n")[0]
+    offenders = []
+    for name in NAMES:
+        summary, _, rest = own_docstring(name).partition("\n")
+        if not summary.endswith((".", ":")) or rest.split("\n")[0]:
+            offenders.append(name)
+    assert not offenders
 
 
-@pytest.mark.parametrize("name", [*FUNCTIONS, *CLASSES])
-def test_parameters(name):
+def test_parameters():
     """Every parameter is described, and none that is not there."""
-    title = "Attributes" if dataclasses.is_dataclass(NAMES[name]) else "Parameters"
-    assert sorted(described(sections(name).get(title, ""))) == sorted(parameters(name))
+    offenders = []
+    for name in [*FUNCTIONS, *CLASSES]:
+        title = "Attributes" if dataclasses.is_dataclass(NAMES[name]) else "Parameters"
+        if sorted(described(sections(name).get(title, ""))) != sorted(parameters(name)):
+            offenders.append(name)
+    assert not offenders
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
-def test_result_and_errors(name):
+def test_result_and_errors():
     """What comes back, unless it is nothing; what is refused, where there is something to refuse."""
-    if inspect.signature(NAMES[name]).return_annotation not in ("None", None):
-        assert sections(name).get("Returns")
-    if parameters(name):
-        assert sections(name).get("Raises")
+    returning = [n for n in FUNCTIONS if inspect.signature(NAMES[n]).return_annotation not in ("None", None)]
+    assert not [name for name in returning if not sections(name).get("Returns")]
+    assert not [name for name in FUNCTIONS if parameters(name) and not sections(name).get("Raises")]
 
 
-@pytest.mark.parametrize("name", [*FUNCTIONS, *CLASSES])
-def test_examples(name):
+def test_examples():
     """An example of its own; or, of a method, in that of its class."""
-    examples = sections(name).get("Examples", "")
-    if not examples and name.count(".") == 2:
+    offenders = []
+    for name in [*FUNCTIONS, *CLASSES]:
+        examples = sections(name).get("Examples", "")
         owner, _, member = name.rpartition(".")
-        assert f".{member}(" in sections(owner)["Examples"]
-        return
-    assert ">>> " in examples
-    assert ("+SKIP" in examples) == (name in NOT_RUN)
+        of_class = not examples and owner in CLASSES and f".{member}(" in sections(owner).get("Examples", "")
+        own = ">>> " in examples and ("+SKIP" in examples) == (name in NOT_RUN)
+        if not of_class and not own:
+            offenders.append(name)
+    assert not offenders
 
 
 def doctests() -> dict[str, doctest.DocTest]:

@@ -17,9 +17,8 @@ from scipy.spatial.distance import cdist
 
 import sagefm
 from sagefm.model import SAGEFM, load_checkpoint
+from tests import OTHER_KERNELS
 
-RTOL, ATOL = 1e-5, 1e-5
-CLOSE = {"rtol": RTOL, "atol": ATOL}
 each_mask = pytest.mark.parametrize("mask", ["center", "neighborhood"])
 
 
@@ -47,7 +46,7 @@ def test_order_of_spots(section, checkpoint, run_verbs, assert_same):
     # Ranks of nearly equal numbers: the mean over 400 spots moves by less than one rank of one spot.
     rho, expected_rho = found.scores.pop("rho"), expected.scores.pop("rho")
     np.testing.assert_allclose(rho, expected_rho, atol=1 / 400)
-    assert_same(found, expected, **CLOSE)
+    assert_same(found, expected, **OTHER_KERNELS)
 
 
 def test_order_of_spots_on_a_real_square_array(synovium, synovium_model):
@@ -58,9 +57,9 @@ def test_order_of_spots_on_a_real_square_array(synovium, synovium_model):
         sagefm.tl.impute(adata, synovium_model, genes=["CD74", "COL1A1", "FN1"], progress=False)
     nearest = np.sort(cdist(*[synovium.obsm["spatial"]] * 2), axis=1)
     assert (nearest[:, 14] == nearest[:, 15]).mean() > 0.8, "this array has ties"
-    np.testing.assert_allclose(shuffled.obsm["X_sagefm"], synovium.obsm["X_sagefm"][order], **CLOSE)
+    np.testing.assert_allclose(shuffled.obsm["X_sagefm"], synovium.obsm["X_sagefm"][order], **OTHER_KERNELS)
     imputed = (adata.layers["sagefm_imputed"].toarray() for adata in (shuffled, synovium[order]))
-    np.testing.assert_allclose(*imputed, **CLOSE)
+    np.testing.assert_allclose(*imputed, **OTHER_KERNELS)
 
 
 def test_order_of_genes(section, checkpoint, run_verbs, assert_same):
@@ -88,7 +87,7 @@ def test_order_of_pairs(section, checkpoint, pairs):
 @pytest.mark.parametrize("batch_size", [1, 7, 399, 100_000])
 def test_batch_size(batch_size, section, checkpoint, run_verbs, assert_same):
     expected = run_verbs(section.copy(), checkpoint)
-    assert_same(run_verbs(section, checkpoint, batch_size=batch_size), expected, **CLOSE)
+    assert_same(run_verbs(section, checkpoint, batch_size=batch_size), expected, **OTHER_KERNELS)
 
 
 @each_mask
@@ -100,7 +99,7 @@ def test_requested_genes_are_the_columns_of_all(mask, section, checkpoint):
     assert part.var["sagefm_imputed"].sum() == 3
     for gene in some:
         found = part[:, gene].layers["sagefm_imputed"].toarray()
-        np.testing.assert_allclose(found, section[:, gene].layers["sagefm_imputed"], **CLOSE)
+        np.testing.assert_allclose(found, section[:, gene].layers["sagefm_imputed"], **OTHER_KERNELS)
         assert part.var.loc[gene, "sagefm_imputed_r"] == pytest.approx(
             section.var.loc[gene, "sagefm_imputed_r"], abs=1e-5
         )
@@ -120,8 +119,10 @@ def test_sections_of_a_table_are_alone(mask, interleaved, sections, checkpoint):
         alone = ad.AnnData(sections.X[rows], obs=obs, var=sections.var[[]], obsm=obsm)
         sagefm.tl.embed(alone, checkpoint)
         sagefm.tl.impute(alone, checkpoint, mask=mask, progress=False)
-        np.testing.assert_allclose(sections.obsm["X_sagefm"][rows], alone.obsm["X_sagefm"], **CLOSE)
-        np.testing.assert_allclose(sections.layers["sagefm_imputed"][rows], alone.layers["sagefm_imputed"], **CLOSE)
+        np.testing.assert_allclose(sections.obsm["X_sagefm"][rows], alone.obsm["X_sagefm"], **OTHER_KERNELS)
+        np.testing.assert_allclose(
+            sections.layers["sagefm_imputed"][rows], alone.layers["sagefm_imputed"], **OTHER_KERNELS
+        )
         graph = sections.obsp["sagefm_connectivities"][rows][:, rows]
         assert (graph != alone.obsp["sagefm_connectivities"]).nnz == 0
 

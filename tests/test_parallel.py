@@ -11,6 +11,7 @@ from joblib import Parallel, delayed
 from scipy import sparse
 
 import sagefm
+from tests import OTHER_KERNELS
 from tests.recipes import run_recipe
 
 
@@ -41,11 +42,11 @@ def every_verb(adata, model, pairs):
 
 def assert_close(found, expected):
     for one, other in zip(found, expected, strict=True):
-        np.testing.assert_allclose(one.obsm["X_sagefm"], other.obsm["X_sagefm"], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(one.obsm["X_sagefm"], other.obsm["X_sagefm"], **OTHER_KERNELS)
         imputed = [adata[:, "DBI"].layers["sagefm_imputed"].toarray() for adata in (one, other)]
-        np.testing.assert_allclose(*imputed, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(*imputed, **OTHER_KERNELS)
         scores = [adata.uns["sagefm_perturb"]["scores"]["effect"] for adata in (one, other)]
-        np.testing.assert_allclose(*scores, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(*scores, **OTHER_KERNELS)
 
 
 @pytest.mark.slow
@@ -57,11 +58,10 @@ def test_recipe(parts, folders, client, state):
     for found in (made["embedded"], made["again"]):
         for adata, part in zip(found, parts, strict=True):
             expected = sagefm.tl.embed(part, folders["default"], copy=True)
-            np.testing.assert_allclose(adata.obsm["X_sagefm"], expected.obsm["X_sagefm"], rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(adata.obsm["X_sagefm"], expected.obsm["X_sagefm"], **OTHER_KERNELS)
     assert [state(part) for part in parts] == before
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("form", ["checkpoint", "model"])
 def test_models_go_to_dask_workers(form, parts, default, trained, pairs, client):
     """Whatever form the model has, it gets there."""

@@ -15,6 +15,7 @@ from spatialdata.transformations import Affine, Identity, Scale, set_transformat
 import sagefm
 from sagefm.errors import CoordinatesError, MissingKeyError
 from sagefm.model import SAGEFM
+from tests import OTHER_KERNELS
 from tests.written import assert_everything_is_there
 
 
@@ -80,7 +81,7 @@ def test_regions_are_libraries(arguments, systems, sections, default, run_verbs,
     part = table[table.obs["library"] == "section2"].copy()
     sagefm.tl.embed(part, default)
     assert part.uns["sagefm"]["X_sagefm"]["library_key"] == "library"  # as the graph was stored
-    np.testing.assert_allclose(part.obsm["X_sagefm"], expected.embedding[150:], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(part.obsm["X_sagefm"], expected.embedding[150:], **OTHER_KERNELS)
 
 
 def test_a_model_of_regions(sections):
@@ -95,7 +96,7 @@ def test_a_model_of_regions(sections):
     assert len(held) == 150
     one = sections[sections.obs["library"] == "section1"].copy()
     latent = model.get_latent_representation(two_regions(sections))
-    np.testing.assert_allclose(model.get_latent_representation(one), latent[:150], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(model.get_latent_representation(one), latent[:150], **OTHER_KERNELS)
 
 
 def test_several_tables_need_a_name(section, default, of_section, run_verbs, assert_same, rejects):
@@ -177,7 +178,7 @@ def test_a_named_coordinate_system(section, default, rejects):
         sagefm.tl.embed(sdata, default, spatial_key="squeezed", key_added="X_squeezed")
     found = sdata["table"].obsm
     np.testing.assert_array_equal(found["X_sagefm"], section.obsm["X_sagefm"])
-    np.testing.assert_allclose(found["X_squeezed"], squeezed.obsm["X_sagefm"], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found["X_squeezed"], squeezed.obsm["X_sagefm"], **OTHER_KERNELS)
     assert np.abs(found["X_squeezed"] - found["X_sagefm"]).max() > 0.01
     rejects(MissingKeyError, sdata, lambda: sagefm.tl.embed(sdata, default, spatial_key="x"), "spatial_key='x'")
 

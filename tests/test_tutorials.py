@@ -16,7 +16,8 @@ NEEDS = {
     "3_perturbation": ["liana"],
     "4_many_sections": ["harmonypy", "spatialdata_plot"],
 }
-NUMBER = re.compile(r"[-+−]?\d[\d,.]*(e[-+]?\d+)?%?")
+#: Of torch's version, the part that names the build, too.
+NUMBER = re.compile(r"[-+−]?\d[\d,.]*(e[-+]?\d+)?%?(\+c(pu|u\d+))?")
 LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
 
 by_name = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

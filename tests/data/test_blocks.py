@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import zarr
 from scipy import sparse
+from tests import OTHER_KERNELS
 
 import sagefm
 from sagefm.data._blocks import (
@@ -61,7 +62,7 @@ def test_embed(form, section, checkpoint, tmp_path):
     table = stored(section.copy(), form, tmp_path)
     assert is_stored(table.X)
     sagefm.tl.embed(table, checkpoint, batch_size=64)
-    np.testing.assert_allclose(table.obsm["X_sagefm"], expected.obsm["X_sagefm"], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(table.obsm["X_sagefm"], expected.obsm["X_sagefm"], **OTHER_KERNELS)
     assert is_stored(table.X)
 
 
@@ -73,7 +74,7 @@ def test_libraries_in_any_order(form, sections, checkpoint, tmp_path):
     expected = sagefm.tl.embed(sections, checkpoint, library_key="library", copy=True).obsm["X_sagefm"]
     table = stored(sections.copy(), form, tmp_path)
     sagefm.tl.embed(table, checkpoint, library_key="library")
-    np.testing.assert_allclose(table.obsm["X_sagefm"], expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(table.obsm["X_sagefm"], expected, **OTHER_KERNELS)
 
 
 @pytest.mark.parametrize("verb", ["embed", "impute", "perturb"])
@@ -154,7 +155,7 @@ def test_sparse_blocks(section, checkpoint, monkeypatch):
     for below in (0.0, 1.1):
         monkeypatch.setattr("sagefm.inference._products.SPARSE_BELOW", below)
         found.append(sagefm.tl.embed(section, checkpoint, copy=True).obsm["X_sagefm"])
-    np.testing.assert_allclose(*found, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(*found, **OTHER_KERNELS)
     assert not np.array_equal(*found)
 
 
@@ -174,7 +175,7 @@ def test_training(form, sections, tmp_path):
         with pytest.raises(ArgumentError, match=r"adata\.obs = adata\.obs\.to_memory\(\)"):
             train(table)
         table.obs = table.obs.to_memory()
-    np.testing.assert_allclose(train(table), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(train(table), expected, **OTHER_KERNELS)
 
 
 def test_view_of_a_file(section, default, tmp_path):

@@ -131,6 +131,7 @@ def test_arguments(folder, tables):
         pretrain(Corpus.from_folder(folder), **SMALL)
 
 
+@pytest.mark.slow
 def test_processes_read_their_own_sections(folder, tmp_path):
     """Two processes: none reads what another trains on, and the hashes of all are in the result."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import sys
 from pathlib import Path
@@ -37,18 +36,6 @@ class Kill(Callback):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-class Copy(Callback):
-    """Give the second process a state of its own, as the first writes one."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def on_train_end(self, trainer: Any, *_: Any) -> None:
-        """Copy."""
-        if trainer.is_global_zero:
-            shutil.copy(self.folder / "state0", self.folder / "state1")
-
-
 def train(architecture: str, **kwargs: Any) -> SAGEFM:
     """Train a small model on five simulated sections."""
     change = kwargs.pop("change", "")
@@ -74,9 +61,8 @@ def main() -> None:
     """Train, and write the history and the checkpoint."""
     folder, devices = Path(sys.argv[1]), int(sys.argv[2])
     if sys.argv[3:] == ["apart"]:
-        path = folder / f"state{os.environ['RANK']}"
-        path.parent.mkdir(exist_ok=True)
-        train("published", devices=devices, strategy="ddp", state_file=path, max_epochs=3, callbacks=[Copy(folder)])
+        state = folder / f"state{os.environ['RANK']}"
+        train("published", devices=devices, strategy="ddp", state_file=state, max_epochs=3)
     elif devices > 1:
         for architecture in ("default", "published"):
             model = train(architecture, devices=devices, strategy="ddp")

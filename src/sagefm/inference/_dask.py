@@ -38,7 +38,7 @@ def cluster_projector(client: Any) -> Iterator[Projector]:
     if not isinstance(client, str):
         raise ArgumentError(f"Found client of type {type(client).__name__}; expected distributed.Client or an address.")
     try:
-        connected = Client(client, timeout="30s", set_as_default=False)
+        connected = Client(client, set_as_default=False)
     except (OSError, ValueError, TimeoutError) as error:
         raise ArgumentError(f"client={client!r}: no Dask scheduler answers there. ({error})") from error
     with connected:

@@ -14,6 +14,7 @@ from sagefm.checkpoint._hub import push_to_hub
 from sagefm.checkpoint._resolve import resolve_model
 from sagefm.errors import ArgumentError, CheckpointError, ModelNotFoundError
 from sagefm.model import SAGEFM, load_checkpoint
+from tests import OTHER_KERNELS
 
 
 def expect(found: list[list[str]], calls: dict[str, list[str]]) -> None:
@@ -23,7 +24,6 @@ def expect(found: list[list[str]], calls: dict[str, list[str]]) -> None:
         assert not [word for word in words[1:] if word not in text], (call, text)
 
 
-@pytest.mark.slow
 def test_a_name_is_downloaded_once(hub, shared, at_hub, section, folders, tmp_path):
     """The second time there may be no network: HF_HUB_OFFLINE is set, or the Hub does not answer."""
     sagefm.tl.embed(section, folders["default"])
@@ -33,7 +33,7 @@ def test_a_name_is_downloaded_once(hub, shared, at_hub, section, folders, tmp_pa
     embed = f"embed({str(tmp_path / 'section.h5ad')!r}, 'lab/model')"
     expect(at_hub(embed), {embed: ["str", name]})
     written = read_h5ad(tmp_path / "section.h5ad")
-    np.testing.assert_allclose(written.obsm["X_sagefm"], expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(written.obsm["X_sagefm"], expected, **OTHER_KERNELS)
     assert written.uns["sagefm"]["X_sagefm"]["checkpoint_sha256"] == load_checkpoint(folders["default"]).sha256
     files = [request.split("/")[-1] for request in hub.requests if re.match("GET .*/resolve/", request)]
     assert files == ["config.json", "model.safetensors"]
@@ -51,7 +51,6 @@ def test_a_name_is_downloaded_once(hub, shared, at_hub, section, folders, tmp_pa
     assert not hub.requests
 
 
-@pytest.mark.slow
 def test_revisions_hashes_and_what_is_not_there(hub, shared, at_hub, folders):
     newer = hub.commit("lab/model", {p.name: p.read_bytes() for p in folders["published"].iterdir()})
     hub.tags["v1"] = shared
@@ -74,7 +73,6 @@ def test_revisions_hashes_and_what_is_not_there(hub, shared, at_hub, folders):
     expect(at_hub(*calls), calls)
 
 
-@pytest.mark.slow
 def test_wrong_parameters(hub, shared, at_hub, folders, tmp_path):
     """Others than config.json names, on the Hub; damaged in the cache, which is repaired as the message says."""
     sha256 = load_checkpoint(folders["default"]).sha256

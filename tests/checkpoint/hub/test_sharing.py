@@ -16,7 +16,6 @@ def rows_of(card: str) -> dict[str, str]:
     return dict(re.findall(r"^\| (.+?) \| (.+) \|$", card, flags=re.MULTILINE))
 
 
-@pytest.mark.slow
 def test_push_then_load(hub, at_hub, folders):
     checkpoint = load_checkpoint(folders["default"])
     folder = repr(str(folders["default"]))

@@ -176,7 +176,6 @@ def start(genes: tuple[str, ...]) -> subprocess.Popen[str]:
     )
 
 
-@pytest.mark.slow
 def test_two_processes_at_once(server, network, genes, cache):
     server.pause = 0.1
     running = [start(genes) for _ in range(2)]
@@ -187,7 +186,6 @@ def test_two_processes_at_once(server, network, genes, cache):
     assert same_bits(load_published(), network)
 
 
-@pytest.mark.slow
 def test_killed_process(server, network, genes, cache):
     server.pause = 0.2
     process = start(genes)

@@ -143,7 +143,6 @@ def test_embedding_equals_pyg(model, file, server, network, section, tmp_path):
     assert section.uns["sagefm"]["X_sagefm"]["model"] == str(model)
 
 
-@pytest.mark.slow
 def test_full_size(synovium, tmp_path):
     """The published widths and 14,558 genes: 126 MB."""
     network = make_network(14_558, PUBLISHED_HIDDEN)
