@@ -34,7 +34,7 @@ _DETECTED = 0.1
 
 @click.command(short_help="The whole job on a section that ships with the package.")
 @click.option(
-    "-o", "--output", default="sagefm_demo", show_default=True, metavar="DIR", type=click.Path(path_type=Path),
+    "-o", "--output", default="sagefm_demo", metavar="DIR", type=click.Path(path_type=Path),
     help="Folder to write.",
 )  # fmt: skip
 @model_option
@@ -46,9 +46,9 @@ def demo(output: Path, model: str, seed: int, device: str, overwrite: bool) -> N
     """Embed, cluster, impute and perturb a bundled section of human cortex, and draw the results.
 
     The section is 10x Visium of dorsolateral prefrontal cortex, 3,529 spots and 5,000 genes, of a donor that the
-    bundled model was not trained on. It takes less than a minute on two cores and no network. The summary holds every
-    figure against what needs no such model: the section's average, the mean of the neighbors, principal components,
-    random genes.
+    bundled model was not trained on. The demo takes less than a minute on two cores, and no network. Every figure of
+    the summary stands beside what needs no such model: the section's average, the mean of the neighbors, principal
+    components, random genes.
 
     \b
     Writes DIR with
