@@ -210,7 +210,7 @@ def test_json(folder: Path, model: Path, tmp_path: Path) -> None:
         "n_spots": 400,
         "n_genes": 300,
         "model": checkpoint.name,
-        "architecture": "default",
+        "architecture": "center_neighborhood",
         "checkpoint_sha256": checkpoint.sha256,
         "n_genes_matched": 300,
         "n_genes_vocabulary": 300,
