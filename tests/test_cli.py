@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from click.testing import CliRunner, Result
 
 import sagefm
 from sagefm.cli import main
+from sagefm.cli._files import replacing
 from sagefm.model import load_checkpoint
 from sagefm.module._config import NetworkConfig
 from sagefm.module._gcn import PublishedNetwork
@@ -62,6 +65,17 @@ def file(section: ad.AnnData, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def section_of_dlpfc(tmp_path: Path) -> Path:
+    """A corner of the bundled section, as ``section.h5ad`` and in ``sections``."""
+    adata = sagefm.datasets.dlpfc()
+    corner = adata.obsm["spatial"].sum(axis=1).argsort()[:80]
+    (tmp_path / "sections").mkdir()
+    for path in (tmp_path / "section.h5ad", tmp_path / "sections" / "one.h5ad"):
+        adata[corner, :600].write_h5ad(path)
+    return tmp_path / "section.h5ad"
+
+
+@pytest.fixture
 def spatialdata_file(section: ad.AnnData, tmp_path: Path) -> Path:
     """`section` as a SpatialData store whose table has no coordinates of its own: it annotates circles."""
     import geopandas as gpd
@@ -94,6 +108,26 @@ def test_help_teaches(name: str) -> None:
     assert "Writes" in text or "Nothing is written" in text
     for option in main.commands[name].params:
         assert isinstance(option, click.Argument) or option.help, option
+
+
+def _examples(text: str) -> list[str]:
+    """The commands that a help shows as examples."""
+    return [line.strip().removeprefix("sagefm ") for line in text.splitlines() if line.startswith("    sagefm ")]
+
+
+def test_examples_of_the_help_run_with_the_bundled_model(
+    section_of_dlpfc: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The help told to train a model first, though one is bundled."""
+    monkeypatch.chdir(section_of_dlpfc.parent)
+    examples = _examples(succeeds("--help"))
+    assert examples[0] == "demo"
+    assert [example.split()[0] for example in examples[-2:]] == ["train", "embed"]
+    examples = examples[1:-2]
+    examples += [_examples(succeeds(name, "--help"))[0] for name in ("embed", "impute", "perturb")]
+    assert len(examples) == 7
+    for example in examples:
+        succeeds(*example.split(), *([] if example.startswith("info") else ["--overwrite"]))
 
 
 def test_help_and_version_import_nothing_slow() -> None:
@@ -375,6 +409,27 @@ def test_a_failed_write_leaves_nothing(
     assert list(out.parent.iterdir()) == []
 
 
+@pytest.mark.parametrize("name", ["out.zarr", "out.h5ad"])
+def test_what_cannot_be_replaced_stays(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store was deleted where the new one could not be moved to its place."""
+    path = tmp_path / name
+    kept = path / "zarr.json" if name.endswith("zarr") else path
+    kept.parent.mkdir(exist_ok=True)
+    kept.write_text("precious")
+    replace = Path.replace
+
+    def fail(source: Path, target: Path) -> Path:
+        if source.parent != tmp_path:
+            raise OSError("Disk quota exceeded")
+        return replace(source, target)
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(sagefm.errors.SagefmError, match="Disk quota exceeded"), replacing(path) as staged:
+        staged.mkdir() if name.endswith("zarr") else staged.touch()
+    assert kept.read_text() == "precious"
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_bad_input_is_a_message(section: ad.AnnData, file: Path, model: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.h5ad"
     section.X = section.X.copy()
@@ -415,6 +470,7 @@ def test_wrong_usage(file: Path, model: Path, tmp_path: Path) -> None:
     genes = tmp_path / "genes.txt"
     genes.write_text("\n")
     assert "no gene" in fails(2, "impute", file, "-m", model, "-o", out, "--genes-file", genes)
+    genes.write_text("B\n")
     assert "not both" in fails(2, "impute", file, "-m", model, "-o", out, "--genes-file", genes, "--genes", "A")
     assert "whole numbers" in fails(2, "train", file, "-o", tmp_path / "m", "--hidden", "wide")
     assert "--neighbors-key" in fails(2, "train", file, file, "-o", tmp_path / "m", "--neighbors-key", "spatial")
@@ -447,6 +503,68 @@ def test_warnings_are_lines(section: ad.AnnData, model: Path, tmp_path: Path) ->
     assert result.exit_code == 0
     assert result.stderr.startswith("Warning: 1 spots have the coordinates of another spot")
     assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("category", [UserWarning, FutureWarning, DeprecationWarning])
+def test_warnings_of_any_category_are_lines_if_they_are_of_sagefm(
+    category: type[Warning], file: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Deprecations of this package were hidden."""
+
+    def warn(*_: Any, **__: Any) -> None:
+        warnings.warn_explicit("of sagefm", category, "tl.py", 1, module="sagefm.tl")
+        warnings.warn_explicit("of another", category, "scanpy.py", 1, module="scanpy.tl")
+        raise sagefm.errors.ArgumentError("That was all.")
+
+    monkeypatch.setattr(sagefm.tl, "embed", warn)
+    message = fails(1, "embed", file, "-m", model, "-o", tmp_path / "out.h5ad")
+    assert message == "Warning: of sagefm\nError: That was all.\n"
+
+
+def test_a_command_leaves_logging_as_it_was(
+    file: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It disabled logging of the whole process: a command in a thread could leave it so."""
+    noisy, other = (logging.getLogger(name) for name in ("spatialdata._logging", "a.users.logger"))
+    noisy.addHandler(caplog.handler)
+    monkeypatch.setattr(noisy, "level", logging.INFO)
+    caplog.set_level(logging.INFO)
+
+    def log(*_: Any, **__: Any) -> None:
+        for logger in (noisy, other):
+            logger.info("note")
+        noisy.warning("a warning")
+        raise sagefm.errors.ArgumentError("That was all.")
+
+    monkeypatch.setattr(sagefm.tl, "embed", log)
+    fails(1, "embed", file, "-m", model, "-o", tmp_path / "out.h5ad")
+    noisy.info("afterwards")
+    noisy.removeHandler(caplog.handler)
+    messages = [(record.name, record.message) for record in caplog.records]
+    assert messages[:2] == [(other.name, "note"), (noisy.name, "a warning")]
+    assert (noisy.name, "afterwards") in messages
+    assert not noisy.filters
+
+
+def test_info_of_a_table_whose_uns_holds_anything(section: ad.AnnData, tmp_path: Path) -> None:
+    """``uns["sagefm"]`` may be somebody else's, and what is in it as well."""
+    section.layers["counts"] = section.X.copy()
+    for i, entry in enumerate(("counts", np.arange(3), {"a": 1, "counts": {"checkpoint_sha256": 1}})):
+        section.uns["sagefm"] = entry
+        section.write_h5ad(tmp_path / f"{i}.h5ad")
+    text = succeeds("info", *(tmp_path / f"{i}.h5ad" for i in range(3)))
+    assert text.count("nothing yet") == 2
+    assert text.count('layers["counts"]         raw counts') == 2
+    assert 'layers["counts"], model None, sha256 1\n' in text
+
+
+def test_info_of_a_table_whose_uns_has_a_key_that_is_no_string(
+    section: ad.AnnData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    section.uns = {1: "one", 2: {3: "three"}, ("sagefm",): 4, "sagefm": {5: {"checkpoint_sha256": "6" * 64}}}
+    monkeypatch.setattr("sagefm.cli._info.read_section", lambda _path: section)
+    (tmp_path / "section.h5ad").touch()
+    assert 'uns["sagefm"]["5"], model None, sha256 666666666666' in succeeds("info", tmp_path / "section.h5ad")
 
 
 @pytest.mark.slow

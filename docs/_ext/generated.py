@@ -123,11 +123,11 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, widths: Seque
 def cli_help() -> str:
     """Return the help of every command, in Markdown."""
     parts = []
-    root = click.Context(main, info_name="sagefm", max_content_width=100)
+    root = click.Context(main, info_name="sagefm", **main.context_settings)
     for name in main.list_commands(root):
         command = main.get_command(root, name)
         if command is not None and not command.hidden:
-            text = command.get_help(click.Context(command, info_name=name, parent=root, max_content_width=100))
+            text = command.get_help(click.Context(command, info_name=name, parent=root))
             parts.append(f"## `sagefm {name}`\n\n```text\n{text}\n```\n")
     return "\n".join(parts)
 

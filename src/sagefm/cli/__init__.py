@@ -21,25 +21,29 @@ __all__ = ["main"]
 
 @click.group(
     cls=SagefmGroup,
-    commands=[demo, train, pretrain, embed, impute, perturb, info, convert],
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    commands=[demo, info, embed, impute, perturb, train, pretrain, convert],
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True},
 )
 @click.version_option(sagefm.__version__, prog_name="sagefm")
 def main() -> None:
     """Embed, impute and perturb Visium sections with a graph model of spatial transcriptomics.
 
-    A section is a file of raw counts with spot coordinates in obsm["spatial"]: AnnData as .h5ad or .zarr, or a
-    SpatialData .zarr. No command changes its input. Results are added to a copy, which is written to -o.
+    A section is a file of raw counts with spot coordinates in obsm["spatial"]: AnnData as .h5ad or .zarr, or
+    SpatialData as .zarr. No command changes its input. Results are added to a copy, which is written to -o.
 
     \b
     A first look, on a section that ships with the package:
       sagefm demo
     \b
-    Your own section: a model is trained once, then used.
+    Your own sections, with the model that ships with the package:
       sagefm info section.h5ad
-      sagefm train section.h5ad -o model
-      sagefm embed section.h5ad -m model -o embedded.h5ad
-      sagefm embed sections/*.h5ad -m model -o embedded
+      sagefm embed section.h5ad -o embedded.h5ad
+      sagefm impute section.h5ad -o imputed.h5ad
+      sagefm embed sections/*.h5ad -o embedded
+    \b
+    Optional: a model trained on sections of your own.
+      sagefm train sections/*.h5ad -o my_model
+      sagefm embed section.h5ad -m my_model -o embedded_by_mine.h5ad
 
     Exit status: 0 success, 1 an input, or one of several, that cannot be used (the message says what to do), 2 wrong
     usage, 130 interrupted.

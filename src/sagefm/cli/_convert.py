@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from sagefm.cli._options import overwrite_option
+from sagefm.cli._options import existing_file, model_folder_option, overwrite_option
 from sagefm.cli._run import debug_option
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @click.command(short_help="The authors' .pt file to a model folder.")
-@click.argument("file", metavar="FILE.pt", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option(
-    "-o", "--output", required=True, type=click.Path(path_type=Path), metavar="MODEL_DIR", help="Folder to write."
-)
+@click.argument("file", metavar="FILE.pt", type=existing_file)
+@model_folder_option
 @overwrite_option
 @debug_option
 def convert(file: Path, output: Path, overwrite: bool) -> None:
@@ -30,8 +31,8 @@ def convert(file: Path, output: Path, overwrite: bool) -> None:
       config.json             architecture, genes, what the file says of its training
     \b
     Examples:
-      sagefm convert HEST1k_epoch_126.pt -o published
-      sagefm embed section.h5ad -m published -o embedded.h5ad
+      sagefm convert HEST1k_epoch_126.pt -o converted
+      sagefm embed section.h5ad -m converted -o embedded.h5ad
     """
     from sagefm.checkpoint._authors import convert_published
 

@@ -26,15 +26,15 @@ _CONTENTS = ("demo.png", "dlpfc.h5ad", "perturbation.csv")
 _STRUCTURES = [("PLP1", "MOBP"), ("GFAP", "AQP4"), ("MGP", "MYL9"), ("NEFL", "NEFM"), ("HPCAL1", "CUX2")]
 #: Ligands and their receptors.
 _LIGANDS = [("PTN", "PTPRZ1"), ("APOE", "LRP1"), ("SST", "SSTR2"), ("SPP1", "CD44"), ("FGF1", "FGFR3")]
-#: Spots that controls are held against.
+#: Share of spots on which the model is compared with controls.
 _TEST_SHARE = 0.1
-#: Share of spots in which a gene must be seen to count in the summary.
+#: Share of spots in which a gene must be detected to count in the summary.
 _DETECTED = 0.1
 
 
 @click.command(short_help="The whole job on a section that ships with the package.")
 @click.option(
-    "-o", "--output", default="sagefm_demo", show_default=True, metavar="DIR", type=click.Path(path_type=Path),
+    "-o", "--output", default="sagefm_demo", metavar="DIR", type=click.Path(path_type=Path),
     help="Folder to write.",
 )  # fmt: skip
 @model_option
@@ -46,9 +46,9 @@ def demo(output: Path, model: str, seed: int, device: str, overwrite: bool) -> N
     """Embed, cluster, impute and perturb a bundled section of human cortex, and draw the results.
 
     The section is 10x Visium of dorsolateral prefrontal cortex, 3,529 spots and 5,000 genes, of a donor that the
-    bundled model was not trained on. It takes less than a minute on two cores and no network. The summary holds every
-    figure against what needs no such model: the section's average, the mean of the neighbors, principal components,
-    random genes.
+    bundled model was not trained on. The demo takes less than a minute on two cores, and no network. Every figure of
+    the summary stands beside what needs no such model: the section's average, the mean of the neighbors, principal
+    components, random genes.
 
     \b
     Writes DIR with
@@ -64,6 +64,7 @@ def demo(output: Path, model: str, seed: int, device: str, overwrite: bool) -> N
     start = time.perf_counter()
     import sagefm
     from sagefm.checkpoint._resolve import resolve_model
+    from sagefm.cli._demo_figure import GENE, draw
 
     adata = sagefm.datasets.dlpfc()
     click.echo(f"Human DLPFC, 10x Visium, bundled: {adata.n_obs:,} spots x {adata.n_vars:,} genes")
@@ -73,16 +74,9 @@ def demo(output: Path, model: str, seed: int, device: str, overwrite: bool) -> N
         _report_model(checkpoint)
         sagefm.tl.embed(adata, checkpoint, device=device)
         _cluster(adata, seed)
-        click.echo("Embedded and clustered")
-        report("dimensions", f'{adata.obsm[EMBEDDING_KEY].shape[1]}, in obsm["{EMBEDDING_KEY}"]')
-        report("clusters", f'{adata.obs["leiden"].nunique()} by Leiden, in obs["leiden"]')
-
         sagefm.tl.impute(adata, checkpoint, device=device)
         recovered = _report_imputation(adata, seed)
         pairs = _perturb(adata, checkpoint, device, seed)
-        _report_perturbation(pairs)
-
-        from sagefm.cli._demo_figure import GENE, draw
 
         adata.uns[PERTURB_KEY]["scores"].to_csv(folder / "perturbation.csv", index=False)
         strongest = pairs.loc[pairs["z"].abs().idxmax()]
@@ -94,7 +88,10 @@ def demo(output: Path, model: str, seed: int, device: str, overwrite: bool) -> N
             r=recovered.loc[GENE, "r"],
         )
         adata.write_h5ad(folder / "dlpfc.h5ad")
-    _report_files(output, time.perf_counter() - start)
+    click.echo(f"Wrote {output} in {time.perf_counter() - start:.0f} s")
+    report("dlpfc.h5ad", f'obsm["{EMBEDDING_KEY}"], obs["leiden"], layers["{IMPUTED_KEY}"], uns["{PERTURB_KEY}"]')
+    report("perturbation.csv", "effects of 100 pairs beside those on random genes")
+    report("demo.png", "embedding, clusters, a gene measured and imputed, perturbations")
 
 
 def _report_model(checkpoint: Checkpoint) -> None:
@@ -105,10 +102,14 @@ def _report_model(checkpoint: Checkpoint) -> None:
 
 
 def _cluster(adata: AnnData, seed: int) -> None:
+    """Add clusters of the embedding, and print how many they are."""
     import scanpy as sc
 
     sc.pp.neighbors(adata, use_rep=EMBEDDING_KEY, random_state=seed)
     sc.tl.leiden(adata, flavor="igraph", n_iterations=2, directed=False, random_state=seed)
+    click.echo("Embedded and clustered")
+    report("dimensions", f'{adata.obsm[EMBEDDING_KEY].shape[1]}, in obsm["{EMBEDDING_KEY}"]')
+    report("clusters", f'{adata.obs["leiden"].nunique()} by Leiden, in obs["leiden"]')
 
 
 def _report_imputation(adata: AnnData, seed: int) -> pd.DataFrame:
@@ -140,30 +141,21 @@ def _report_imputation(adata: AnnData, seed: int) -> pd.DataFrame:
 
 
 def _perturb(adata: AnnData, checkpoint: Checkpoint, device: str, seed: int) -> pd.DataFrame:
-    """Score the ten pairs and all other combinations of their genes; return the scores of the ten."""
+    """Score the ten pairs and all other combinations of their genes; print and return the scores of the ten."""
     import pandas as pd
 
     import sagefm
 
-    named = {**dict.fromkeys(_STRUCTURES, "same structure"), **dict.fromkeys(_LIGANDS, "ligand-receptor")}
-    sources, targets = zip(*named, strict=True)
+    kinds = {**dict.fromkeys(_STRUCTURES, "same structure"), **dict.fromkeys(_LIGANDS, "ligand-receptor")}
+    sources, targets = zip(*kinds, strict=True)
     combinations = pd.MultiIndex.from_product([sources, targets], names=["source", "target"]).to_frame(index=False)
     sagefm.tl.perturb(adata, checkpoint, pairs=combinations, n_null=400, rng=seed, device=device)
     scores = adata.uns[PERTURB_KEY]["scores"]
-    kinds = [named.get(pair, "unmatched") for pair in zip(scores["source"], scores["target"], strict=True)]
-    scores.insert(2, "kind", kinds)
-    return scores[scores["kind"] != "unmatched"]
-
-
-def _report_perturbation(pairs: pd.DataFrame) -> None:
+    pairs = zip(scores["source"], scores["target"], strict=True)
+    scores.insert(2, "kind", [kinds.get(pair, "unmatched") for pair in pairs])
+    chosen = scores[scores["kind"] != "unmatched"]
     click.echo("Perturbed ten genes in the neighborhood, read ten at the center (log rate ratio; q over 100 pairs)")
-    for kind, group in pairs.groupby("kind", sort=False):
+    for kind, group in chosen.groupby("kind", sort=False):
         report(str(kind), f"{int((group['qval'] < 0.05).sum())} of {len(group)} pairs with q < 0.05")
-    echo_table(pairs[["source", "target", "kind", "effect", "z", "qval"]])
-
-
-def _report_files(output: Path, seconds: float) -> None:
-    click.echo(f"Wrote {output} in {seconds:.0f} s")
-    report("dlpfc.h5ad", f'obsm["{EMBEDDING_KEY}"], obs["leiden"], layers["{IMPUTED_KEY}"], uns["{PERTURB_KEY}"]')
-    report("perturbation.csv", "effects of 100 pairs beside those on random genes")
-    report("demo.png", "embedding, clusters, a gene measured and imputed, perturbations")
+    echo_table(chosen[["source", "target", "kind", "effect", "z", "qval"]])
+    return chosen

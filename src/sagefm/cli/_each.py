@@ -1,4 +1,4 @@
-"""A verb on one file or on many: where results go, what is there already, what failed."""
+"""A function of ``sagefm.tl`` on one file or on many: where results go, what exists already, what failed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sagefm.cli._files import check_output, is_zarr, read_section, without_counts, write_section
-from sagefm.cli._run import begin, emit, is_debugging, say
+from sagefm.cli._run import current_run, emit, say
 from sagefm.errors import ArgumentError, SagefmError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ SECTION_SUFFIXES, TABLE_SUFFIXES = (".zarr", ".h5ad"), (".csv", ".tsv")
 
 @dataclass(frozen=True)
 class Job:
-    """A section and the files that are made of it; it is done when `output` is there, which is written last."""
+    """A section and the files that are made from it; it is done when `output` is there, which is written last."""
 
     section: Path
     output: Path
@@ -34,55 +34,38 @@ class Job:
 
 
 def for_each(
-    work: Callable[[Any, AnnData, Checkpoint, Job], None],
+    verb: str,
+    report: Callable[[AnnData, str, Job], None],
+    *,
     sections: Sequence[Path],
+    model: str,
     output: Path,
     table: Path | None = None,
-    *,
-    model: str,
-    key: str,
-    options: dict[str, Any],
+    overwrite: bool,
+    skip_existing: bool,
+    **options: Any,
 ) -> None:
-    """Read, work on and write one section after the other; those that cannot be done do not stop the others.
+    """Run a function of ``sagefm.tl`` on one section after the other; those that fail do not stop the others.
 
-    Parameters
-    ----------
-    work
-        Takes the object that was read, its table, the model and the job; adds to the table and reports.
-    sections
-        Inputs.
-    output, table
-        As given: files, or folders of files.
-    model
-        Name or folder.
-    key
-        Layer that is written where counts are not (``--lazy``).
-    options
-        Of the command.
-
-    Raises
-    ------
-    SagefmError
-        The section, or one of several, cannot be used or written.
+    `report` prints the result in a table of AnnData, by its key. `options` are those of :func:`_run_job`.
     """
     from sagefm.checkpoint._resolve import resolve_model
 
-    existing = {name: options[name] for name in ("overwrite", "skip_existing")}
-    jobs = _plan(sections, output, table, **existing)
+    jobs = _plan(sections, output, table, overwrite=overwrite, skip_existing=skip_existing)
     checkpoint = resolve_model(model)
     failed = []
     for job in jobs:
-        begin(input=str(job.section), output=str(job.output))
+        say("", input=str(job.section), output=str(job.output))
         start = time.perf_counter()
         try:
-            if options["skip_existing"] and job.output.exists():
+            if skip_existing and job.output.exists():
                 say(f"{job.section}: {job.output} exists, skipped", status="skipped")
             else:
-                _run_one(job, checkpoint, key, options, work)
+                _run_job(job, verb, report, checkpoint, **options)
                 say(f"Wrote {job.output}", status="written", seconds=round(time.perf_counter() - start, 3))
         except SagefmError as error:
             say("", status="failed", error=str(error))
-            if len(jobs) == 1 or is_debugging():
+            if len(jobs) == 1 or current_run().debug:
                 raise
             click.echo(f"Error: {job.section}: {error}", err=True)
             failed.append(str(job.section))
@@ -95,36 +78,39 @@ def for_each(
         )
 
 
-def _run_one(job: Job, checkpoint: Checkpoint, key: str, options: dict[str, Any], work: Callable[..., None]) -> None:
+def _run_job(
+    job: Job,
+    verb: str,
+    report: Callable[[AnnData, str, Job], None],
+    checkpoint: Checkpoint,
+    *,
+    lazy: bool,
+    compression: str | None,
+    **arguments: Any,
+) -> None:
+    """Read a section, run a function of ``sagefm.tl`` with its arguments, print and write the result."""
+    import sagefm
     from sagefm.data._table import get_table
 
-    lazy = options["lazy"]
     if lazy and job.output.resolve() == job.section.resolve():
         raise ArgumentError(
             f"{job.output} is the input, and --lazy writes no counts: they would be lost. Choose another path."
         )
     data = read_section(job.section, lazy=lazy)
-    table = get_table(data, table_key=options["table_key"])
+    table = get_table(data, table_key=arguments["table_key"])
     n_spots, n_genes = table.shape
     say(f"{job.section}: {n_spots:,} spots x {n_genes:,} genes", n_spots=n_spots, n_genes=n_genes)
-    work(data, table, checkpoint, job)
+    getattr(sagefm.tl, verb)(data, checkpoint, **arguments)
+    report(table, arguments["key_added"], job)
     if lazy and data is table:
-        data = table = without_counts(table, key)
-    write_section(data, job.output, table=table, compression=options["compression"])
+        data = table = without_counts(table, arguments["key_added"])
+    write_section(data, job.output, table=table, compression=compression)
 
 
 def _plan(
     sections: Sequence[Path], output: Path, table: Path | None, *, overwrite: bool, skip_existing: bool
 ) -> list[Job]:
-    """Return what is to be done; nothing is computed before it is known that every output may be written.
-
-    Raises
-    ------
-    click.UsageError
-        Several inputs and an output that is no folder, two of one name, options that exclude each other.
-    OutputExistsError
-        An output exists and may not be overwritten.
-    """
+    """Return what is to be done; raise before anything is computed if an output may not be written."""
     if overwrite and skip_existing:
         raise click.UsageError("Pass --overwrite or --skip-existing, not both.")
     outputs = _places(sections, output, SECTION_SUFFIXES, "--output")
@@ -133,8 +119,10 @@ def _plan(
     if skip_existing and any(job.output.resolve() == job.section.resolve() for job in jobs):
         raise click.UsageError("With --skip-existing, -o must not be where the inputs are: all would be skipped.")
     for job in jobs:
-        if not (skip_existing and job.output.exists()):
-            check_output(job.output, overwrite=overwrite)
+        if skip_existing and job.output.exists():
+            continue
+        check_output(job.output, overwrite=overwrite)
+        if job.table is not None:
             # A run that was stopped may have left the table of a section that is not done.
             check_output(job.table, overwrite=overwrite or skip_existing)
     return jobs
@@ -156,10 +144,10 @@ def _places(sections: Sequence[Path], path: Path, suffixes: tuple[str, ...], opt
     names = [
         section.name if section.suffix.lower() in suffixes else f"{section.stem}{suffixes[0]}" for section in sections
     ]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
         raise click.BadParameter(
-            f"several inputs would be written to {path / twice[0]}: give inputs of one name one by one.",
+            f"several inputs would be written to {path / repeated[0]}: give inputs of one name one by one.",
             param_hint=option,
         )
     return [path / name for name in names]

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 _ZARR_MARKS = ("zarr.json", ".zgroup")
 #: Parts of AnnData that are read though the counts are not.
 _SMALL_PARTS = ("obs", "var", "obsm", "obsp", "varm", "uns")
-_COMPRESSIONS = ("gzip", "lzf")
 
 
 class SectionPath(click.Path):
@@ -37,26 +36,24 @@ class SectionPath(click.Path):
         pattern = Path(str(value))
         if set("*?[") & set(str(value)) and not pattern.exists():
             matches = Path(pattern.anchor).glob(str(pattern.relative_to(pattern.anchor)))
-            found = sorted(path for path in matches if is_section(path))
-            if not found:
+            sections = sorted(path for path in matches if is_section(path))
+            if not sections:
                 self.fail(f"{str(value)!r} matches no .h5ad file and no .zarr store.", param, ctx)
-            return found
+            return sections
         path = Path(str(super().convert(value, param, ctx)))
         if not is_section(path):
-            hint = f" Of the sections in a folder: '{path}/*.h5ad'." if path.is_dir() else ""
+            hint = f" For the sections in a folder: '{path}/*.h5ad'." if path.is_dir() else ""
             self.fail(f"{str(path)!r} is neither a .h5ad file nor a .zarr store.{hint}", param, ctx)
         return [path]
 
 
-def sections_argument(command: Any) -> Any:
-    """Add the argument ``INPUT...`` to a command: one or more sections, as ``sections``."""
+def _flatten(_ctx: click.Context, _parameter: click.Parameter, value: tuple[list[Path], ...]) -> tuple[Path, ...]:
+    return tuple(path for paths in value for path in paths)
 
-    def flatten(_ctx: click.Context, _parameter: click.Parameter, value: tuple[list[Path], ...]) -> tuple[Path, ...]:
-        return tuple(path for paths in value for path in paths)
 
-    return click.argument(
-        "sections", metavar="INPUT...", nargs=-1, required=True, type=SectionPath(), callback=flatten
-    )(command)
+sections_argument = click.argument(
+    "sections", metavar="INPUT...", nargs=-1, required=True, type=SectionPath(), callback=_flatten
+)
 
 
 def is_section(path: Path) -> bool:
@@ -70,15 +67,7 @@ def is_zarr(path: Path) -> bool:
 
 
 def read_section(path: Path, *, lazy: bool = False) -> Any:
-    """Return AnnData, or SpatialData if the store is one.
-
-    With `lazy`, of AnnData: ``X`` stays in the file.
-
-    Raises
-    ------
-    ArgumentError
-        The file cannot be read, or holds something else.
-    """
+    """Return AnnData, or SpatialData if the store is one; with `lazy`, ``X`` of AnnData stays in the file."""
     import anndata
 
     try:
@@ -113,65 +102,32 @@ def _stored(element: Any) -> Any:
     return anndata.io.sparse_dataset(element) if is_sparse else element
 
 
-def check_output(path: Path | None, *, overwrite: bool) -> None:
-    """Raise unless a file or store may be written; nothing is computed before.
-
-    Raises
-    ------
-    OutputExistsError
-        The path exists and may not be overwritten, or is of another kind.
-    """
-    if path is None or not path.exists():
-        return
-    if not overwrite:
-        raise OutputExistsError(f"{path} exists. Choose another path, or pass --overwrite.")
-    replaceable = is_zarr(path) if path.suffix.lower() == ".zarr" else path.is_file()
-    if not replaceable:
-        kind = "zarr store" if path.suffix.lower() == ".zarr" else "file"
-        raise OutputExistsError(f"{path} exists and is no {kind}: it is not overwritten. Choose another path.")
+def check_output(path: Path, *, overwrite: bool) -> None:
+    """Raise unless a file or store may be written."""
+    is_store = path.suffix.lower() == ".zarr"
+    kind, is_replaceable = ("zarr store", is_zarr(path)) if is_store else ("file", path.is_file())
+    _check(path, overwrite, "" if is_replaceable else f"is no {kind}")
 
 
 def check_folder(path: Path, *, contents: tuple[str, ...], overwrite: bool) -> None:
-    """Raise unless a folder may be written.
+    """Raise unless a folder may be written; one that holds anything but `contents` is never overwritten."""
+    others = sorted(item.name for item in path.iterdir() if item.name not in contents) if path.is_dir() else []
+    reason = f"holds {', '.join(others[:3])}" if others else "" if path.is_dir() else "is no folder"
+    _check(path, overwrite, reason)
 
-    Parameters
-    ----------
-    path
-        The folder.
-    contents
-        What such a folder holds; one that holds anything else is somebody's, and never overwritten.
-    overwrite
-        Whether an existing folder may be replaced.
 
-    Raises
-    ------
-    OutputExistsError
-        The folder exists and may not be overwritten.
-    """
+def _check(path: Path, overwrite: bool, reason: str) -> None:
+    """Raise if a path exists and may not be overwritten, or not at all for a reason."""
     if not path.exists():
         return
     if not overwrite:
-        raise OutputExistsError(f"{path} exists. Choose another folder, or pass --overwrite.")
-    others = [] if not path.is_dir() else sorted(p.name for p in path.iterdir() if p.name not in contents)
-    if others or not path.is_dir():
-        found = f"holds {', '.join(others[:3])}" if others else "is a file"
-        raise OutputExistsError(f"{path} {found}: it is not overwritten. Choose another folder.")
+        raise OutputExistsError(f"{path} exists. Choose another path, or pass --overwrite.")
+    if reason:
+        raise OutputExistsError(f"{path} {reason}: it is not overwritten. Choose another path.")
 
 
 def write_section(data: Any, path: Path, *, table: AnnData, compression: str | None = None) -> None:
-    """Write AnnData or SpatialData; of SpatialData, an ``.h5ad`` path takes the table alone.
-
-    Parameters
-    ----------
-    data
-        The object.
-    path
-        Path with suffix ``.h5ad`` or ``.zarr``; what is there is replaced.
-    table
-        The table of `data`.
-    compression
-        Compression of ``.h5ad``.
-    """
+    """Write AnnData or SpatialData; of SpatialData, an ``.h5ad`` path takes only its table, which is `table`."""
     with replacing(path) as staged:
         if path.suffix.lower() == ".h5ad":
             table.write_h5ad(staged, compression=compression)
@@ -192,13 +148,7 @@ def without_counts(table: AnnData, key: str) -> AnnData:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a path beside `path` to write to; it takes the place of `path` when all is written.
-
-    Raises
-    ------
-    SagefmError
-        The path cannot be written.
-    """
+    """Yield a path beside `path` to write to; it takes the place of `path`, which otherwise stays as it is."""
     path = path.resolve()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -208,10 +158,24 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         staged = scratch / path.name
         yield staged
-        if path.is_dir():
-            path.rename(scratch / "replaced")
-        staged.replace(path)
+        _replace(path, staged)
     except OSError as error:
         raise SagefmError(f"{path} cannot be written: {error}") from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _replace(path: Path, staged: Path) -> None:
+    """Put `staged` in the place of `path`; a folder that was there is deleted last, and put back if this fails."""
+    if not path.is_dir():
+        staged.replace(path)
+        return
+    # Not in the folder that is deleted anyway.
+    before = staged.parent.with_name(f"{staged.parent.name}-before")
+    path.replace(before)
+    try:
+        staged.replace(path)
+    except BaseException:
+        before.replace(path)
+        raise
+    shutil.rmtree(before, ignore_errors=True)

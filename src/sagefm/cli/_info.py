@@ -9,7 +9,8 @@ import click
 
 from sagefm._constants import UNS_KEY
 from sagefm.cli._files import is_section, read_section
-from sagefm.cli._run import begin, debug_option, emit, json_option, report, say
+from sagefm.cli._options import gene_key_option, library_key_option, spatial_key_option, table_key_option
+from sagefm.cli._run import debug_option, emit, json_option, report, say
 from sagefm.errors import CountsError, SagefmError
 
 if TYPE_CHECKING:
@@ -23,32 +24,33 @@ _LISTED = 8
 
 @click.command(short_help="What a model folder or a section holds.")
 @click.argument("targets", metavar="MODEL_OR_FILE...", nargs=-1, required=True)
-@click.option("--table-key", help="Table of a SpatialData store; may be left out where there is one.")
-@click.option("--spatial-key", default="spatial", show_default=True, help="Coordinates in obsm.")
-@click.option("--library-key", help="Column of obs that names the section of each spot.")
-@click.option("--gene-key", help="Column of var with gene symbols or Ensembl ids; var_names if left out.")
+@gene_key_option
+@spatial_key_option
+@library_key_option
+@table_key_option
 @json_option
 @debug_option
 def info(targets: tuple[str, ...], **options: Any) -> None:
     """Print what model folders or sections hold. Nothing is written.
 
-    Of a model: architecture, genes, training, what validation gave, and the hash by which results name it. Of a
-    section: spots and genes, whether X and layers are raw counts, coordinates, libraries, how many genes the published
-    vocabulary knows, and what sagefm has already added. What other commands would refuse is marked with "!".
+    Of a model: architecture, genes, training, validation losses, and the hash by which results name it. Of a section:
+    spots and genes, whether X and layers are raw counts, coordinates, libraries, how many genes are in the published
+    vocabulary, and what sagefm has already added. What other commands would refuse is marked with "!".
 
     \b
     Examples:
-      sagefm info model
       sagefm info section.h5ad
+      sagefm info default
       sagefm info --json sections/*.h5ad
     """
     for target in targets:
-        begin(input=target)
+        say("", input=target)
         _describe(target, options)
         emit()
 
 
 def _describe(target: str, options: dict[str, Any]) -> None:
+    """Print what a section or a model holds."""
     path = Path(target)
     if is_section(path):
         data = read_section(path)
@@ -116,8 +118,8 @@ def _counts(table: AnnData, layer: str | None) -> str:
 
 
 def _layer(table: AnnData, layer: str) -> str:
-    # Layers hold many things: that one is no counts is no fault.
-    if layer in table.uns.get(UNS_KEY, {}):
+    """Return what a layer holds; layers hold many things, and that one is no counts is no fault."""
+    if layer in _runs(table):
         return "predictions of sagefm"
     try:
         return _counts(table, layer)
@@ -148,7 +150,7 @@ def _libraries(table: AnnData, library_key: str | None) -> str:
 
     codes, names = get_libraries(table, library_key)
     if names == [""]:
-        columns = _list([str(name) for name in table.obs.columns]) if table.obs.shape[1] else "none"
+        columns = _list(table.obs.columns) or "none"
         return f"one; of several, name the column of obs with --library-key (columns: {columns})"
     sizes = np.bincount(codes)
     return f"{len(names)}: {_list([f'{name} ({size:,} spots)' for name, size in zip(names, sizes, strict=True)])}"
@@ -160,25 +162,33 @@ def _genes(table: AnnData, gene_key: str | None) -> str:
     names = get_gene_names(table, gene_key)
     vocabulary = published_vocabulary().position
     known = len(set(to_symbols(names)) & set(vocabulary))
-    return f"{_list([str(name) for name in names], 3)}; {known:,} of the published vocabulary's {len(vocabulary):,}"
+    return f"{_list(names, 3)}; {known:,} of the published vocabulary's {len(vocabulary):,}"
+
+
+def _runs(table: AnnData) -> dict[str, dict[str, Any]]:
+    """Return what the verbs have noted of their runs, by key; `uns` may hold anything under any key."""
+    runs = table.uns.get(UNS_KEY)
+    if not isinstance(runs, dict):
+        return {}
+    return {key: run for key, run in runs.items() if isinstance(run, dict) and "checkpoint_sha256" in run}
 
 
 def _results(table: AnnData) -> list[str]:
     """Return a line for each result that the verbs have left."""
     lines = []
-    for key, params in table.uns.get(UNS_KEY, {}).items():
-        if not isinstance(params, dict) or "checkpoint_sha256" not in params:
-            continue
-        where = [name for name in ("obsm", "layers", "var") if key in getattr(table, name)]
-        places = ", ".join(f'{name}["{key}"]' for name in where) or f'uns["{UNS_KEY}"]["{key}"]'
-        lines.append(f"{places}, model {params['model']}, sha256 {params['checkpoint_sha256'][:12]}")
+    for key, run in _runs(table).items():
+        places = [f'{name}["{key}"]' for name in ("obsm", "layers", "var") if key in getattr(table, name)]
+        places = places or [f'uns["{UNS_KEY}"]["{key}"]']
+        lines.append(f"{', '.join(places)}, {_model(run)}")
     for key, entry in table.uns.items():
         if isinstance(entry, dict) and {"scores", "curves", "params"} <= set(entry):
-            params = entry["params"]
-            sha256 = str(params.get("checkpoint_sha256", ""))[:12]
-            lines.append(f'uns["{key}"], {len(entry["scores"]):,} pairs, model {params.get("model")}, sha256 {sha256}')
+            lines.append(f'uns["{key}"], {len(entry["scores"]):,} pairs, {_model(entry["params"])}')
     return lines
 
 
+def _model(run: dict[str, Any]) -> str:
+    return f"model {run.get('model')}, sha256 {str(run.get('checkpoint_sha256', ''))[:12]}"
+
+
 def _list(names: Any, n: int = _LISTED) -> str:
-    return ", ".join(names[:n]) + (", ..." if len(names) > n else "")
+    return ", ".join(map(str, names[:n])) + (", ..." if len(names) > n else "")

@@ -1,4 +1,4 @@
-"""How a command runs: errors to messages and exit codes, warnings and summaries to lines or JSON."""
+"""How a command runs: errors become messages and exit codes, warnings and summaries become lines or JSON."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import logging
 import warnings
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,11 +14,21 @@ import click
 from sagefm.errors import ModelNotFoundError, SagefmError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 _INTERRUPTED = 130  # 128 + SIGINT, as shells do
-#: Entries of ``ctx.meta``, which a command shares with the group: two flags, facts kept for JSON, warnings shown.
-_DEBUG, _SILENT, _FACTS, _SEEN = "sagefm.debug", "sagefm.silent", "sagefm.facts", "sagefm.seen"
+#: Where spatialdata and squidpy log each call: to stdout, which is for results.
+_NOISY = "spatialdata._logging"
+
+
+@dataclass
+class Run:
+    """What the options of a command say of its output, and the facts of the summary that is being printed."""
+
+    debug: bool = False
+    json: bool = False
+    is_silent: bool = False
+    facts: dict[str, Any] = field(default_factory=dict)
 
 
 class SagefmGroup(click.Group):
@@ -28,79 +39,52 @@ class SagefmGroup(click.Group):
         return list(self.commands)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command; see the class."""
+        """Run a command."""
+        run = ctx.ensure_object(Run)
         try:
-            with _quiet(ctx):
+            with _warnings_as_lines(run), _without_info(logging.getLogger(_NOISY)):
                 result = super().invoke(ctx)
-                emit()
-                return result
+            emit()
+            return result
         except SagefmError as error:
-            if ctx.meta.get(_DEBUG):
+            if run.debug:
                 raise
             message = str(error)
             if isinstance(error, ModelNotFoundError):
                 message += "\nOn the command line: sagefm train SECTION -o MODEL_DIR, then -m MODEL_DIR."
             raise click.ClickException(message) from error
-        except KeyboardInterrupt:
-            _interrupted(ctx)
-        except SystemExit as error:
+        except (KeyboardInterrupt, SystemExit) as error:
             # Lightning turns Ctrl-C into an exit with status 1.
-            if not isinstance(error.__context__, KeyboardInterrupt):
+            if KeyboardInterrupt not in (type(error), type(error.__context__)):
                 raise
-            _interrupted(ctx)
+            click.echo("Interrupted.", err=True)
+            ctx.exit(_INTERRUPTED)
 
 
-def debug_option(command: Any) -> Any:
-    """Add ``--debug`` to a command."""
-
-    def remember(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
-        ctx.meta[_DEBUG] = value
-
-    return click.option(
-        "--debug", is_flag=True, expose_value=False, callback=remember, help="Show the traceback of an error."
-    )(command)
-
-
-def json_option(command: Any) -> Any:
-    """Add ``--json`` to a command."""
+def _flag(name: str, text: str) -> Callable[[Any], Any]:
+    """Return a flag that sets a field of :class:`Run`."""
 
     def remember(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
-        ctx.meta[_FACTS] = {} if value else None
+        setattr(ctx.ensure_object(Run), name, value)
 
-    return click.option(
-        "--json", is_flag=True, expose_value=False, callback=remember,
-        help="Print the summary as JSON, an object and a line for each input.",
-    )(command)  # fmt: skip
+    return click.option(f"--{name}", is_flag=True, expose_value=False, callback=remember, help=text)
 
 
-def is_debugging() -> bool:
-    """Return whether the traceback of an error is wanted."""
-    return bool(click.get_current_context().meta.get(_DEBUG))
+debug_option = _flag("debug", "Show the traceback of an error.")
+json_option = _flag("json", "Print the summary as JSON: one object per input, each on a line.")
 
 
-def begin(**facts: Any) -> None:
-    """Begin the summary of an input: its warnings are shown again, `facts` are kept for JSON."""
-    meta = click.get_current_context().meta
-    meta[_SEEN].clear()
-    if meta.get(_FACTS) is not None:
-        meta[_FACTS].update(facts)
+def current_run() -> Run:
+    """Return the state of the command that is running."""
+    return click.get_current_context().ensure_object(Run)
 
 
 def say(text: str, **facts: Any) -> None:
-    """Print a line; with ``--json``, keep the facts in it for :func:`emit` instead."""
-    meta = click.get_current_context().meta
-    kept = meta.get(_FACTS)
-    if kept is not None:
-        kept.update(facts)
-    elif text and not meta.get(_SILENT):
+    """Print a line; with ``--json``, only keep the facts in it for :func:`emit`."""
+    run = current_run()
+    run.facts.update(facts)
+    if text and not run.json and not run.is_silent:
         click.echo(text)
-
-
-def leave_to_first() -> None:
-    """Leave the summary to the first of the processes that train together."""
-    from lightning.pytorch.utilities import rank_zero_only
-
-    click.get_current_context().meta[_SILENT] = getattr(rank_zero_only, "rank", 0) > 0
 
 
 def report(label: str, text: str = "", **facts: Any) -> None:
@@ -109,39 +93,46 @@ def report(label: str, text: str = "", **facts: Any) -> None:
 
 
 def emit() -> None:
-    """With ``--json``, print the facts that were kept, on a line; NaN is null."""
-    meta = click.get_current_context().meta
-    kept = meta.get(_FACTS)
-    if kept and not meta.get(_SILENT):
-        click.echo(json.dumps({key: None if value != value else value for key, value in kept.items()}))
-        kept.clear()
+    """End the summary of an input: with ``--json``, print its facts on a line; NaN is null."""
+    run = current_run()
+    if run.facts and run.json and not run.is_silent:
+        click.echo(json.dumps({key: None if value != value else value for key, value in run.facts.items()}))
+    run.facts.clear()
+
+
+def leave_to_first() -> None:
+    """Leave the summary to the first of the processes that train together."""
+    from lightning.pytorch.utilities import rank_zero_only
+
+    current_run().is_silent = getattr(rank_zero_only, "rank", 0) > 0
 
 
 @contextmanager
-def _quiet(ctx: click.Context) -> Iterator[None]:
-    """Show this package's warnings as lines, once each, and those of other packages not at all."""
-    seen = ctx.meta.setdefault(_SEEN, set())
+def _warnings_as_lines(run: Run) -> Iterator[None]:
+    """Show warnings attributed to this package as lines, once per input, and drop those of other packages."""
 
     def show(message: Warning | str, *_: Any, **__: Any) -> None:
-        if str(message) not in seen:
-            seen.add(str(message))
+        shown = run.facts.setdefault("warnings", [])
+        if str(message) not in shown:
+            shown.append(str(message))
             click.echo(f"Warning: {message}", err=True)
-            if ctx.meta.get(_FACTS) is not None:
-                ctx.meta[_FACTS].setdefault("warnings", []).append(str(message))
 
-    before = logging.root.manager.disable
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        warnings.filterwarnings("always", category=UserWarning, module=r"sagefm(\.|$)")
+        warnings.filterwarnings("always", module=r"sagefm(\.|$)")
         warnings.showwarning = show
-        # spatialdata and squidpy log to stdout, which is for results.
-        logging.disable(logging.INFO)
-        try:
-            yield
-        finally:
-            logging.disable(before)
+        yield
 
 
-def _interrupted(ctx: click.Context) -> None:
-    click.echo("Interrupted.", err=True)
-    ctx.exit(_INTERRUPTED)
+@contextmanager
+def _without_info(logger: logging.Logger) -> Iterator[None]:
+    """Silence a logger below warnings; by a filter, since its package sets its level when it is imported."""
+
+    def is_warning(record: logging.LogRecord) -> bool:
+        return record.levelno >= logging.WARNING
+
+    logger.addFilter(is_warning)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_warning)
