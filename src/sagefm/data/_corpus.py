@@ -15,7 +15,7 @@ import pandas as pd
 from sagefm._constants import SPATIAL_KEY
 from sagefm.data._blocks import to_memory
 from sagefm.data._counts import get_counts
-from sagefm.data._files import file_sha256, n_rows, open_store
+from sagefm.data._files import TABLES, file_sha256, n_rows, open_store, read_store
 from sagefm.data._genes import get_gene_names, named_genes, to_symbols
 from sagefm.data._metadata import align_metadata, find_metadata
 from sagefm.data._table import find_coordinates, get_table, pick
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 _SUFFIXES = (".h5ad", ".zarr")
-#: Group of a SpatialData store.
-_TABLES = "tables"
 
 
 class Corpus:
@@ -285,23 +283,10 @@ class Corpus:
         sagefm.errors.SagefmError
             The file cannot be read, or its hash is not the expected one.
         """
-        import anndata
-
-        path = self.paths[i]
         self.sha256(i)
-        with open_store(path) as store:
-            is_spatialdata = _TABLES in store
-        try:
-            if is_spatialdata:
-                import spatialdata
-
-                data = spatialdata.read_zarr(path)
-            else:
-                data = anndata.read_zarr(path) if path.suffix == ".zarr" else anndata.read_h5ad(path)
-        except Exception as error:
-            raise SagefmError(f"{path} cannot be read: {error}") from error
+        data = read_store(self.paths[i])
         table = get_table(data, table_key=self.table_key)
-        if is_spatialdata:
+        if data is not table:
             table.obsm[self.spatial_key] = find_coordinates(data, table, self.spatial_key)
         return table
 
@@ -309,8 +294,8 @@ class Corpus:
     def _open(self, i: int) -> Iterator[Any]:
         """Yield the open table of a file."""
         with open_store(self.paths[i]) as store:
-            if _TABLES in store:
-                store = pick(dict(store[_TABLES].groups()), self.table_key, what="table", argument="table_key")
+            if TABLES in store:
+                store = pick(dict(store[TABLES].groups()), self.table_key, what="table", argument="table_key")
             yield store
 
     def gene_counts(self) -> pd.Series:

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+#: Group of a SpatialData store that holds its tables.
+TABLES = "tables"
+
 
 @contextmanager
 def open_store(path: Path) -> Iterator[Any]:
@@ -28,6 +31,22 @@ def open_store(path: Path) -> Iterator[Any]:
             yield zarr.open_group(path, mode="r")
     except SagefmError:
         raise
+    except Exception as error:
+        raise SagefmError(f"{path} cannot be read: {error}") from error
+
+
+def read_store(path: Path) -> Any:
+    """Return AnnData (h5ad or zarr) or SpatialData in memory."""
+    import anndata
+
+    with open_store(path) as store:
+        is_spatialdata = TABLES in store
+    try:
+        if is_spatialdata:
+            import spatialdata
+
+            return spatialdata.read_zarr(path)
+        return anndata.read_zarr(path) if path.suffix == ".zarr" else anndata.read_h5ad(path)
     except Exception as error:
         raise SagefmError(f"{path} cannot be read: {error}") from error
 
