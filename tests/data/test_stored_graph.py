@@ -27,6 +27,8 @@ def test_a_model_is_set_up_with_the_libraries_of_the_stored_graph(sections, fold
     model = SAGEFM(sections, hidden=(8, 4))
     model.train(max_epochs=1, accelerator="cpu", validation_size=0.5)
     assert model.to_checkpoint().training["n_sections"] == 2
+    held = sections.obs["library"].iloc[model.validation_indices_]
+    assert (held.nunique(), len(held)) == (1, 150)
     assert sections.obsp["sagefm_connectivities"] is graph
 
 
