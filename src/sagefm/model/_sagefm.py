@@ -17,6 +17,7 @@ from sagefm.checkpoint._hub import push_to_hub
 from sagefm.checkpoint._resolve import resolve_model
 from sagefm.data._files import file_sha256
 from sagefm.data._genes import get_gene_names, make_vocabulary
+from sagefm.data._graph import with_library_key
 from sagefm.data._table import coordinates_in_table, get_libraries, get_table
 from sagefm.errors import MissingKeyError
 from sagefm.model._table_model import TableModel
@@ -381,7 +382,7 @@ class SAGEFM(TableModel):
         if "validation_spots" in training:
             is_held = np.isin(np.arange(self.adata.n_obs), training["validation_spots"])
         else:
-            codes, names = get_libraries(self.adata, self._keys().library_key)
+            codes, names = get_libraries(self.adata, with_library_key(self.adata, self._keys()).library_key)
             is_held = np.isin(names, training["validation_sections"])[codes]
         return np.flatnonzero(~is_held), np.flatnonzero(is_held)
 
