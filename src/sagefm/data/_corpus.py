@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from contextlib import contextmanager
 from copy import copy
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,15 +14,15 @@ import pandas as pd
 from sagefm._constants import SPATIAL_KEY
 from sagefm.data._blocks import to_memory
 from sagefm.data._counts import get_counts
-from sagefm.data._files import TABLES, file_sha256, n_rows, open_store, read_store
+from sagefm.data._files import file_sha256, n_rows, open_table, read_file
 from sagefm.data._genes import get_gene_names, named_genes, to_symbols
 from sagefm.data._metadata import align_metadata, find_metadata
-from sagefm.data._table import find_coordinates, get_table, pick
+from sagefm.data._table import find_coordinates, get_table
 from sagefm.errors import ArgumentError, GenesError, MissingKeyError, SagefmError
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from anndata import AnnData
 
@@ -237,7 +236,7 @@ class Corpus:
         """
         name = self.names[i]
         if name not in self._shapes:
-            with self._open(i) as table:
+            with open_table(self.paths[i], self.table_key) as table:
                 self._shapes[name] = n_rows(table["obs"]), n_rows(table["var"])
         return self._shapes[name]
 
@@ -284,19 +283,11 @@ class Corpus:
             The file cannot be read, or its hash is not the expected one.
         """
         self.sha256(i)
-        data = read_store(self.paths[i])
+        data = read_file(self.paths[i])
         table = get_table(data, table_key=self.table_key)
-        if data is not table:
+        if table is not data:
             table.obsm[self.spatial_key] = find_coordinates(data, table, self.spatial_key)
         return table
-
-    @contextmanager
-    def _open(self, i: int) -> Iterator[Any]:
-        """Yield the open table of a file."""
-        with open_store(self.paths[i]) as store:
-            if TABLES in store:
-                store = pick(dict(store[TABLES].groups()), self.table_key, what="table", argument="table_key")
-            yield store
 
     def gene_counts(self) -> pd.Series:
         """Return in how many sections each gene was measured.
@@ -309,7 +300,7 @@ class Corpus:
 
         counts: Counter[str] = Counter()
         for i in range(len(self)):
-            with self._open(i) as table:
+            with open_table(self.paths[i], self.table_key) as table:
                 var = read_elem(table["var"])
             try:
                 names = to_symbols(get_gene_names(SimpleNamespace(var=var, var_names=var.index), self.gene_key))

@@ -6,14 +6,15 @@ import hashlib
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from sagefm.data._table import pick
 from sagefm.errors import SagefmError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-#: Group of a SpatialData store that holds its tables.
-TABLES = "tables"
+#: Group of a SpatialData store.
+_TABLES = "tables"
 
 
 @contextmanager
@@ -35,12 +36,21 @@ def open_store(path: Path) -> Iterator[Any]:
         raise SagefmError(f"{path} cannot be read: {error}") from error
 
 
-def read_store(path: Path) -> Any:
-    """Return AnnData (h5ad or zarr) or SpatialData in memory."""
+@contextmanager
+def open_table(path: Path, table_key: str | None = None) -> Iterator[Any]:
+    """Yield the table of an open store of AnnData or SpatialData."""
+    with open_store(path) as store:
+        if _TABLES in store:
+            store = pick(dict(store[_TABLES].groups()), table_key, what="table", argument="table_key")
+        yield store
+
+
+def read_file(path: Path) -> Any:
+    """Return AnnData or SpatialData, in memory."""
     import anndata
 
     with open_store(path) as store:
-        is_spatialdata = TABLES in store
+        is_spatialdata = _TABLES in store
     try:
         if is_spatialdata:
             import spatialdata
