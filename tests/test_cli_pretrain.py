@@ -78,7 +78,7 @@ def test_of_two_processes_the_first_writes_and_speaks(folder: Path, tmp_path: Pa
     command = ["pretrain", folder, "--config", folder / "recipe.json", "--device", "cpu", "--devices", "2"]
     run = subprocess.run(
         [sys.executable, *launcher, "-m", "sagefm.cli", *map(str, command), "--json", "-o", str(tmp_path / "model")],
-        capture_output=True, text=True, timeout=300, check=False,
+        capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
     assert run.returncode == 0, run.stderr[-3000:]
     assert "Error" not in run.stderr

@@ -137,7 +137,7 @@ def test_processes_read_their_own_sections(folder, tmp_path):
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     worker = Path(__file__).with_name("corpus_worker.py")
     run = subprocess.run(
-        [*launcher, str(worker), str(folder), str(tmp_path)], capture_output=True, text=True, timeout=200, check=False
+        [*launcher, str(worker), str(folder), str(tmp_path)], capture_output=True, text=True, timeout=600, check=False
     )
     assert run.returncode == 0, run.stderr[-2000:]
     found = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]

@@ -24,7 +24,7 @@ def test_two_processes_are_one(tmp_path):
     """Two real processes under gloo: losses of every epoch, and parameters, as in one process with the same steps."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     run = subprocess.run(
-        [*launcher, WORKER, str(tmp_path), "2"], capture_output=True, text=True, timeout=300, check=False
+        [*launcher, WORKER, str(tmp_path), "2"], capture_output=True, text=True, timeout=600, check=False
     )
     assert run.returncode == 0, run.stderr[-3000:]
     for architecture in ("default", "published"):
@@ -157,7 +157,7 @@ def test_a_state_that_one_process_sees(tmp_path):
     train("published", n_shards=2, state_file=tmp_path / "state0", max_epochs=2)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     run = subprocess.run(
-        [*launcher, WORKER, str(tmp_path), "2", "apart"], capture_output=True, text=True, timeout=300, check=False
+        [*launcher, WORKER, str(tmp_path), "2", "apart"], capture_output=True, text=True, timeout=600, check=False
     )
     assert run.returncode != 0
     assert "expected one file that all of them see" in run.stderr

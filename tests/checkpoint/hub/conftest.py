@@ -257,7 +257,7 @@ def at_hub(hub: Hub, tmp_path: Path) -> Callable[..., list[list[str]]]:
             capture_output=True,
             text=True,
             check=False,
-            timeout=300,
+            timeout=600,
             env={**os.environ, **settings, **environment},
         )
         assert done.returncode == 0, done.stderr
