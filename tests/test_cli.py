@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import inspect
-import logging
 import shutil
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -503,47 +501,6 @@ def test_warnings_are_lines(section: ad.AnnData, model: Path, tmp_path: Path) ->
     assert result.exit_code == 0
     assert result.stderr.startswith("Warning: 1 spots have the coordinates of another spot")
     assert len(result.stderr.splitlines()) == 1
-
-
-@pytest.mark.parametrize("category", [UserWarning, FutureWarning, DeprecationWarning])
-def test_warnings_of_any_category_are_lines_if_they_are_of_sagefm(
-    category: type[Warning], file: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Deprecations of this package were hidden."""
-
-    def warn(*_: Any, **__: Any) -> None:
-        warnings.warn_explicit("of sagefm", category, "tl.py", 1, module="sagefm.tl")
-        warnings.warn_explicit("of another", category, "scanpy.py", 1, module="scanpy.tl")
-        raise sagefm.errors.ArgumentError("That was all.")
-
-    monkeypatch.setattr(sagefm.tl, "embed", warn)
-    message = fails(1, "embed", file, "-m", model, "-o", tmp_path / "out.h5ad")
-    assert message == "Warning: of sagefm\nError: That was all.\n"
-
-
-def test_a_command_leaves_logging_as_it_was(
-    file: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """It disabled logging of the whole process: a command in a thread could leave it so."""
-    noisy, other = (logging.getLogger(name) for name in ("spatialdata._logging", "a.users.logger"))
-    noisy.addHandler(caplog.handler)
-    monkeypatch.setattr(noisy, "level", logging.INFO)
-    caplog.set_level(logging.INFO)
-
-    def log(*_: Any, **__: Any) -> None:
-        for logger in (noisy, other):
-            logger.info("note")
-        noisy.warning("a warning")
-        raise sagefm.errors.ArgumentError("That was all.")
-
-    monkeypatch.setattr(sagefm.tl, "embed", log)
-    fails(1, "embed", file, "-m", model, "-o", tmp_path / "out.h5ad")
-    noisy.info("afterwards")
-    noisy.removeHandler(caplog.handler)
-    messages = [(record.name, record.message) for record in caplog.records]
-    assert messages[:2] == [(other.name, "note"), (noisy.name, "a warning")]
-    assert (noisy.name, "afterwards") in messages
-    assert not noisy.filters
 
 
 def test_info_of_a_table_whose_uns_holds_anything(section: ad.AnnData, tmp_path: Path) -> None:

@@ -1,15 +1,17 @@
-"""The command line over many files: folders of outputs, what is done already, JSON, completion, exit codes."""
+"""The command line over many files: folders of outputs, what is done already, JSON, warnings and logs, completion, exit codes."""
 
 from __future__ import annotations
 
 import importlib
 import json
+import logging
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
+import warnings
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -241,6 +243,47 @@ def test_json_has_the_warnings_of_each(folder: Path, model: Path, tmp_path: Path
     warned = {Path(each["input"]).name: each.get("warnings", []) for each in objects(result.stdout)}
     assert {name: len(lines) for name, lines in warned.items()} == {"one.h5ad": 1, "three.h5ad": 1, "two.zarr": 0}
     assert result.stderr.count("have the coordinates of another spot") == 2
+
+
+@pytest.mark.parametrize("category", [UserWarning, FutureWarning, DeprecationWarning])
+def test_warnings_of_any_category_are_lines_if_they_are_of_sagefm(
+    category: type[Warning], folder: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Deprecations of this package were hidden."""
+
+    def warn(*_: Any, **__: Any) -> None:
+        warnings.warn_explicit("of sagefm", category, "tl.py", 1, module="sagefm.tl")
+        warnings.warn_explicit("of another", category, "scanpy.py", 1, module="scanpy.tl")
+        raise sagefm.errors.ArgumentError("That was all.")
+
+    monkeypatch.setattr(sagefm.tl, "embed", warn)
+    message = fails(1, "embed", folder / "one.h5ad", "-m", model, "-o", tmp_path / "out.h5ad")
+    assert message == "Warning: of sagefm\nError: That was all.\n"
+
+
+def test_a_command_leaves_logging_as_it_was(
+    folder: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It disabled logging of the whole process: a command in a thread could leave it so."""
+    noisy, other = (logging.getLogger(name) for name in ("spatialdata._logging", "a.users.logger"))
+    noisy.addHandler(caplog.handler)
+    monkeypatch.setattr(noisy, "level", logging.INFO)
+    caplog.set_level(logging.INFO)
+
+    def log(*_: Any, **__: Any) -> None:
+        for logger in (noisy, other):
+            logger.info("note")
+        noisy.warning("a warning")
+        raise sagefm.errors.ArgumentError("That was all.")
+
+    monkeypatch.setattr(sagefm.tl, "embed", log)
+    fails(1, "embed", folder / "one.h5ad", "-m", model, "-o", tmp_path / "out.h5ad")
+    noisy.info("afterwards")
+    noisy.removeHandler(caplog.handler)
+    messages = [(record.name, record.message) for record in caplog.records]
+    assert messages[:2] == [(other.name, "note"), (noisy.name, "a warning")]
+    assert (noisy.name, "afterwards") in messages
+    assert not noisy.filters
 
 
 def test_a_number_that_is_none(section: ad.AnnData, model: Path, tmp_path: Path) -> None:

@@ -14,9 +14,9 @@ import click
 
 from sagefm._constants import CONFIG_FILE, WEIGHTS_FILE
 from sagefm.cli._files import check_folder
-from sagefm.cli._options import device_option, overwrite_option
+from sagefm.cli._options import device_option, model_folder_option, overwrite_option
 from sagefm.cli._run import debug_option, json_option, leave_to_first, report, say
-from sagefm.cli._train import model_folder_option, state_file_option, trainer_arguments
+from sagefm.cli._train import state_file_option, trainer_arguments
 from sagefm.errors import ArgumentError
 
 if TYPE_CHECKING:

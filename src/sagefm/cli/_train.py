@@ -10,7 +10,15 @@ import click
 
 from sagefm._constants import CONFIG_FILE, WEIGHTS_FILE
 from sagefm.cli._files import check_folder, read_section, sections_argument
-from sagefm.cli._options import TABLE_ARGUMENTS, apply, device_option, overwrite_option, seed_option, table_options
+from sagefm.cli._options import (
+    TABLE_ARGUMENTS,
+    apply,
+    device_option,
+    model_folder_option,
+    overwrite_option,
+    seed_option,
+    table_options,
+)
 from sagefm.cli._run import debug_option, json_option, report, say
 from sagefm.errors import ArgumentError
 
@@ -33,9 +41,6 @@ def _split_widths(_ctx: click.Context, _parameter: click.Parameter, value: str |
         raise click.BadParameter(f"{value!r} is no list of whole numbers, such as 256,64.") from None
 
 
-model_folder_option = click.option(
-    "-o", "--output", required=True, type=click.Path(path_type=Path), metavar="MODEL_DIR", help="Folder to write."
-)
 state_file_option = click.option(
     "--state-file", type=click.Path(path_type=Path, dir_okay=False),
     help="File for the state of training, written after every epoch. If it is there, training goes on from it.",
