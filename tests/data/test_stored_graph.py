@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dask.array
 import numpy as np
 import pytest
+import squidpy
+from scipy import sparse
 
 import sagefm
 from sagefm.data._reader import read_table
 from sagefm.data._table import TableKeys, untouched_on_error
+from sagefm.errors import CoordinatesError, CountsError
 from sagefm.model import SAGEFM
 
 
@@ -66,6 +70,36 @@ def test_a_library_column_that_is_gone_is_not_asked_for(sections, default):
     sections.obsm["spatial"][150:] += 1e5
     with pytest.warns(UserWarning, match="library_key='library'; it is replaced by one with .*library_key=None"):
         sagefm.tl.embed(sections, default)
+
+
+def test_a_graph_of_another_tool_is_not_replaced_silently(section, default):
+    squidpy.gr.spatial_neighbors_knn(section, n_neighs=6, key_added="sagefm")
+    with pytest.warns(UserWarning, match=r"not built by sagefm\.pp\.spatial_neighbors; it is replaced .*neighbors_key"):
+        sagefm.tl.embed(section, default)
+    assert section.uns["sagefm_neighbors"]["params"]["n_neighbors"] == 14
+
+
+def test_the_smaller_neighborhood_that_an_error_proposes_is_by_library(section, default):
+    section.obs["slide"] = np.where(np.arange(400) < 9, "tiny", "large")
+    with pytest.raises(CoordinatesError, match=r"spatial_neighbors\(adata, n_spots=9, library_key='slide'\)"):
+        sagefm.tl.embed(section, default, library_key="slide")
+    sagefm.pp.spatial_neighbors(section, n_spots=9, library_key="slide")
+    sagefm.tl.embed(section, default)
+    assert section.uns["sagefm"]["X_sagefm"]["library_key"] == "slide"
+
+
+def test_a_view_stays_a_view_after_an_error(section, default, state):
+    """Stored counts are checked as they are read, when the graph of the view has been found and nothing was written."""
+    sagefm.pp.spatial_neighbors(section)
+    counts = section.X.toarray()
+    counts[-1, 5] = 0.5
+    section.X = dask.array.from_array(counts, chunks=(100, 300)).map_blocks(sparse.csr_matrix)
+    view = section[:]
+    before = state(section)
+    with pytest.raises(CountsError):
+        sagefm.tl.embed(view, default)
+    assert view.is_view
+    assert state(section) == before
 
 
 def test_libraries_are_read_once(sections, default, monkeypatch):

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import threading
 import warnings
 from collections.abc import Mapping
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -16,13 +14,11 @@ import numpy as np
 from scipy import sparse
 
 from sagefm._arguments import whole_number
-from sagefm._constants import N_SPOTS, NEIGHBORS_KEY, SPATIAL_KEY
+from sagefm._constants import N_SPOTS, NEIGHBORS_KEY
 from sagefm.data._table import find_spots, library_column
 from sagefm.errors import CoordinatesError, NeighborsError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from anndata import AnnData
     from numpy.typing import NDArray
 
@@ -93,10 +89,11 @@ def build_neighbors(
     sizes = np.bincount(spots.libraries, minlength=len(spots.names))
     small = [f"{spots.names[i] or 'the section'} ({sizes[i]})" for i in np.flatnonzero(sizes < n_spots)]
     if small:
+        library = "" if keys.library_key is None else f", library_key={keys.library_key!r}"
         raise CoordinatesError(
             f"A neighborhood has {n_spots} spots; fewer were found in {', '.join(small[:5])}. "
             f"Leave these libraries out, or take a smaller neighborhood: "
-            f"sagefm.pp.spatial_neighbors(adata, n_spots={max(int(sizes.min()), 2)})"
+            f"sagefm.pp.spatial_neighbors(adata, n_spots={max(int(sizes.min()), 2)}{library})"
         )
     n_neighbors = n_spots - 1
     neighbors = np.empty((table.n_obs, n_neighbors), dtype=np.int64)
@@ -151,7 +148,8 @@ def get_neighbors(table: AnnData, keys: TableKeys, spots: Spots | None = None) -
     params = _stored_params(table, NEIGHBORS_KEY)
     if params.get("fingerprint") != _fingerprint(spots):
         n_spots = int(params.get("n_neighbors", N_SPOTS - 1)) + 1
-        _warn_other_keys(params, keys)
+        if f"{NEIGHBORS_KEY}_connectivities" in table.obsp:
+            _warn_other_keys(params, keys)
         logger.info("Building the graph of %d-spot neighborhoods.", n_spots)
         build_neighbors(table, keys, spots, n_spots=n_spots)
     return _edges(table.obsp[f"{NEIGHBORS_KEY}_connectivities"])
@@ -177,39 +175,19 @@ def averaging(neighbors: sparse.csr_matrix, *, with_center: bool) -> sparse.csr_
 
 
 @cache
-def _squidpy() -> Any:
+def _knn_builder() -> Any:
     """Import squidpy, once: sections of a corpus are read in a thread, and filters of warnings are those of all threads."""
     with warnings.catch_warnings():
         # squidpy 1.8: its docstring templates name parameters that they lack.
         warnings.simplefilter("ignore", SyntaxWarning)
-        import squidpy
-    return squidpy
-
-
-@contextmanager
-def _quiet_squidpy() -> Iterator[None]:
-    """Drop the line that squidpy logs at each graph, in this thread alone: a corpus would print hundreds."""
-    squidpy_logger, thread = logging.getLogger("spatialdata._logging"), threading.get_ident()
-
-    def is_kept(record: logging.LogRecord) -> bool:
-        return record.levelno > logging.INFO or threading.get_ident() != thread
-
-    squidpy_logger.addFilter(is_kept)
-    try:
-        yield
-    finally:
-        squidpy_logger.removeFilter(is_kept)
+        from squidpy.gr.neighbors import KNNBuilder
+    return KNNBuilder
 
 
 def _squidpy_neighbors(coordinates: NDArray[np.float64], n_neighbors: int) -> NDArray[np.int64]:
     """Return the nearest spots as squidpy finds them (n_spots, n_neighbors)."""
-    from anndata import AnnData
-
-    table = AnnData(obs={}, shape=(len(coordinates), 0), obsm={SPATIAL_KEY: coordinates})
-    squidpy = _squidpy()
-    with _quiet_squidpy():
-        result = squidpy.gr.spatial_neighbors_knn(table, spatial_key=SPATIAL_KEY, n_neighs=n_neighbors, copy=True)
-    graph = _edges(result.connectivities)
+    # The builder that `squidpy.gr.spatial_neighbors_knn` calls: that one also logs a line at each graph.
+    graph = _edges(_knn_builder()(n_neighs=n_neighbors).build(coordinates)[0])
     counts = np.diff(graph.indptr)
     if not (counts == n_neighbors).all():
         raise NeighborsError(
@@ -260,13 +238,14 @@ def _check_libraries(graph: sparse.csr_matrix, keys: TableKeys, spots: Spots) ->
 
 
 def _warn_other_keys(params: dict[str, Any], keys: TableKeys) -> None:
-    """Warn where a stored graph is replaced because the caller names other keys."""
+    """Warn where a stored graph is replaced because the caller names other keys, or because another tool built it."""
     stored = {name: params.get(name) or None for name in ("spatial_key", "library_key")}
     wanted = {"spatial_key": keys.spatial_key, "library_key": keys.library_key}
-    if params and stored != wanted:
+    if stored != wanted:
         texts = [", ".join(f"{name}={value!r}" for name, value in names.items()) for names in (stored, wanted)]
+        origin = f"built with {texts[0]}" if params else "not built by sagefm.pp.spatial_neighbors"
         warnings.warn(
-            f"The stored graph adata.obsp['{NEIGHBORS_KEY}_connectivities'] was built with {texts[0]}; it is replaced by "
+            f"The stored graph adata.obsp['{NEIGHBORS_KEY}_connectivities'] was {origin}; it is replaced by "
             f"one with {texts[1]}. To keep it, pass its keys; to have both, store one under another name: "
             f"sagefm.pp.spatial_neighbors(adata, key_added='other'), then neighbors_key='other'.",
             UserWarning,

@@ -164,7 +164,8 @@ def untouched_on_error(table: AnnData) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        for name, (keys, graph) in before.items():
+        # A view has not been written to: that would have made it a table of its own.
+        for name, (keys, graph) in before.items() if not table.is_view else ():
             entries = getattr(table, name)
             for key in set(entries) - keys:
                 del entries[key]
