@@ -118,6 +118,8 @@ def state_with(**changes):
             state_with(conv1__bias=torch.ones(128).to_sparse()), ["conv1.bias", "sparse", "dense"], id="sparse"
         ),
         pytest.param(state_with(conv1__bias=torch.full((128,), torch.nan)), ["conv1.bias", "NaN"], id="NaN"),
+        pytest.param(state_with(conv1__bias=torch.ones(128).long()), ["conv1.bias"], id="whole numbers"),
+        pytest.param(lambda s: {**s, "model_state_dict": {1: torch.ones(3)}}, ["by name"], id="numbers for names"),
         pytest.param(state_with(conv1__bias="text"), ["model_state_dict", "by name"], id="text"),
         pytest.param(lambda s: {**s, "model_state_dict": [1]}, ["model_state_dict", "by name"], id="list of numbers"),
         pytest.param(lambda s: {**s, "model_state_dict": {}}, ["model_state_dict", "by name"], id="no parameters"),
