@@ -256,16 +256,10 @@ def _why_unreadable(path: Path, head: bytes, message: str) -> str:
             f"{path} is a Git LFS pointer, not the file it stands for. Run git lfs pull in the clone it comes from, "
             f"or sagefm.model.load_published(), which downloads the file."
         )
-    size = path.stat().st_size
-    if head.startswith(b"PK\x03\x04"):
-        return (
-            f"{path} cannot be read ({message.splitlines()[0][:120] if message else 'no reason given'}). "
-            f"It has {size:,} bytes, the published file {PUBLISHED.size_bytes:,}: was its download interrupted? "
-            f"Fetch it again, or call sagefm.model.load_published()."
-        )
     return (
-        f"{path} ({size:,} bytes) is no file of torch.save that holds tensors and numbers alone; nothing of it was "
-        f"run. Expected the authors' .pt file; sagefm.model.load_published() downloads it."
+        f"{path} is no complete file of torch.save that holds tensors and numbers alone; nothing of it was run. It has "
+        f"{path.stat().st_size:,} bytes, the published file {PUBLISHED.size_bytes:,}: was its download interrupted? "
+        f"Fetch it again, or call sagefm.model.load_published()."
     )
 
 

@@ -28,9 +28,10 @@ from sagefm.module._pooled import PooledNetwork
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-#: Raised when an older sagefm could not read what is written, or would read it wrongly. 2: "center_neighborhood" for
-#: "default", and a hash of architecture and genes beside the parameters.
+#: Raised when an older sagefm could not read what is written, or would misread it. 2: "center_neighborhood" for
+#: "default", and a hash of architecture and genes in the header of the weights file.
 FORMAT_VERSION: Final = 2
+#: Where that hash stands in the header.
 _DIGEST: Final = "network_and_genes_sha256"
 
 
@@ -112,10 +113,11 @@ def save_checkpoint(
                 f"{folder} is no checkpoint, or holds more than one: it is not overwritten. Choose another folder."
             )
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.network.state_dict().items()}
+    check_finite(tensors, "The model cannot be saved")
     if half:
         # The profile spans more orders of magnitude than half precision does.
         tensors = {name: tensor if name == "prior" else tensor.half() for name, tensor in tensors.items()}
-    check_finite(tensors, f"The model cannot be saved{' with half=True' if half else ''}")
+        check_finite(tensors, "The model cannot be saved with half=True", hint="Half precision ends at 65,504.")
     target = folder.resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
@@ -254,15 +256,15 @@ def _read_parameters(folder: Path, stored: dict[str, Any]) -> tuple[dict[str, Te
     return tensors, sha256
 
 
-def check_finite(tensors: Mapping[str, Tensor], where: object) -> None:
+def check_finite(
+    tensors: Mapping[str, Tensor], where: object, *, hint: str = "Its training failed: train again, with a lower lr."
+) -> None:
     """Raise a CheckpointError that begins with `where` if parameters are NaN or infinite."""
     names = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
     if names:
-        raise CheckpointError(
-            f"{where}: NaN or infinite values in {', '.join(names[:3])}{', ...' if names[3:] else ''}."
-        )
+        raise CheckpointError(f"{where}: NaN or infinite values in {', '.join(names[:3])}. {hint}")
 
 
 def _digest(network: dict[str, Any], genes: list[str]) -> str:
-    """Return the hash that the weights file holds of architecture and genes: its own hash then covers both."""
+    """Return the hash of architecture and genes; as the weights file holds it, the hash of that file covers both."""
     return hashlib.sha256(json.dumps({"network": network, "genes": genes}, sort_keys=True).encode()).hexdigest()

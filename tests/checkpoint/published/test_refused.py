@@ -55,10 +55,10 @@ def test_whole_module(network, tmp_path):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        pytest.param(b"", "is no file of torch.save", id="empty"),
-        pytest.param(b"hello world\n" * 9, "is no file of torch.save", id="text"),
-        pytest.param(b"<html>Not Found</html>", "is no file of torch.save", id="page"),
-        pytest.param(b"\x93NUMPY\x01\x00" + b"\0" * 200, "is no file of torch.save", id="numpy"),
+        pytest.param(b"", "is no complete file of torch.save", id="empty"),
+        pytest.param(b"hello world\n" * 9, "is no complete file of torch.save", id="text"),
+        pytest.param(b"<html>Not Found</html>", "is no complete file of torch.save", id="page"),
+        pytest.param(b"\x93NUMPY\x01\x00" + b"\0" * 200, "is no complete file of torch.save", id="numpy"),
         pytest.param(
             b"version https://git-lfs.github.com/spec/v1\noid sha256:7b\nsize 3\n", "git lfs pull", id="pointer"
         ),
