@@ -9,13 +9,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 import sagefm
 from sagefm.checkpoint._checkpoint import save_checkpoint
 from sagefm.checkpoint._resolve import resolve_model
+from sagefm.data._corpus import file_sha256
 from sagefm.errors import CheckpointError, ModelNotFoundError, OutputExistsError
 from sagefm.model import SAGEFM, load_checkpoint
 
+FORMATS = Path(__file__).parent / "checkpoint" / "formats"
 VERBS = {
     "embed": sagefm.tl.embed,
     "impute": sagefm.tl.impute,
@@ -116,25 +119,28 @@ def test_save_where_something_is(trained, folders, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["kept", "notes", "thesis"]
 
 
-@pytest.mark.parametrize("name", ["./default", "../weights/default", "default/", "."])
-def test_a_path_is_not_the_name_of_a_bundled_model(name, section, rejects, tmp_path, monkeypatch):
+@pytest.mark.parametrize("path", ["./default", "../weights/default", "../x/default", "default/", ".", Path("default")])
+def test_a_path_is_not_the_name_of_a_bundled_model(path, section, rejects, tmp_path, monkeypatch):
     """It was looked up inside the installed package."""
     monkeypatch.chdir(tmp_path)
-    error = CheckpointError if name == "." else ModelNotFoundError
-    rejects(error, section, lambda: sagefm.tl.embed(section, name))
+    error = CheckpointError if path == "." else ModelNotFoundError
+    rejects(error, section, lambda: sagefm.tl.embed(section, path))
 
 
 def test_a_folder_called_default_is_the_users(folders, tmp_path, monkeypatch):
     shutil.copytree(folders["default"], tmp_path / "default")
     monkeypatch.chdir(tmp_path)
-    assert resolve_model("default").name == "default"
-    assert resolve_model("default").sha256 != resolve_model("./default").sha256
-    assert resolve_model("./default").sha256 == load_checkpoint(folders["default"]).sha256
+    bundled, sha256 = resolve_model("default"), load_checkpoint(folders["default"]).sha256
+    assert bundled.name == "default"
+    assert bundled.sha256 != sha256
+    for path in ("./default", "default/", tmp_path / "default", Path("default")):
+        assert resolve_model(path).sha256 == sha256
 
 
 def test_nothing_is_lost_where_a_replacement_fails(folders, default, tmp_path, monkeypatch):
     """The old model was deleted before the new one was in its place."""
-    folder = shutil.copytree(folders["default"], tmp_path / "model")
+    folder = shutil.copytree(folders["published"], tmp_path / "model")
+    sha256 = load_checkpoint(folder).sha256
     move = Path.replace
 
     def fail(self, target):
@@ -146,6 +152,9 @@ def test_nothing_is_lost_where_a_replacement_fails(folders, default, tmp_path, m
     with pytest.raises(OSError, match="disk full"):
         save_checkpoint(default, folder, overwrite=True)
     monkeypatch.undo()
+    assert load_checkpoint(folder).sha256 == sha256 != default.sha256
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    save_checkpoint(default, folder, overwrite=True)
     assert load_checkpoint(folder).sha256 == default.sha256
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
@@ -160,19 +169,52 @@ def test_a_link_to_a_folder_stays_a_link(folders, tmp_path):
     assert load_checkpoint(folder).sha256 == load_checkpoint(link).sha256 == saved.sha256
 
 
-def test_settings_that_were_changed_beside_the_parameters(folders, tmp_path):
-    """A hash of the parameters alone said nothing of the genes that they are for."""
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("name", ["genes", "network"])
+def test_genes_and_settings_are_covered_by_the_hash(name, version, folders, tmp_path):
+    """A hash of the parameters alone said nothing of the genes that they are for; nor does it help to say format 1."""
     folder = shutil.copytree(folders["default"], tmp_path / "model")
     config = json.loads((folder / "config.json").read_text())
-    config["genes"] = config["genes"][::-1]
-    (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(CheckpointError, match="architecture or genes"):
+    change = {"genes": config["genes"][::-1]} if name == "genes" else {"network": {"scale": 1.0}}
+    _configure(format_version=version, **change)(folder)
+    with pytest.raises(CheckpointError, match=r"config\.json is not the file that model\.safetensors was written with"):
         load_checkpoint(folder)
 
 
-def test_parameters_that_are_not_finite(default, tmp_path):
+def test_format_2_needs_the_hash_of_genes_and_settings(folders, tmp_path):
+    folder = shutil.copytree(FORMATS / "2" / "default", tmp_path / "model")
+    save_file(load_file(folder / "model.safetensors"), folder / "model.safetensors")
+    _configure(sha256=file_sha256(folder / "model.safetensors"))(folder)
+    with pytest.raises(CheckpointError, match=r"config\.json is not the file"):
+        load_checkpoint(folder)
+    _configure(format_version=1)(folder)
+    load_checkpoint(folder)
+
+
+def test_parameters_of_another_network(folders, tmp_path):
+    """Format 1 holds no hash of the settings: that they do not fit is seen by the shapes."""
+    folder = shutil.copytree(FORMATS / "1" / "default", tmp_path / "model")
+    _configure(network={"hidden": [5, 4]})(folder)
+    with pytest.raises(CheckpointError, match=r"does not fit config\.json: (.|\n)*size mismatch"):
+        load_checkpoint(folder)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_parameters_that_are_not_finite_are_not_loaded(value, tmp_path):
+    folder = shutil.copytree(FORMATS / "1" / "default", tmp_path / "model")
+    weights = load_file(folder / "model.safetensors")
+    weights["fc_gene.bias"][3] = value
+    save_file(weights, folder / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: NaN or infinite values in fc_gene\.bias"):
+        load_checkpoint(folder)
+
+
+@pytest.mark.parametrize(("value", "half"), [(float("nan"), False), (1e6, True)])
+def test_parameters_that_could_not_be_loaded_are_not_saved(value, half, default, folders, tmp_path):
+    """Over a model that could be; half precision ends at 65,504."""
+    folder = shutil.copytree(folders["default"], tmp_path / "model")
     network = copy.deepcopy(default.network)
-    network.fc_gene.bias.data[3] = float("nan")
-    save_checkpoint(replace(default, network=network), tmp_path / "model")
-    with pytest.raises(CheckpointError, match=r"NaN.*fc_gene\.bias"):
-        load_checkpoint(tmp_path / "model")
+    network.fc_gene.bias.data[3] = value
+    with pytest.raises(CheckpointError, match=r"cannot be saved.*fc_gene\.bias"):
+        save_checkpoint(replace(default, network=network), folder, overwrite=True, half=half)
+    assert load_checkpoint(folder).sha256 == default.sha256

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import textwrap
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -16,7 +17,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from sagefm.checkpoint._checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from sagefm.checkpoint._checkpoint import Checkpoint, check_finite, load_checkpoint, save_checkpoint
 from sagefm.checkpoint._download import cache_folder, fetch, writing
 from sagefm.data._files import file_sha256
 from sagefm.data._genes import published_vocabulary
@@ -81,7 +82,7 @@ def load_published(path: str | os.PathLike[str] | None = None, *, progress: bool
     ----------
     path
         Your own copy of the authors' ``.pt`` file, or a network that you trained with their scripts on the published
-        genes; a file of just the parameters will do. Default: the published file, from the cache or downloaded
+        genes; a file with only the parameters will do. Default: the published file, from the cache or downloaded
         (377 MB) and verified. An interrupted download is continued.
     progress
         Show a progress bar of the download, on a terminal.
@@ -96,8 +97,8 @@ def load_published(path: str | os.PathLike[str] | None = None, *, progress: bool
         There is no file `path`.
     CheckpointError
         The download fails, or brings another file than the published one; the file was not written by ``torch.save``,
-        or needs code to load, which is never run; it does not hold the parameters of this network; the cache cannot be
-        written.
+        or needs code to load, which is never run; it does not hold the parameters of this network, or they are not
+        finite; the cache cannot be written.
 
     Notes
     -----
@@ -113,88 +114,68 @@ def load_published(path: str | os.PathLike[str] | None = None, *, progress: bool
     >>> import sagefm
     >>> checkpoint = sagefm.model.load_published("FILE.pt")  # doctest: +SKIP
     """
-    if path is not None:
-        return _load_copy(_existing(path))
-    record = PUBLISHED
-    folder = _folder_of(record.sha256)
+    copy = None if path is None else _existing(path)
+    sha256 = PUBLISHED.sha256 if copy is None else file_sha256(copy)
+    if sha256 != PUBLISHED.sha256:
+        logger.warning(
+            "%s is not the published file (sha256 %s, published %s): it is loaded as a training of your own.",
+            copy,
+            sha256,
+            PUBLISHED.sha256,
+        )
+    folder = cache_folder() / "published" / sha256
     if not folder.exists():
+        # Read before anything is written: a file that is refused leaves nothing in the cache.
+        checkpoint = None if copy is None else read_published(copy, sha256=sha256)
         with writing(folder):
             # Another process may have converted it while this one waited.
             if not folder.exists():
-                file = folder.with_name(f"{folder.name}.pt")
-                _download(record, file, progress=progress)
-                _store(read_published(file, sha256=record.sha256), folder)
-                file.unlink()
-    return _read_cache(folder, name=PUBLISHED_NAME)
+                _convert(checkpoint, folder, progress=progress)
+    try:
+        return load_checkpoint(folder, name=PUBLISHED_NAME if sha256 == PUBLISHED.sha256 else str(copy))
+    except CheckpointError as error:
+        raise CheckpointError(f"{error} It belongs to the cache: delete {folder} and call again.") from error
 
 
 def convert_published(path: str | os.PathLike[str], folder: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
-    """Convert the authors' ``.pt`` file to a checkpoint folder, and return the folder; errors are those of loading it."""
+    """Convert the authors' ``.pt`` file to a checkpoint folder, and return the folder."""
     file = _existing(path)
     return save_checkpoint(read_published(file, sha256=file_sha256(file)), folder, overwrite=overwrite)
 
 
 def read_published(path: Path, *, sha256: str) -> Checkpoint:
-    """Read the authors' file, without running anything it may hold; its hash is for the record."""
+    """Read the authors' file, without running anything it may hold; `sha256` is its hash, for the record."""
     stored = _load_tensors(path)
     facts = {key: _plain(stored[key]) for key in _FACTS if key in stored}
-    network = _make_network(stored.get(_STATE_KEY, stored), path)
     source: dict[str, Any] = {"file": path.name, "sha256": sha256, "size_bytes": path.stat().st_size}
     if sha256 == PUBLISHED.sha256:
         source |= asdict(PUBLISHED)
     else:
         source["note"] = f"sha256 differs from the published file ({PUBLISHED.sha256})"
     return Checkpoint(
-        network=network,
+        network=_make_network(stored.get(_STATE_KEY, stored), path),
         vocabulary=published_vocabulary(),
         name=str(path),
         training={**facts, "source": source},
     )
 
 
-def _load_copy(path: Path) -> Checkpoint:
-    sha256 = file_sha256(path)
-    published = sha256 == PUBLISHED.sha256
-    if not published:
-        logger.warning(
-            "%s is not the published file (sha256 %s, published %s): it is loaded as a training of your own.",
-            path,
-            sha256,
-            PUBLISHED.sha256,
-        )
-    folder = _folder_of(sha256)
-    if not folder.exists():
-        checkpoint = read_published(path, sha256=sha256)
-        with writing(folder):
-            _store(checkpoint, folder)
-    return _read_cache(folder, name=PUBLISHED_NAME if published else str(path))
-
-
 # The cache
 
 
-def _folder_of(sha256: str) -> Path:
-    return cache_folder() / "published" / sha256
-
-
-def _read_cache(folder: Path, *, name: str) -> Checkpoint:
-    try:
-        return load_checkpoint(folder, name=name)
-    except CheckpointError as error:
-        raise CheckpointError(f"{error} It belongs to the cache: delete {folder} and call again.") from error
-
-
-def _store(checkpoint: Checkpoint, folder: Path) -> None:
-    try:
-        save_checkpoint(checkpoint, folder)
-    except OSError:
-        # Another process was first (its folder appeared by renaming, so that it is whole) and wrote the same.
-        if not folder.is_dir():
-            raise
+def _convert(checkpoint: Checkpoint | None, folder: Path, *, progress: bool) -> None:
+    """Write a checkpoint to the cache; None: the published one, downloaded."""
+    file = folder.with_name(f"{folder.name}.pt")
+    if checkpoint is None:
+        _download(file, progress=progress)
+        checkpoint = read_published(file, sha256=PUBLISHED.sha256)
+    save_checkpoint(checkpoint, folder)
+    file.unlink(missing_ok=True)
     logger.info("Converted the checkpoint to %s.", folder)
 
 
-def _download(record: PublishedFile, file: Path, *, progress: bool) -> None:
+def _download(file: Path, *, progress: bool) -> None:
+    record = PUBLISHED
     if not file.exists():
         logger.warning(
             "Downloading the authors' checkpoint (%d MB) from %s. Its authors state no license: it is not part of "
@@ -239,20 +220,25 @@ def _load_tensors(path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
         head = file.read(64)
     try:
-        # The one torch.load of this package. A zip archive is mapped: the optimiser's state is never read.
+        # The one torch.load of this package. A zip archive is mapped: the optimizer's state is never read.
         stored = torch.load(path, map_location="cpu", weights_only=True, mmap=head.startswith(b"PK\x03\x04"))
     except Exception as error:
         raise CheckpointError(_why_unreadable(path, head, str(error))) from error
     if not isinstance(stored, dict) or not (_STATE_KEY in stored or _is_state(stored)):
-        found = f"the keys {[str(key) for key in stored][:6]}" if isinstance(stored, dict) else type(stored).__name__
+        content = f"the keys {[str(key) for key in stored][:6]}" if isinstance(stored, dict) else type(stored).__name__
         raise CheckpointError(
-            f"{path} holds {found}; expected a dictionary with {_STATE_KEY!r}, or parameters by name."
+            f"{path} holds {content}; expected a dictionary with {_STATE_KEY!r}, or parameters by name."
         )
     return stored
 
 
 def _is_state(stored: Any) -> bool:
-    return isinstance(stored, dict) and bool(stored) and all(isinstance(value, Tensor) for value in stored.values())
+    """Whether an object is a dictionary of parameters by name."""
+    return (
+        isinstance(stored, dict)
+        and bool(stored)
+        and all(isinstance(name, str) and isinstance(value, Tensor) for name, value in stored.items())
+    )
 
 
 def _why_unreadable(path: Path, head: bytes, message: str) -> str:
@@ -270,16 +256,10 @@ def _why_unreadable(path: Path, head: bytes, message: str) -> str:
             f"{path} is a Git LFS pointer, not the file it stands for. Run git lfs pull in the clone it comes from, "
             f"or sagefm.model.load_published(), which downloads the file."
         )
-    size = path.stat().st_size
-    if head.startswith(b"PK\x03\x04"):
-        return (
-            f"{path} cannot be read ({message.splitlines()[0][:120] if message else 'no reason given'}). "
-            f"It has {size:,} bytes, the published file {PUBLISHED.size_bytes:,}: was its download interrupted? "
-            f"Fetch it again, or call sagefm.model.load_published()."
-        )
     return (
-        f"{path} ({size:,} bytes) is no file of torch.save that holds tensors and numbers alone; nothing of it was "
-        f"run. Expected the authors' .pt file; sagefm.model.load_published() downloads it."
+        f"{path} is no complete file of torch.save that holds tensors and numbers alone; nothing of it was run. It has "
+        f"{path.stat().st_size:,} bytes, the published file {PUBLISHED.size_bytes:,}: was its download interrupted? "
+        f"Fetch it again, or call sagefm.model.load_published()."
     )
 
 
@@ -293,13 +273,7 @@ def _plain(value: Any) -> Any:
 
 
 def _make_network(state: Any, path: Path) -> PooledNetwork:
-    """Return the network of the authors' parameters, copied out of the file.
-
-    Raises
-    ------
-    CheckpointError
-        Parameters are missing, unknown, of other genes or another shape, no dense float32, or not finite.
-    """
+    """Return the network of the authors' parameters, copied out of the file."""
     if not _is_state(state):
         raise CheckpointError(f"{path}: {_STATE_KEY} is no dictionary of parameters by name, as was expected.")
     n_genes = len(published_vocabulary())
@@ -309,21 +283,22 @@ def _make_network(state: Any, path: Path) -> PooledNetwork:
             f"{path} is a network of {first.shape[1]:,} genes; expected the {n_genes:,} published ones. The file names "
             f"no genes, so a network of others cannot be used. Train one: sagefm.model.SAGEFM(adata)."
         )
-    biases = [state.get(f"conv{i}.bias") for i in range(1, len(PUBLISHED_HIDDEN) + 1)]
-    hidden = [1 if bias is None else max(bias.numel(), 1) for bias in biases]
+    # The widths are those of the biases; strict loading tells whether all else fits them.
+    biases = [state.get(f"conv{i}.bias", torch.zeros(1)) for i in range(1, len(PUBLISHED_HIDDEN) + 1)]
+    hidden = [max(bias.numel(), 1) for bias in biases]
     with torch.device("meta"):
         network = PooledNetwork(NetworkConfig.of("published", n_genes=n_genes, hidden=hidden))
     try:
         network.load_state_dict(state, assign=True)
     except RuntimeError as error:
         raise CheckpointError(
-            f"{path} is no SAGE-FM network of five graph convolutions and a read-out: {str(error)[:600]}"
+            f"{path} is not a SAGE-FM network of five graph convolutions and a read-out: "
+            f"{textwrap.shorten(str(error), 600)}"
         ) from error
     for name, parameter in network.named_parameters():
         if parameter.dtype != torch.float32 or parameter.layout != torch.strided:
             raise CheckpointError(f"{path}: {name} is {parameter.layout} {parameter.dtype}; expected dense float32.")
-        if not torch.isfinite(parameter).all():
-            raise CheckpointError(f"{path}: {name} holds NaN or infinite values; the training has failed.")
         # The mapped file can be deleted, and no two parameters share memory.
         parameter.data = parameter.detach().clone(memory_format=torch.contiguous_format)
+    check_finite(network.state_dict(), path)
     return network.eval()

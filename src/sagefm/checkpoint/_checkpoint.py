@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -25,9 +25,13 @@ from sagefm.module._center import CenterNeighborhoodNetwork, make_network
 from sagefm.module._config import NetworkConfig
 from sagefm.module._pooled import PooledNetwork
 
-#: Raised when an older sagefm could not read what is written, or would read it wrongly. 2: "center_neighborhood" for
-#: "default", and a hash of architecture and genes beside the parameters.
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+#: Raised when an older sagefm could not read what is written, or would misread it. 2: "center_neighborhood" for
+#: "default", and a hash of architecture and genes in the header of the weights file.
 FORMAT_VERSION: Final = 2
+#: Where that hash stands in the header.
 _DIGEST: Final = "network_and_genes_sha256"
 
 
@@ -96,27 +100,29 @@ def save_checkpoint(
 ) -> Path:
     """Write a checkpoint as a folder of ``model.safetensors`` and ``config.json``; all of it or nothing.
 
-    With `half`, parameters are rounded to half precision; they are read as float32.
+    With `half`, parameters are rounded to half precision; they are read as float32. A link stays a link: the folder
+    that it points to is written.
     """
     folder = Path(folder)
-    if folder.exists() and not overwrite:
-        raise OutputExistsError(f"{folder} exists. Choose another folder, or pass overwrite=True.")
     if folder.exists():
+        if not overwrite:
+            raise OutputExistsError(f"{folder} exists. Choose another folder, or pass overwrite=True.")
         names = {path.name for path in folder.iterdir()} if folder.is_dir() else {""}
         if names - {CONFIG_FILE, WEIGHTS_FILE}:
             raise OutputExistsError(
                 f"{folder} is no checkpoint, or holds more than one: it is not overwritten. Choose another folder."
             )
-    # A link stays a link: what it points to is written.
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.network.state_dict().items()}
+    check_finite(tensors, "The model cannot be saved")
+    if half:
+        # The profile spans more orders of magnitude than half precision does.
+        tensors = {name: tensor if name == "prior" else tensor.half() for name, tensor in tensors.items()}
+        check_finite(tensors, "The model cannot be saved with half=True", hint="Half precision ends at 65,504.")
     target = folder.resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
-    network, genes = checkpoint.config.to_dict(), list(checkpoint.vocabulary.symbols)
     staging = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.network.state_dict().items()}
-        if half:
-            # The profile spans more orders of magnitude than half precision does.
-            tensors = {name: tensor if name == "prior" else tensor.half() for name, tensor in tensors.items()}
+        network, genes = checkpoint.config.to_dict(), list(checkpoint.vocabulary.symbols)
         save_file(tensors, staging / WEIGHTS_FILE, metadata={_DIGEST: _digest(network, genes)})
         config = {
             "format_version": FORMAT_VERSION,
@@ -138,7 +144,7 @@ def save_checkpoint(
 
 
 def _replace(folder: Path, staging: Path) -> None:
-    """Put `staging` in the place of `folder`; what was there is deleted last, and put back if this fails."""
+    """Move `staging` to `folder`; what was there is deleted last, and put back if the move fails."""
     if not folder.exists():
         staging.replace(folder)
         return
@@ -152,11 +158,6 @@ def _replace(folder: Path, staging: Path) -> None:
     shutil.rmtree(before, ignore_errors=True)
 
 
-def _digest(network: dict[str, Any], genes: list[str]) -> str:
-    """Return the hash of architecture and genes, stored with the parameters: their hash then covers these, too."""
-    return hashlib.sha256(json.dumps({"network": network, "genes": genes}, sort_keys=True).encode()).hexdigest()
-
-
 def load_checkpoint(folder: str | os.PathLike[str], *, name: str | None = None) -> Checkpoint:
     """Read a checkpoint folder.
 
@@ -165,7 +166,7 @@ def load_checkpoint(folder: str | os.PathLike[str], *, name: str | None = None) 
     folder
         Folder with ``model.safetensors`` and ``config.json``.
     name
-        Name recorded beside results; the folder where left out.
+        Name recorded beside results. Default: the folder.
 
     Returns
     -------
@@ -176,7 +177,8 @@ def load_checkpoint(folder: str | os.PathLike[str], *, name: str | None = None) 
     ModelNotFoundError
         The folder does not exist.
     CheckpointError
-        The folder is no checkpoint, is of a newer format, or its files do not belong together.
+        The folder is no checkpoint or has a newer format, its files do not belong together or were changed, or
+        parameters are NaN or infinite.
 
     Examples
     --------
@@ -194,33 +196,20 @@ def load_checkpoint(folder: str | os.PathLike[str], *, name: str | None = None) 
         raise CheckpointError(f"{folder} is no checkpoint: it has no {' and no '.join(missing)}.")
     try:
         stored = json.loads((folder / CONFIG_FILE).read_text())
-        version = stored["format_version"]
-        if version > FORMAT_VERSION:
+        if stored["format_version"] > FORMAT_VERSION:
             raise CheckpointError(
-                f"{folder} has format {version}; this sagefm reads up to {FORMAT_VERSION}. pip install --upgrade sagefm"
+                f"{folder} has format {stored['format_version']}; this sagefm reads up to {FORMAT_VERSION}. "
+                f"pip install --upgrade sagefm"
             )
         config = NetworkConfig.from_dict(stored["network"])
         vocabulary = Vocabulary(tuple(stored["genes"]))
-        digest = _digest(stored["network"], stored["genes"])
     except CheckpointError:
         raise
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{folder / CONFIG_FILE} is not what SAGEFM.save(...) writes: {error}.") from error
     if len(vocabulary) != config.n_genes:
         raise CheckpointError(f"{folder} lists {len(vocabulary)} genes for a network of {config.n_genes}.")
-    tensors, metadata = _read_tensors(folder / WEIGHTS_FILE)
-    sha256 = file_sha256(folder / WEIGHTS_FILE)
-    # Checkpoints from before the hash was stored have none.
-    if sha256 != stored.get("sha256", sha256):
-        raise CheckpointError(
-            f"{folder / WEIGHTS_FILE} is not the file that {CONFIG_FILE} was written with: its sha256 is {sha256}, "
-            f"expected {stored['sha256']}. Get both files anew from where they come from."
-        )
-    if version > 1 and metadata.get(_DIGEST) != digest:
-        raise CheckpointError(
-            f"{folder / CONFIG_FILE} is not the file that {WEIGHTS_FILE} was written with: its architecture or genes "
-            f"have been changed. Get both files anew from where they come from."
-        )
+    tensors, sha256 = _read_parameters(folder, stored)
     with torch.device("meta"):
         network = make_network(config)
     try:
@@ -238,16 +227,44 @@ def load_checkpoint(folder: str | os.PathLike[str], *, name: str | None = None) 
     )
 
 
-def _read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return the parameters as float32, and the metadata beside them."""
+def _read_parameters(folder: Path, stored: dict[str, Any]) -> tuple[dict[str, Tensor], str]:
+    """Return the parameters as float32, and their file's hash; `stored` is what config.json says."""
+    path = folder / WEIGHTS_FILE
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
+            digest = (file.metadata() or {}).get(_DIGEST)
             # Copied, which aligns them: where the file has them, products round otherwise than those of the saved model.
             tensors = {name: file.get_tensor(name).to(torch.float32, copy=True) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} cannot be read as safetensors: {error}.") from error
-    broken = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
-    if broken:
-        raise CheckpointError(f"{path} holds NaN or infinite values in {broken[:3]}: its training failed.")
-    return tensors, metadata
+    anew = "Get both files anew from where they come from."
+    sha256 = file_sha256(path)
+    # The first checkpoints held no hash.
+    if sha256 != stored.get("sha256", sha256):
+        raise CheckpointError(
+            f"{path} is not the file that {CONFIG_FILE} was written with: its sha256 is {sha256}, "
+            f"expected {stored['sha256']}. {anew}"
+        )
+    # Format 1 has no digest. Where there is one it counts, so that no edit of format_version turns the check off.
+    is_covered = digest is not None or stored["format_version"] > 1
+    if is_covered and digest != _digest(stored["network"], stored["genes"]):
+        raise CheckpointError(
+            f"{folder / CONFIG_FILE} is not the file that {WEIGHTS_FILE} was written with: its architecture or genes "
+            f"were changed. {anew}"
+        )
+    check_finite(tensors, path)
+    return tensors, sha256
+
+
+def check_finite(
+    tensors: Mapping[str, Tensor], where: object, *, hint: str = "Its training failed: train again, with a lower lr."
+) -> None:
+    """Raise a CheckpointError that begins with `where` if parameters are NaN or infinite."""
+    names = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
+    if names:
+        raise CheckpointError(f"{where}: NaN or infinite values in {', '.join(names[:3])}. {hint}")
+
+
+def _digest(network: dict[str, Any], genes: list[str]) -> str:
+    """Return the hash of architecture and genes; as the weights file holds it, the hash of that file covers both."""
+    return hashlib.sha256(json.dumps({"network": network, "genes": genes}, sort_keys=True).encode()).hexdigest()

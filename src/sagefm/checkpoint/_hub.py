@@ -1,8 +1,7 @@
-"""Checkpoints from the Hugging Face Hub, and to it."""
+"""Checkpoints loaded from the Hugging Face Hub and shared there, with a model card."""
 
 from __future__ import annotations
 
-import json
 import re
 import tempfile
 from dataclasses import replace
@@ -17,7 +16,7 @@ from sagefm.errors import ArgumentError, CheckpointError, ModelNotFoundError
 
 _CARD = """\
 ---
-{front}
+{metadata}
 ---
 
 # {name}
@@ -59,56 +58,50 @@ _NAME = re.compile(r"(\w[\w.-]*/\w[\w.-]*)(?:@([^\s@]+))?", re.ASCII)
 
 def hub_name(model: object) -> tuple[str, str | None] | None:
     """Return repository and revision of ``"organization/name"`` or ``"organization/name@revision"``; else None."""
-    found = _NAME.fullmatch(model) if isinstance(model, str) else None
-    return (found[1], found[2]) if found else None
+    match = _NAME.fullmatch(model) if isinstance(model, str) else None
+    return (match[1], match[2]) if match else None
 
 
 def load_from_hub(repo_id: str, revision: str | None = None) -> Checkpoint:
-    """Return a checkpoint of the Hub, from its cache where that is up to date or there is no network.
+    """Return a checkpoint of the Hub, from the Hub's cache if that is up to date or there is no network.
 
-    Its name holds the commit, so that what results record stands for the same parameters for ever.
-
-    Raises
-    ------
-    ModelNotFoundError
-        There is no such model or revision, the Hub cannot be asked, or huggingface_hub is not installed.
-    CheckpointError
-        The download fails, or what was downloaded is no checkpoint.
+    `revision` is a branch, tag or commit; default: the main branch. The checkpoint's name holds the commit: what results
+    record loads the same parameters for ever.
     """
-    found = f"Found no folder {repo_id!r}"
-    hub = _client(ModelNotFoundError, f"{found}; to look for it on the Hugging Face Hub, install huggingface_hub")
-    place, errors = hub.constants.ENDPOINT, hub.errors
+    no_folder = f"Found no folder {repo_id!r}"
+    hub = _client(ModelNotFoundError, f"{no_folder}; to look for it on the Hugging Face Hub, install huggingface_hub")
+    endpoint, errors = hub.constants.ENDPOINT, hub.errors
     try:
         folder = Path(hub.hf_hub_download(repo_id, CONFIG_FILE, revision=revision)).parent
-        # Of the same commit, though the branch may have moved on.
+        # Of the same commit, even if the branch has moved on meanwhile.
         hub.hf_hub_download(repo_id, WEIGHTS_FILE, revision=folder.name)
     except errors.RevisionNotFoundError as error:
         raise ModelNotFoundError(
-            f"Found no revision {revision!r} of {repo_id}; expected a branch, a tag or a commit of {place}/{repo_id}."
+            f"Found no revision {revision!r} of {repo_id}; expected a branch, a tag or a commit of {endpoint}/{repo_id}."
         ) from error
     except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
         raise ModelNotFoundError(
-            f"{found}, nor a model of that name on {place}. If it is there and private, or asks for consent: "
+            f"{no_folder}, nor a model of that name on {endpoint}. If it is there and private, or asks for consent: "
             f"hf auth login, or set HF_TOKEN. ({error})"
         ) from error
     except errors.LocalEntryNotFoundError as error:
         raise ModelNotFoundError(
-            f"{found}, nor a copy of that model in {hub.constants.HF_HUB_CACHE}, and the Hub could not be asked "
+            f"{no_folder}, nor a copy of that model in {hub.constants.HF_HUB_CACHE}, and the Hub could not be asked "
             f"({error.__cause__ or error}). Load it once where there is a network, or pass the path of a folder."
         ) from error
     except errors.EntryNotFoundError as error:
         raise CheckpointError(
-            f"{repo_id} of {place} is no checkpoint; expected the files of push_to_hub(...), {CONFIG_FILE} and "
+            f"{repo_id} of {endpoint} is no checkpoint; expected the files of push_to_hub(...), {CONFIG_FILE} and "
             f"{WEIGHTS_FILE}. ({error})"
         ) from error
     except Exception as error:
-        raise CheckpointError(f"Could not download {repo_id} from {place}: {error}. Call again.") from error
+        raise CheckpointError(f"Could not download {repo_id} from {endpoint}: {error}. Call again.") from error
     name = f"{repo_id}@{folder.name}"
     try:
         return load_checkpoint(folder, name=name)
     except CheckpointError as error:
         raise CheckpointError(
-            f"{error} This is {name}, from the Hub; without {folder.parents[1]} it is downloaded anew."
+            f"{error} This is {name}, from the Hub: delete {folder.parents[1]} and call again to download it anew."
         ) from error
 
 
@@ -197,7 +190,7 @@ def records(training: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def describe(checkpoint: Checkpoint) -> dict[str, str]:
-    """Return a text by label: architecture, genes, training, losses, hash."""
+    """Return what a checkpoint says of itself, a text by label: architecture, genes, training, losses, hash."""
     config, training, history = checkpoint.config, checkpoint.training, checkpoint.history
     best = training.get("best_epoch")
     rows = {
@@ -206,19 +199,20 @@ def describe(checkpoint: Checkpoint) -> dict[str, str]:
         "embedding": f"{config.hidden[-1]} dimensions",
         "genes": f"{len(checkpoint.vocabulary):,}",
     }
-    seen = dict.fromkeys(
+    sections = dict.fromkeys(
         f"{record['n_spots']:,} spots of {record.get('n_sections', 1)} section(s)"
         for record in records(training)
         if "n_spots" in record
     )
-    if seen:
-        rows["trained on"] = "; before that on ".join(seen)
+    if sections:
+        rows["trained on"] = "; before that on ".join(sections)
     if not training.get("is_trained", True):
         rows["trained on"] = "nothing: its parameters are random"
     if "epochs" in training:
-        settings = [f"{name} {training[name]}" for name in ("lr", "batch_size", "seed") if name in training]
-        kept = "" if best is None else f", best {best}"
-        rows["training"] = f"{training['epochs']} epochs{kept}; {', '.join(settings)}"
+        # Older records call the seed so, newer ones rng.
+        names = [name for name in ("lr", "batch_size", "seed", "rng") if name in training]
+        settings = ", ".join(f"{name} {training[name]}" for name in names)
+        rows["training"] = f"{training['epochs']} epochs{'' if best is None else f', best {best}'}; {settings}"
     for name in ("validation_loss", "validation_d2"):
         if best is not None and name in history:
             rows[name.replace("_d2", "_D2").replace("_", " ")] = f"{history[name][best]:.4f}"
@@ -231,16 +225,17 @@ def describe(checkpoint: Checkpoint) -> dict[str, str]:
 
 
 def model_card(checkpoint: Checkpoint, name: str, license: str | None) -> str:
-    """Return a model card in Markdown, with the metadata that the Hub reads; `license` is None where none was stated."""
-    front = [] if license is None else [f"license: {json.dumps(license)}"]
-    front += ["library_name: sagefm", "tags: [biology, spatial-transcriptomics, visium]"]
+    """Return the model card, in Markdown; `name` is that by which it is loaded, no `license` means none was stated."""
+    from huggingface_hub import ModelCardData
+
+    tags = ["biology", "spatial-transcriptomics", "visium"]
     sections = {
         section: sha256
         for record in records(checkpoint.training)
         for section, sha256 in record.get("sections", {}).items()
     }
     return _CARD.format(
-        front="\n".join(front),
+        metadata=ModelCardData(license=license, library_name="sagefm", tags=tags).to_yaml(),
         name=name,
         sha256=checkpoint.sha256,
         facts=_table("", "", {**describe(checkpoint), "license": license or "none stated"}),
@@ -249,6 +244,7 @@ def model_card(checkpoint: Checkpoint, name: str, license: str | None) -> str:
 
 
 def _table(left: str, right: str, rows: dict[str, str]) -> str:
+    """Return a table of two columns in Markdown."""
     cells = [(left, right), ("---", "---"), *rows.items()]
     # A row of the table is a line, and its cells end at a bar.
     return "\n".join(

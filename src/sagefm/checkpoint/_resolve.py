@@ -1,25 +1,18 @@
-"""From what a user passes as ``model`` to a checkpoint."""
+"""From what a user passes as ``model`` or ``device`` to a checkpoint or a device."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-import torch
-
-from sagefm.errors import ArgumentError
-
-if TYPE_CHECKING:
-    pass
 
 import os
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from sagefm.checkpoint._authors import PUBLISHED_NAME, load_published
 from sagefm.checkpoint._checkpoint import Checkpoint, load_checkpoint
 from sagefm.checkpoint._hub import hub_name, load_from_hub
-from sagefm.errors import CheckpointError, ModelNotFoundError
+from sagefm.errors import ArgumentError, CheckpointError, ModelNotFoundError
 
 
 def resolve_model(model: Any, *, revision: str | None = None, sha256: str | None = None) -> Checkpoint:
@@ -28,8 +21,8 @@ def resolve_model(model: Any, *, revision: str | None = None, sha256: str | None
     Parameters
     ----------
     model
-        A :class:`~sagefm.model.SAGEFM`, a :class:`Checkpoint`, a folder, or a name: of a bundled model, ``"published"``,
-        or of a model on the Hugging Face Hub. A folder comes before a name on the Hub.
+        A :class:`~sagefm.model.SAGEFM`, a :class:`Checkpoint`, a folder, or a name: that of a bundled model,
+        ``"published"``, or ``"organization/name"`` on the Hugging Face Hub. A folder comes before a name on the Hub.
     revision
         The same as ``@revision`` at the end of a name on the Hub.
     sha256
@@ -37,7 +30,10 @@ def resolve_model(model: Any, *, revision: str | None = None, sha256: str | None
     """
     if revision is not None:
         if hub_name(model) is None:
-            raise ArgumentError(f"revision={revision!r} works for models on the Hugging Face Hub, 'organization/name'.")
+            raise ArgumentError(
+                f"revision={revision!r} works for models on the Hugging Face Hub only, 'organization/name'; "
+                f"found model={model!r}."
+            )
         model = f"{model}@{revision}"
     checkpoint = _resolve(model)
     if sha256 is not None and checkpoint.sha256 != sha256.lower():
@@ -59,8 +55,8 @@ def _resolve(model: Any) -> Checkpoint:
         raise ArgumentError(f"Found model of type {type(model).__name__}; expected a SAGEFM, a folder, or a name.")
     if model == PUBLISHED_NAME:
         return load_published()
-    bundled = bundled_models()
-    # A name, not a path: "./default" is a folder of the user's.
+    bundled = _bundled()
+    # A name is a str that equals it: "./default" and Path("default") are paths of the user's.
     if isinstance(model, str) and model in bundled:
         return load_checkpoint(bundled[model], name=model)
     if Path(model).exists():
@@ -68,17 +64,17 @@ def _resolve(model: Any) -> Checkpoint:
     if name := hub_name(model):
         return load_from_hub(*name)
     raise ModelNotFoundError(
-        f"Found no model {str(model)!r}: neither a folder, nor {PUBLISHED_NAME!r}, nor one of the bundled models "
+        f"Found no model {model!r}: neither a folder, nor {PUBLISHED_NAME!r}, nor one of the bundled models "
         f"{sorted(bundled)}, nor 'organization/name' of the Hugging Face Hub. "
         f"Train one: sagefm.model.SAGEFM.setup_anndata(adata); model = sagefm.model.SAGEFM(adata); model.train(); "
         f"then pass model=model, or the folder of model.save(folder)."
     )
 
 
-def bundled_models() -> dict[str, Path]:
+def _bundled() -> dict[str, Path]:
     """Return the folders of the models that come with the package, by name."""
-    folder = Path(str(files("sagefm.checkpoint"))) / "weights"
-    return {path.name: path for path in folder.iterdir() if path.is_dir()}
+    weights = Path(str(files("sagefm.checkpoint"))) / "weights"
+    return {folder.name: folder for folder in weights.iterdir() if folder.is_dir()}
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
@@ -88,6 +84,7 @@ def resolve_device(device: str | torch.device) -> torch.device:
     try:
         resolved = torch.device(device)
         torch.empty(0, device=resolved).cpu()
-    except (RuntimeError, AssertionError, TypeError, ValueError, NotImplementedError) as error:
+    # All four are torch's, by device: unknown, not compiled in, without its package, of another type.
+    except (RuntimeError, AssertionError, ImportError, TypeError) as error:
         raise ArgumentError(f"device={device!r} cannot be used here; pass 'auto' or 'cpu'. ({error})") from error
     return resolved

@@ -263,21 +263,33 @@ class SAGEFM(TableModel):
     def push_to_hub(
         self, repo_id: str, *, license: str | None = None, private: bool | None = None, half: bool = False
     ) -> str:
-        """Share the model on the Hugging Face Hub.
+        """Share the model on the Hugging Face Hub: its two files, and a model card written from them.
+
+        Files of these three names that are there already are replaced; the Hub keeps earlier revisions. If several
+        processes trained together, only the first one pushes.
 
         Parameters
         ----------
-        repo_id, license, private, half
-            As in :func:`sagefm.model.push_to_hub`.
+        repo_id
+            ``"organization/name"`` or ``"user/name"``; created if it does not exist.
+        license
+            Identifier of the license you give, e.g. ``"bsd-3-clause"``. Default: the card says that none was stated.
+        private
+            Whether a new repository is private. Default: the organization's setting.
+        half
+            Store parameters in half precision, for half the size.
 
         Returns
         -------
-        ``"organization/name@commit"``.
+        ``"organization/name@commit"``, a name that loads these parameters wherever a model is asked for; empty in all
+        processes but the first.
 
         Raises
         ------
-        sagefm.errors.SagefmError
-            The Hub refuses or cannot be reached, or the parameters are the authors' and no license is given.
+        ArgumentError
+            `repo_id` is no such name; or the parameters come from the authors' checkpoint, and no license is given.
+        CheckpointError
+            The Hub refuses or cannot be reached, or huggingface_hub is not installed.
 
         Examples
         --------
@@ -285,6 +297,8 @@ class SAGEFM(TableModel):
         >>> model = sagefm.model.SAGEFM.from_pretrained("default")
         >>> model.push_to_hub("organization/name", license="bsd-3-clause")  # doctest: +SKIP
         """
+        if not self._saves:
+            return ""
         return push_to_hub(self.to_checkpoint(), repo_id, license=license, private=private, half=half)
 
     @classmethod

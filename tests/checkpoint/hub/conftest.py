@@ -209,9 +209,9 @@ def shared(hub: Hub, folders: dict[str, Any]) -> str:
 SCRIPT = """
 import json, os, shutil, sys
 from pathlib import Path
-from sagefm.errors import SagefmError
 from sagefm.checkpoint._hub import push_to_hub
 from sagefm.checkpoint._resolve import resolve_model
+from sagefm.errors import SagefmError
 
 def embed(section, model):
     import anndata, sagefm
@@ -224,14 +224,14 @@ def pretrained(*args, **kwargs):
     from sagefm.model import SAGEFM
     return SAGEFM.from_pretrained(*args, **kwargs).to_checkpoint()
 
-found = []
+outcomes = []
 for call in sys.argv[1:]:
     try:
         result = eval(call)
     except SagefmError as error:
         result = error
-    found.append([type(result).__name__, getattr(result, "name", None) or str(result)])
-sys.stdout.write(json.dumps(found))
+    outcomes.append([type(result).__name__, getattr(result, "name", None) or str(result)])
+sys.stdout.write(json.dumps(outcomes))
 """
 
 

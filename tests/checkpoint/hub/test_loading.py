@@ -86,7 +86,7 @@ def test_wrong_parameters(hub, shared, at_hub, folders, tmp_path):
         "resolve_model('lab/damaged')": ["CheckpointError", *wrong, f"lab/damaged@{damaged}"],
         "resolve_model('lab/model')": ["Checkpoint", shared],
         f"{blob}.write_bytes(Path({str(tmp_path / 'damaged')!r}).read_bytes())": ["int"],
-        "resolve_model('lab/model') ": ["CheckpointError", *wrong, f"without {kept} it is downloaded anew"],
+        "resolve_model('lab/model') ": ["CheckpointError", *wrong, f"delete {kept} and call again"],
         f"shutil.rmtree({str(kept)!r})": ["NoneType"],
         "resolve_model('lab/model')  ": ["Checkpoint", shared],
     }

@@ -6,8 +6,9 @@ import re
 from dataclasses import replace
 
 import pytest
+import yaml
 
-from sagefm.checkpoint._hub import model_card, push_to_hub
+from sagefm.checkpoint._hub import describe, model_card, push_to_hub
 from sagefm.errors import ArgumentError
 from sagefm.model import SAGEFM, load_checkpoint
 
@@ -42,7 +43,8 @@ def test_push_then_load(hub, at_hub, folders):
     assert files["model.safetensors"] == (folders["default"] / "model.safetensors").read_bytes()
     assert len(smaller["model.safetensors"]) < 0.6 * len(files["model.safetensors"])
     card = files["README.md"].decode()
-    assert card.startswith('---\nlicense: "bsd-3-clause"\nlibrary_name: sagefm\n')
+    metadata = yaml.safe_load(card.split("---\n")[1])
+    assert metadata == {"license": "bsd-3-clause", "library_name": "sagefm", "tags": metadata["tags"]}
     assert f'from_pretrained("lab/model", adata, sha256="{checkpoint.sha256}")' in card
     assert "license" not in smaller["README.md"].decode().split("---")[1]
 
@@ -70,6 +72,12 @@ def test_card_says_what_the_checkpoint_holds_and_no_more(default):
     assert "nothing: its parameters are random" in untrained
 
 
+@pytest.mark.parametrize("name", ["seed", "rng"])
+def test_seed_of_older_and_newer_records(name, default):
+    training = {"epochs": 3, "best_epoch": 1, "lr": 0.1, name: 7}
+    assert describe(replace(default, training=training))["training"] == f"3 epochs, best 1; lr 0.1, {name} 7"
+
+
 def test_training_keeps_the_record_of_what_it_went_on_from(default, section):
     """So that the card of a model made from another names the sections of both."""
     made = replace(default, training={**default.training, "sections": {"one": "a" * 64}, "is_trained": True})
@@ -89,6 +97,17 @@ def test_training_keeps_the_record_of_what_it_went_on_from(default, section):
 def test_names_to_push_to(name, default):
     with pytest.raises(ArgumentError, match="expected 'organization/name'"):
         push_to_hub(default, name)
+
+
+def test_the_first_of_several_processes_pushes(default, monkeypatch):
+    """Each of them did; `save` writes in the first, too."""
+    pushed = []
+    monkeypatch.setattr("sagefm.model._sagefm.push_to_hub", lambda _, name, **kwargs: pushed.append(name) or "name@1")
+    model = SAGEFM.from_pretrained(default)
+    assert model.push_to_hub("lab/model") == "name@1"
+    model._saves = False
+    assert model.push_to_hub("lab/model") == ""
+    assert pushed == ["lab/model"]
 
 
 def test_parameters_of_the_authors_are_not_passed_on(default):

@@ -55,10 +55,10 @@ def test_whole_module(network, tmp_path):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        pytest.param(b"", "is no file of torch.save", id="empty"),
-        pytest.param(b"hello world\n" * 9, "is no file of torch.save", id="text"),
-        pytest.param(b"<html>Not Found</html>", "is no file of torch.save", id="page"),
-        pytest.param(b"\x93NUMPY\x01\x00" + b"\0" * 200, "is no file of torch.save", id="numpy"),
+        pytest.param(b"", "is no complete file of torch.save", id="empty"),
+        pytest.param(b"hello world\n" * 9, "is no complete file of torch.save", id="text"),
+        pytest.param(b"<html>Not Found</html>", "is no complete file of torch.save", id="page"),
+        pytest.param(b"\x93NUMPY\x01\x00" + b"\0" * 200, "is no complete file of torch.save", id="numpy"),
         pytest.param(
             b"version https://git-lfs.github.com/spec/v1\noid sha256:7b\nsize 3\n", "git lfs pull", id="pointer"
         ),
@@ -118,6 +118,8 @@ def state_with(**changes):
             state_with(conv1__bias=torch.ones(128).to_sparse()), ["conv1.bias", "sparse", "dense"], id="sparse"
         ),
         pytest.param(state_with(conv1__bias=torch.full((128,), torch.nan)), ["conv1.bias", "NaN"], id="NaN"),
+        pytest.param(state_with(conv1__bias=torch.ones(128).long()), ["conv1.bias"], id="whole numbers"),
+        pytest.param(lambda s: {**s, "model_state_dict": {1: torch.ones(3)}}, ["by name"], id="numbers for names"),
         pytest.param(state_with(conv1__bias="text"), ["model_state_dict", "by name"], id="text"),
         pytest.param(lambda s: {**s, "model_state_dict": [1]}, ["model_state_dict", "by name"], id="list of numbers"),
         pytest.param(lambda s: {**s, "model_state_dict": {}}, ["model_state_dict", "by name"], id="no parameters"),
