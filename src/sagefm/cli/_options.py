@@ -73,12 +73,12 @@ def verb_options(key: str) -> Callable[[Any], Any]:
         table_options,
         click.option("--key-added", default=key, help="Key to write under."),
         click.option(
-            "--batch-size", type=click.IntRange(min=1), help="Spots made dense at a time; same result, other memory."
+            "--batch-size", type=click.IntRange(min=1), help="Spots per batch: fewer need less memory, with the same result."
         ),
         device_option,
         click.option(
             "--lazy", is_flag=True,
-            help="Leave X in the file and read it in blocks, for sections larger than memory; the output has no X then.",
+            help="Leave X in the file and read it in blocks, for sections larger than memory. The output then has no X.",
         ),
         click.option(
             "--compression", type=click.Choice(["gzip", "lzf"]), help="Compress an .h5ad output: smaller, slower to write."
@@ -86,7 +86,7 @@ def verb_options(key: str) -> Callable[[Any], Any]:
         overwrite_option,
         click.option(
             "--skip-existing", is_flag=True,
-            help="Leave outputs that exist as they are: the rest of a run that was stopped.",
+            help="Leave outputs that exist as they are, and do the rest of a run that was stopped.",
         ),
         json_option,
         debug_option,
