@@ -57,3 +57,14 @@ def test_perturbing_all_genes_takes_memory_for_some_of_them_at_a_time(section, c
     found = section.uns["sagefm_perturb"]["scores"]
     np.testing.assert_allclose(found["effect"], expected["effect"], rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(found["rho"], expected["rho"], atol=0.02)
+
+
+def test_embedding_makes_no_transformed_counts_that_it_does_not_read(section, checkpoint, monkeypatch):
+    """Transforms were computed for all sections at once; the products make theirs block by block."""
+
+    def values(self):
+        raise AssertionError("transformed counts were made")
+
+    monkeypatch.setattr("sagefm.data._input.SectionInput.values", property(values))
+    sagefm.tl.embed(section, checkpoint)
+    assert np.isfinite(section.obsm["X_sagefm"]).all()
