@@ -60,7 +60,7 @@ always_use_bars_union = True
 # Text
 myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath", "substitution"]
 # Facts that stand in the code, named in the text as {{ name }}.
-_network = NetworkConfig.of("default", n_genes=1)
+_network = NetworkConfig.of("center_neighborhood", n_genes=1)
 _hidden_share = TrainingConfig.of(_network).mask_fraction
 myst_substitutions = {
     "default_widths": " and ".join(map(str, _network.hidden)),
