@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 import numpy as np
-import pandas as pd
 from scvi.model.base import BaseModelClass
 
 from sagefm._arguments import as_seed
@@ -17,10 +15,9 @@ from sagefm.checkpoint._hub import push_to_hub
 from sagefm.checkpoint._resolve import resolve_model
 from sagefm.data._files import file_sha256
 from sagefm.data._genes import get_gene_names, make_vocabulary
-from sagefm.data._graph import with_library_key
-from sagefm.data._table import coordinates_in_table, get_libraries, get_table
+from sagefm.data._table import coordinates_in_table, get_table
 from sagefm.errors import MissingKeyError
-from sagefm.model._table_model import TableModel
+from sagefm.model._table_model import TableModel, spots_sha256
 from sagefm.module._center import make_network
 from sagefm.module._config import NetworkConfig
 from sagefm.training._config import TrainingConfig
@@ -31,7 +28,6 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Sequence
 
-    from anndata import AnnData
 
 #: Name and hash of parameters that were not stored.
 _NEW: Final[dict[str, Any]] = {"name": "SAGEFM", "sha256": ""}
@@ -228,7 +224,7 @@ class SAGEFM(TableModel):
             progress=progress,
             trainer_arguments={"accelerator": accelerator, "devices": devices, **trainer_kwargs},
         )
-        training = {**result.record, "spots_sha256": _spots_sha256(self.adata)}
+        training = {**result.record, "spots_sha256": spots_sha256(self.adata)}
         if len(sections) == 1:
             training["validation_spots"] = sections[0].rows[result.validation_spots[0]].tolist()
         trained = {"network": result.network, "training": training, "history": result.losses, **_NEW}
@@ -375,31 +371,3 @@ class SAGEFM(TableModel):
         self._within = {"table_key": table_key, "mod": mod}
         self._take(checkpoint)
         return self
-
-    def _take(self, checkpoint: Checkpoint) -> None:
-        """Hold a checkpoint, its parts where scvi-tools looks for them."""
-        self._checkpoint, self.module = checkpoint, checkpoint.network
-        self.is_trained_ = bool(checkpoint.training.get("is_trained", True))
-        self.history_ = {
-            name: pd.DataFrame({name: values}, index=pd.RangeIndex(len(values), name="epoch"))
-            for name, values in checkpoint.history.items()
-        }
-        self.train_indices_, self.validation_indices_ = self._find_split(checkpoint.training)
-        fields = checkpoint.config.to_dict()
-        self._model_summary_string = "SAGEFM: " + ", ".join(f"{name} {value}" for name, value in fields.items())
-        self.init_params_ = {"kwargs": {}, "non_kwargs": fields}
-
-    def _find_split(self, training: dict[str, Any]) -> tuple[Any, Any]:
-        """Return the spots that were trained and validated on, if they are those of the table."""
-        if self.adata is None or training.get("spots_sha256") != _spots_sha256(self.adata):
-            return None, None
-        if "validation_spots" in training:
-            is_held = np.isin(np.arange(self.adata.n_obs), training["validation_spots"])
-        else:
-            codes, names = get_libraries(self.adata, with_library_key(self.adata, self._keys()).library_key)
-            is_held = np.isin(names, training["validation_sections"])[codes]
-        return np.flatnonzero(~is_held), np.flatnonzero(is_held)
-
-
-def _spots_sha256(table: AnnData) -> str:
-    return hashlib.sha256("\n".join(table.obs_names).encode()).hexdigest()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import asdict, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import pandas as pd
 import rich.pretty  # noqa: F401  scvi-tools 1.4 uses it in view_anndata_setup without importing it
 from anndata import AnnData
@@ -14,8 +16,9 @@ from scvi.model.base import BaseModelClass
 from sagefm._arguments import as_seed
 from sagefm._constants import SPATIAL_KEY
 from sagefm.checkpoint._resolve import resolve_device
+from sagefm.data._graph import with_library_key
 from sagefm.data._reader import read_table
-from sagefm.data._table import TableKeys, coordinates_in_table, get_table
+from sagefm.data._table import TableKeys, coordinates_in_table, get_libraries, get_table
 from sagefm.errors import ArgumentError
 from sagefm.inference._embed import embed_table
 from sagefm.inference._impute_table import impute_frame
@@ -26,7 +29,6 @@ from sagefm.model._fields import table_fields
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from sagefm.checkpoint._checkpoint import Checkpoint
@@ -231,6 +233,32 @@ class TableModel(BaseModelClass):
             reader, checkpoint, checked, levels=levels, n_null=n_null, rng=seed, device=resolved
         ).scores
 
+    def _take(self, checkpoint: Checkpoint) -> None:
+        """Hold a checkpoint, its parts where scvi-tools looks for them."""
+        self._checkpoint, self.module = checkpoint, checkpoint.network
+        self.is_trained_ = bool(checkpoint.training.get("is_trained", True))
+        self.history_ = {
+            name: pd.DataFrame({name: values}, index=pd.RangeIndex(len(values), name="epoch"))
+            for name, values in checkpoint.history.items()
+        }
+        self.train_indices_, self.validation_indices_ = self._find_split(checkpoint.training)
+        config = checkpoint.config.to_dict()
+        self._model_summary_string = "SAGEFM: " + ", ".join(f"{name} {value}" for name, value in config.items())
+        self.init_params_ = {"kwargs": {}, "non_kwargs": config}
+
+    def _find_split(self, training: dict[str, Any]) -> tuple[Any, Any]:
+        """Return the spots that were trained and validated on, if they are those of the table."""
+        if self.adata is None or training.get("spots_sha256") != spots_sha256(self.adata):
+            return None, None
+        if "validation_spots" in training:
+            is_held = np.isin(np.arange(self.adata.n_obs), training["validation_spots"])
+        else:
+            codes, names = get_libraries(self.adata, with_library_key(self.adata, self._keys()).library_key)
+            if not set(training["validation_sections"]) <= set(names):
+                return None, None  # set up with other libraries
+            is_held = np.isin(names, training["validation_sections"])[codes]
+        return np.flatnonzero(~is_held), np.flatnonzero(is_held)
+
     def _keys(self) -> TableKeys:
         arguments = self.registry_["setup_args"]
         return TableKeys(**{key.name: arguments[key.name] for key in fields(TableKeys) if key.name in arguments})
@@ -240,3 +268,8 @@ class TableModel(BaseModelClass):
         if adata is None:
             raise ArgumentError("The model was loaded without a table: pass adata=...")
         return read_table(adata, self._checkpoint.vocabulary, self._keys(), **self._within)
+
+
+def spots_sha256(table: AnnData) -> str:
+    """Return the hash of the names of the spots."""
+    return hashlib.sha256("\n".join(table.obs_names).encode()).hexdigest()
