@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from sagefm._lazy import lazy
 
 if TYPE_CHECKING:
     from sagefm.data._corpus import Corpus
@@ -12,19 +13,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Corpus", "dlpfc", "simulate", "synovium"]
 
-_MODULES = {
-    "Corpus": "sagefm.data._corpus",
-    "dlpfc": "sagefm.datasets._bundled",
-    "simulate": "sagefm.datasets._simulate",
-    "synovium": "sagefm.datasets._bundled",
-}
-
-
-def __getattr__(name: str) -> object:
-    if name in _MODULES:
-        return getattr(import_module(_MODULES[name]), name)
-    raise AttributeError(f"module 'sagefm.datasets' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy(
+    __name__,
+    Corpus="sagefm.data._corpus",
+    dlpfc="sagefm.datasets._bundled",
+    simulate="sagefm.datasets._simulate",
+    synovium="sagefm.datasets._bundled",
+)

@@ -5,8 +5,9 @@ Every function draws into ``ax`` or makes a figure, returns the Axes, and change
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from sagefm._lazy import lazy
 
 if TYPE_CHECKING:
     from sagefm.pl._embedding import embedding
@@ -17,16 +18,5 @@ if TYPE_CHECKING:
 
 __all__ = ["embedding", "history", "imputation", "neighborhood", "perturbation", "perturbation_heatmap"]
 
-# perturbation_heatmap stands in _perturbation.
-_MODULES = {name: f"sagefm.pl._{name.partition('_')[0]}" for name in __all__}
-
-
-def __getattr__(name: str) -> object:
-    # matplotlib is imported with the first picture.
-    if name in _MODULES:
-        return getattr(import_module(_MODULES[name]), name)
-    raise AttributeError(f"module 'sagefm.pl' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+# matplotlib is imported with the first picture. perturbation_heatmap stands in _perturbation.
+__getattr__, __dir__ = lazy(__name__, **{name: f"sagefm.pl._{name.partition('_')[0]}" for name in __all__})

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
+from numpy.typing import NDArray
 
 from sagefm._constants import EMBEDDING_KEY, SPATIAL_KEY
 from sagefm.data._table import get_table
@@ -19,27 +22,17 @@ from sagefm.pl._tissue import (
     robust_limits,
 )
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from matplotlib.axes import Axes
-    from numpy.typing import NDArray
-
 # OKLab (B. Ottosson, https://bottosson.github.io/posts/oklab): to cube roots of cone responses, and on to linear sRGB.
-_OKLAB_TO_CONES = np.array(
-    [
-        [1.0, 0.3963377774, 0.2158037573],
-        [1.0, -0.1055613458, -0.0638541728],
-        [1.0, -0.0894841775, -1.2914855480],
-    ]
-)
-_CONES_TO_RGB = np.array(
-    [
-        [4.0767416621, -3.3077115913, 0.2309699292],
-        [-1.2684380046, 2.6097574011, -0.3413193965],
-        [-0.0041960863, -0.7034186147, 1.7076147010],
-    ]
-)
+_OKLAB_TO_CONES = np.array([
+    [1.0,  0.3963377774,  0.2158037573],
+    [1.0, -0.1055613458, -0.0638541728],
+    [1.0, -0.0894841775, -1.2914855480],
+])  # fmt: skip
+_CONES_TO_RGB = np.array([
+    [ 4.0767416621, -3.3077115913,  0.2309699292],
+    [-1.2684380046,  2.6097574011, -0.3413193965],
+    [-0.0041960863, -0.7034186147,  1.7076147010],
+])  # fmt: skip
 
 
 def embedding(
@@ -61,9 +54,9 @@ def embedding(
 ) -> Axes | NDArray[Any]:
     """Draw an embedding on tissue.
 
-    By default the first three principal components of the embedding over the shown spots become one
-    color: the first its lightness, the second and third its hue and saturation. Spots of like color
-    have like embeddings; the colors themselves have no meaning, and differ from section to section.
+    By default the first three principal components of the embedding over the shown spots become one color: the first
+    its lightness, the second and third its hue and saturation. Spots of like color have like embeddings; the colors
+    themselves have no meaning, and differ from section to section.
 
     Parameters
     ----------
@@ -74,8 +67,7 @@ def embedding(
     color
         Categorical column of ``adata.obs`` to draw instead, such as clusters of the embedding.
     components
-        Component of the embedding, counted from 0, or several: one panel each.
-        None draws the picture of three principal components.
+        Component of the embedding, counted from 0, or several: one panel each. Default: three principal components.
     spatial_key
         Key in ``adata.obsm`` of the coordinates (n_spots, 2).
     library_key
@@ -129,7 +121,8 @@ def embedding(
         panel.set_title(basis if title is None else title)
         return panel
 
-    shown: list[Any] = [components] if isinstance(components, int | np.integer) else list(components)
+    single = isinstance(components, int | np.integer)
+    shown = np.ravel(components).tolist()
     if not shown or not all(isinstance(c, int | np.integer) and 0 <= c < latent.shape[1] for c in shown):
         raise ArgumentError(f"Found components={components!r}; expected whole numbers from 0 to {latent.shape[1] - 1}.")
     panels = get_panels(ax, len(shown), section.figsize(beside=COLORBAR_WIDTH * colorbar))
@@ -138,7 +131,7 @@ def embedding(
         panel.set_title(f"{basis} {component}" if title is None else title)
         if colorbar:
             add_colorbar(panel, spots, "")
-    return panels[0] if isinstance(components, int | np.integer) else np.array(panels, dtype=object)
+    return panels[0] if single else np.array(panels, dtype=object)
 
 
 def _rgb(latent: NDArray[Any]) -> NDArray[np.float64]:
@@ -150,8 +143,7 @@ def _rgb(latent: NDArray[Any]) -> NDArray[np.float64]:
     vectors = vectors * np.sign(vectors[np.abs(vectors).argmax(axis=0), range(vectors.shape[1])])
     scores = np.zeros((len(latent), 3))
     for column, score in enumerate((centered @ vectors).T):
-        low, high = robust_limits(score)
-        scores[:, column] = np.clip(2 * (score - low) / (high - low) - 1, -1, 1)
+        scores[:, column] = np.interp(score, robust_limits(score), (-1, 1))
     lab = np.array([0.72, 0, 0]) + scores * np.array([0.18, 0.14, 0.14])
     linear = np.clip((lab @ _OKLAB_TO_CONES.T) ** 3 @ _CONES_TO_RGB.T, 0, 1)
     rgb: NDArray[np.float64] = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from sagefm.errors import MissingKeyError
 from sagefm.pl._tissue import get_panels
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 #: Grey for training, blue of the Okabe-Ito palette for validation.
 _CURVES = {"train_loss": ("training", "0.45"), "validation_loss": ("validation", "#0072B2")}
@@ -44,15 +42,12 @@ def history(model_or_history: Any, *, ax: Axes | None = None) -> Axes:
     >>> model.train(max_epochs=5)
     >>> ax = sagefm.pl.history(model)
     """
-    tables = getattr(model_or_history, "history", model_or_history)
-    curves = {}
-    for key in _CURVES:
-        if tables is not None and key in tables and not (losses := tables[key].iloc[:, 0].astype(float).dropna()).empty:
-            curves[key] = losses
+    tables = getattr(model_or_history, "history", model_or_history) or {}
+    curves = {key: tables[key].iloc[:, 0].astype(float).dropna() for key in _CURVES if key in tables}
+    curves = {key: losses for key, losses in curves.items() if not losses.empty}
     if not curves:
-        found = [] if tables is None else list(tables)
         raise MissingKeyError(
-            f"Found no losses of {list(_CURVES)} in the history, but {found}; run model.train() first."
+            f"Found no losses of {list(_CURVES)} in the history, but {list(tables)}; run model.train() first."
         )
 
     (panel,) = get_panels(ax, 1, (3.8, 2.8))
@@ -60,11 +55,10 @@ def history(model_or_history: Any, *, ax: Axes | None = None) -> Axes:
         name, color = _CURVES[key]
         # A line through few points would hide how few they are.
         panel.plot(losses.index, losses, color=color, label=name, marker="o" if len(losses) < 10 else "", markersize=3)
-    key, losses = list(curves.items())[-1]
+    # The best epoch is that of the curve drawn last.
     best = losses.idxmin()
     panel.axvline(best, color="0.75", linestyle=":", linewidth=1, zorder=0)
-    mark: dict[str, Any] = {"marker": "o", "markersize": 6, "markerfacecolor": "white", "linestyle": ""}
-    panel.plot(best, losses[best], color=_CURVES[key][1], label=f"best: epoch {best}", **mark)
+    panel.plot(best, losses[best], "o", color=color, markersize=6, markerfacecolor="white", label=f"best: epoch {best}")
     panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     panel.set(xlabel="epoch", ylabel="loss")
     panel.legend(frameon=False, handlelength=1.2)

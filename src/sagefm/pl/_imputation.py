@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
+from matplotlib.axes import Axes
+from numpy.typing import NDArray
 from scipy.sparse import issparse
 
 from sagefm._constants import IMPUTED_KEY, SPATIAL_KEY, UNS_KEY
 from sagefm.data._table import get_table
 from sagefm.errors import GenesError, MissingKeyError
 from sagefm.pl._tissue import COLORBAR_WIDTH, add_colorbar, draw_spots, get_panels, get_section
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from anndata import AnnData
-    from matplotlib.axes import Axes
-    from numpy.typing import NDArray
 
 
 def imputation(
@@ -80,31 +77,37 @@ def imputation(
     params = adata.uns.get(UNS_KEY, {}).get(key)
     if params is None:
         raise MissingKeyError(f"Found no {key!r} in adata.uns[{UNS_KEY!r}]; run sagefm.tl.impute(adata) first.")
-    imputed = _imputed(adata, gene, key)[section.rows]
+    column = _column(adata, gene)
+    name, values, unit = "imputed", _imputed(adata, gene, column, key)[section.rows], "expected log1p of counts"
     if params.get("scale", "counts") == "counts":
-        shown = [("imputed", np.log1p(imputed), "log1p of expected counts")]
-    else:
-        shown = [("imputed", imputed, "expected log1p of counts")]
-    if gene in adata.var_names:
-        r = adata.var[f"{key}_r"].get(gene, np.nan) if f"{key}_r" in adata.var else np.nan
-        if np.isfinite(r):
-            shown = [(f"imputed (r = {r:.2f})", *shown[0][1:])]
-        counts = _measured(adata, gene, params.get("layer") if layer is None else layer)
-        shown.insert(0, ("measured", np.log1p(counts[section.rows]), "log1p of counts"))
+        values, unit = np.log1p(values), "log1p of expected counts"
+    shown = []
+    if column is not None:
+        counts = _measured(adata, column, params.get("layer") if layer is None else layer)
+        shown.append(("measured", np.log1p(counts[section.rows]), "log1p of counts"))
+        if f"{key}_r" in adata.var and np.isfinite(r := adata.var[f"{key}_r"].iloc[column]):
+            name = f"imputed (r = {r:.2f})"
+    shown.append((name, values, unit))
 
-    panels = get_panels(axes, len(shown), section.figsize(beside=COLORBAR_WIDTH), argument="axes")
+    panels = get_panels(axes, len(shown), section.figsize(beside=COLORBAR_WIDTH))
     for panel, (name, values, unit) in zip(panels, shown, strict=True):
         add_colorbar(panel, draw_spots(panel, section, values=values, cmap=cmap, size=size), unit)
         panel.set_title(f"{gene}, {name}")
     return np.array(panels, dtype=object)
 
 
-def _imputed(adata: AnnData, gene: str, key: str) -> NDArray[np.float64]:
+def _column(adata: AnnData, gene: str) -> int | None:
+    """Return the column of a gene, None if it was not measured."""
+    columns = np.flatnonzero(adata.var_names == gene)
+    if len(columns) > 1:
+        raise GenesError(f"{gene!r} stands several times in adata.var_names; run adata.var_names_make_unique() first.")
+    return int(columns[0]) if len(columns) else None
+
+
+def _imputed(adata: AnnData, gene: str, column: int | None, key: str) -> NDArray[np.float64]:
     # A sparse layer holds the requested genes alone: zeros elsewhere are no predictions.
-    if gene in adata.var_names and key in adata.layers and key in adata.var:
-        column = _column(adata, gene)
-        if adata.var[key].iloc[column]:
-            return _dense(adata.layers[key][:, column])
+    if column is not None and key in adata.layers and key in adata.var and adata.var[key].iloc[column]:
+        return _dense(adata.layers[key][:, column])
     table = adata.obsm.get(key)
     if isinstance(table, pd.DataFrame) and gene in table:
         return _dense(table[gene])
@@ -113,21 +116,14 @@ def _imputed(adata: AnnData, gene: str, key: str) -> NDArray[np.float64]:
     )
 
 
-def _measured(adata: AnnData, gene: str, layer: str | None) -> NDArray[np.float64]:
+def _measured(adata: AnnData, column: int, layer: str | None) -> NDArray[np.float64]:
     if layer is not None and layer not in adata.layers:
         names = [name for name in adata.layers if name is not None]
         raise MissingKeyError(f"layer={layer!r} is not in adata.layers; found {names}. Pass layer=... .")
     counts = adata.X if layer is None else adata.layers[layer]
     if counts is None:
         raise MissingKeyError("adata.X is empty; pass layer=..., the layer of the measured counts.")
-    return _dense(counts[:, _column(adata, gene)])
-
-
-def _column(adata: AnnData, gene: str) -> int:
-    column = adata.var_names.get_loc(gene)
-    if not isinstance(column, int):
-        raise GenesError(f"{gene!r} stands several times in adata.var_names; run adata.var_names_make_unique() first.")
-    return column
+    return _dense(counts[:, column])
 
 
 def _dense(column: Any) -> NDArray[np.float64]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from anndata import AnnData
+from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.patches import Rectangle
 from scipy.sparse import csr_matrix
@@ -13,10 +15,6 @@ from sagefm._constants import NEIGHBORS_KEY, SPATIAL_KEY
 from sagefm.data._table import get_coordinates, get_libraries, get_table
 from sagefm.errors import ArgumentError, MissingKeyError
 from sagefm.pl._tissue import draw_spots, get_panels, get_section
-
-if TYPE_CHECKING:
-    from anndata import AnnData
-    from matplotlib.axes import Axes
 
 # Vermilion and blue of the Okabe-Ito palette.
 _CENTER, _NEIGHBOR, _TISSUE = "#D55E00", "#56B4E9", "0.88"
@@ -81,8 +79,8 @@ def neighborhood(
     # Stored zeros are no neighbors.
     neighbors = np.setdiff1d(row.indices[row.data != 0], center)
     xy = get_coordinates(adata, spatial_key)
-    members = section._replace(rows=np.append(neighbors, center), xy=xy[np.append(neighbors, center)])
-    colors = [_NEIGHBOR] * len(neighbors) + [_CENTER]
+    rows = np.append(neighbors, center)
+    members, colors = section._replace(rows=rows, xy=xy[rows]), [_NEIGHBOR] * len(neighbors) + [_CENTER]
 
     width, height = section.extent
     # The enlargement stands inside the axes, right of the tissue: nothing can be clipped or overlap.
@@ -91,28 +89,26 @@ def neighborhood(
     (panel,) = get_panels(ax, 1, (inches[0] * (1 + (gap + side) / width), inches[1]))
     draw_spots(panel, section, colors=_TISSUE)
     draw_spots(panel, members, colors=colors)
-    left, top = section.xy.min(axis=0) - section.pitch
-    panel.set(xlim=(left, left + width + gap + side), ylim=(top + max(height, side), top))
+    x, y = section.xy.min(axis=0) - section.pitch
+    panel.set(xlim=(x, x + width + gap + side), ylim=(y + max(height, side), y))
     panel.set_title(str(adata.obs_names[center]))
 
-    corner = left + width + gap, top + (height - side) / 2
-    inset = panel.inset_axes((corner[0], corner[1], side, side), transform=panel.transData)
+    corner = x + width + gap, y + (height - side) / 2
+    inset = panel.inset_axes((*corner, side, side), transform=panel.transData)
     draw_spots(inset, section, colors=_TISSUE, size=0.7).set_zorder(0)
     lines = [[xy[center], xy[neighbor]] for neighbor in neighbors]
     inset.add_collection(LineCollection(lines, colors="0.4", linewidths=1, zorder=0.5), autolim=False)
     draw_spots(inset, members, colors=colors, size=0.7)
-    low, high = members.xy.min(axis=0), members.xy.max(axis=0)
-    (x, y), reach = (low + high) / 2, (high - low).max() / 2 + section.pitch
-    inset.set(
-        xlim=(x - reach, x + reach), ylim=(y + reach, y - reach), frame_on=True, title=f"{len(neighbors)} neighbors"
-    )
+    middle = (members.xy.min(axis=0) + members.xy.max(axis=0)) / 2
+    reach = np.ptp(members.xy, axis=0).max() / 2 + section.pitch
+    (left, top), (right, bottom) = middle - reach, middle + reach
+    inset.set(xlim=(left, right), ylim=(bottom, top), frame_on=True, title=f"{len(neighbors)} neighbors")
     inset.spines[:].set_color("0.5")
-    beams = [[(x + reach, y + sign * reach), (corner[0], corner[1] + (1 + sign) * side / 2)] for sign in (-1, 1)]
+    # A frame around the neighborhood on the tissue, and beams from there to the enlargement.
+    frame: dict[str, Any] = {"fill": False, "edgecolor": "0.5", "linewidth": 0.8, "clip_on": False}
+    panel.add_patch(Rectangle((left, top), 2 * reach, 2 * reach, **frame))
+    beams = [[(right, top), corner], [(right, bottom), (corner[0], corner[1] + side)]]
     panel.add_collection(LineCollection(beams, colors="0.5", linewidths=0.8), autolim=False)
-    box = Rectangle(
-        (x - reach, y - reach), 2 * reach, 2 * reach, fill=False, edgecolor="0.5", linewidth=0.8, clip_on=False
-    )
-    panel.add_patch(box)
     return panel
 
 

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 from sagefm._constants import PERTURB_KEY
 from sagefm.data._table import get_table
 from sagefm.errors import ArgumentError, MissingKeyError
 from sagefm.pl._tissue import add_colorbar, get_panels
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    import pandas as pd
-    from anndata import AnnData
-    from matplotlib.axes import Axes
 
 #: Blue of the Okabe-Ito palette.
 _BLUE = "#0072B2"
@@ -37,8 +32,8 @@ def perturbation(
 ) -> Axes:
     """Draw how the prediction of a target at the center follows a source in its neighbors.
 
-    The line is the mean over spots of the change against the lowest level, the band reaches from
-    their 10 % to their 90 % quantile.
+    The line is the mean over spots of the change against the lowest level, the band reaches from their 10 % to their
+    90 % quantile.
 
     Parameters
     ----------
@@ -53,7 +48,7 @@ def perturbation(
     ax
         Axes to draw into.
     table_key, mod
-        Table of a SpatialData object; modality of a MuData object.
+        As in :func:`sagefm.pl.embedding`.
 
     Returns
     -------
@@ -71,15 +66,18 @@ def perturbation(
     >>> sagefm.tl.perturb(adata, sources=["CXCL13"], targets=["CXCR5"], n_null=20)
     >>> ax = sagefm.pl.perturbation(adata, "CXCL13", "CXCR5")
     """
-    result = _result(get_table(adata, table_key=table_key, mod=mod), key)
-    curve = _pair(result["curves"], source, target).sort_values("level")
-    score = _pair(result["scores"], source, target).iloc[0]
+    result = _result(adata, key, table_key, mod)
+    tables = result["curves"], result["scores"]
+    curve, scores = (table[(table["source"] == source) & (table["target"] == target)] for table in tables)
+    if curve.empty or scores.empty:
+        call = f"sagefm.tl.perturb(adata, sources=[{source!r}], targets=[{target!r}])"
+        raise MissingKeyError(f"Found no perturbation of {target!r} by {source!r}; run {call} first.")
+    curve, score = curve.sort_values("level"), scores.iloc[0]
     (panel,) = get_panels(ax, 1, (3.6, 3.0))
     level = curve["level"].to_numpy(dtype=float)
     panel.axhline(0, color="0.6", linewidth=0.8, zorder=0)
-    panel.fill_between(
-        level, curve["low"], curve["high"], color=_BLUE, alpha=0.2, linewidth=0, label="10-90 % of spots"
-    )
+    band = panel.fill_between(level, curve["low"], curve["high"], color=_BLUE, alpha=0.2, linewidth=0)
+    band.set_label("10-90 % of spots")
     panel.plot(level, curve["mean"], color=_BLUE, marker="o", markersize=4, label="mean")
 
     rises = curve["mean"].iloc[-1] >= 0
@@ -112,8 +110,8 @@ def perturbation_heatmap(
 ) -> Axes:
     """Draw the scores of perturbed pairs, sources in rows and targets in columns.
 
-    Stars mark pairs with ``qval`` below 0.05; pairs that were not scored are grey. Rows and columns
-    stand in the order of ``scores``. Colors end at the 98 % quantile of absolute values.
+    Stars mark pairs with ``qval`` below 0.05; pairs that were not scored are grey. Rows and columns stand in the order
+    of ``scores``. Colors end at the 98 % quantile of absolute values.
 
     Parameters
     ----------
@@ -132,7 +130,7 @@ def perturbation_heatmap(
     ax
         Axes to draw into.
     table_key, mod
-        Table of a SpatialData object; modality of a MuData object.
+        As in :func:`sagefm.pl.embedding`.
 
     Returns
     -------
@@ -150,16 +148,25 @@ def perturbation_heatmap(
     >>> sagefm.tl.perturb(adata, sources=["CXCL13", "CCL21"], targets=["CXCR5", "MS4A1"], n_null=20)
     >>> ax = sagefm.pl.perturbation_heatmap(adata, value="z")
     """
-    result = _result(get_table(adata, table_key=table_key, mod=mod), key)
+    result = _result(adata, key, table_key, mod)
     if value not in ("effect", "slope", "rho", "z"):
         raise ArgumentError(f"Found value={value!r}; expected 'effect', 'slope', 'rho' or 'z'.")
     scores = result["scores"].drop_duplicates(["source", "target"])
-    scores = _strongest(scores, "source", value, n_sources)
-    scores = _strongest(scores, "target", value, n_targets)
-    sources, targets = (list(scores[column].unique()) for column in ("source", "target"))
-    table = scores.pivot(index="source", columns="target", values=[value, "qval"])
-    values = table[value].reindex(index=sources, columns=targets).to_numpy(dtype=float)
-    qval = table["qval"].reindex(index=sources, columns=targets).to_numpy(dtype=float)
+    for role, n in (("source", n_sources), ("target", n_targets)):
+        if n is None:
+            continue
+        if n < 1:
+            raise ArgumentError(f"Found n_{role}s={n}; expected at least 1, or None for all.")
+        genes = scores[role].astype(str)
+        strength = scores[value].abs().groupby(genes, sort=False).max()
+        scores = scores[genes.isin(strength.nlargest(n).index)]
+    sources, targets = (list(scores[role].unique()) for role in ("source", "target"))
+    values, qval = (
+        scores.pivot(index="source", columns="target", values=name)
+        .reindex(index=sources, columns=targets)
+        .to_numpy(dtype=float)
+        for name in (value, "qval")
+    )
 
     finite = np.abs(values[np.isfinite(values)])
     limit = float(np.quantile(finite, 0.98)) if len(finite) else 0.0
@@ -172,9 +179,9 @@ def perturbation_heatmap(
     mesh = panel.pcolormesh(
         np.ma.masked_invalid(values), cmap="RdBu_r", vmin=-limit, vmax=limit, edgecolors="white", linewidth=0.5
     )
-    row, column = np.nonzero(qval < 0.05)
-    pale = np.abs(values[row, column]) < 0.6 * limit
-    panel.scatter(column + 0.5, row + 0.5, s=28, marker="*", c=np.where(pale, "black", "white"), linewidths=0)
+    rows, columns = np.nonzero(qval < 0.05)
+    pale = np.abs(values[rows, columns]) < 0.6 * limit
+    panel.scatter(columns + 0.5, rows + 0.5, s=28, marker="*", c=np.where(pale, "black", "white"), linewidths=0)
     for source, target in frame:
         if source in sources and target in targets:
             corner = targets.index(target), sources.index(source)
@@ -191,28 +198,11 @@ def perturbation_heatmap(
     return panel
 
 
-def _result(adata: AnnData, key: str) -> dict[str, Any]:
-    if key not in adata.uns:
+def _result(adata: Any, key: str, table_key: str | None, mod: str | None) -> dict[str, Any]:
+    table = get_table(adata, table_key=table_key, mod=mod)
+    if key not in table.uns:
         raise MissingKeyError(f"Found no {key!r} in adata.uns; run sagefm.tl.perturb(adata, pairs=...) first.")
-    result: dict[str, Any] = adata.uns[key]
-    return result
-
-
-def _pair(table: pd.DataFrame, source: str, target: str) -> pd.DataFrame:
-    rows = table[(table["source"] == source) & (table["target"] == target)]
-    if rows.empty:
-        call = f"sagefm.tl.perturb(adata, sources=[{source!r}], targets=[{target!r}])"
-        raise MissingKeyError(f"Found no perturbation of {target!r} by {source!r}; run {call} first.")
-    return rows
-
-
-def _strongest(scores: pd.DataFrame, column: str, value: str, n: int | None) -> pd.DataFrame:
-    if n is None:
-        return scores
-    if n < 1:
-        raise ArgumentError(f"Found n_{column}s={n}; expected at least 1, or None for all.")
-    strength = scores[value].abs().groupby(scores[column].astype(str), sort=False).max()
-    return scores[scores[column].isin(strength.nlargest(n).index)]
+    return dict(table.uns[key])
 
 
 def _unit(result: dict[str, Any], what: str) -> str:

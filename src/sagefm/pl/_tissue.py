@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Sequence
+from itertools import cycle, islice
+from typing import Any, NamedTuple
 
 import numpy as np
+from anndata import AnnData
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.collections import EllipseCollection
 from matplotlib.lines import Line2D
+from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from sagefm.data._table import get_column, get_coordinates, get_libraries, library_column
 from sagefm.errors import ArgumentError, MissingKeyError
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from anndata import AnnData
-    from matplotlib.cm import ScalarMappable
-    from numpy.typing import NDArray
-
 #: Inches: a tissue panel that this package makes, and the color bar beside it.
 _PANEL_WIDTH = 3.4
 COLORBAR_WIDTH = 0.8
-
 
 #: Qualitative colors of like lightness, told apart side by side.
 _PALETTE = (
@@ -34,13 +31,13 @@ _NO_CATEGORY = "0.85"
 
 
 class Section(NamedTuple):
-    """Spots of one library."""
+    """Spots of one library: positions in the table (n_shown,), coordinates (n_shown, 2), and their pitch.
 
-    #: Positions in the table (n_shown,).
+    The pitch is the median distance to the nearest other spot, in units of the coordinates.
+    """
+
     rows: NDArray[np.int64]
-    #: Coordinates (n_shown, 2).
     xy: NDArray[np.float64]
-    #: Median distance to the nearest other spot, in units of the coordinates.
     pitch: float
 
     @property
@@ -69,21 +66,14 @@ def get_section(
     if library is not None and str(library) not in names:
         raise MissingKeyError(f"library={library!r} is not in adata.obs[{library_key!r}]; found {names}.")
     rows = np.flatnonzero(codes == (0 if library is None else names.index(str(library))))
-    return Section(rows, xy[rows], _pitch(xy[rows]))
-
-
-def _pitch(xy: NDArray[np.float64]) -> float:
-    if len(xy) < 2:
-        return 1.0
+    xy = xy[rows]
+    # Without a second spot, the nearest is infinitely far; spots that share a position say nothing about the pitch.
     nearest = cKDTree(xy).query(xy, k=2)[0][:, 1]
-    # Spots that share a position say nothing about the pitch.
-    nearest = nearest[nearest > 0]
-    return float(np.median(nearest)) if len(nearest) else 1.0
+    nearest = nearest[(nearest > 0) & np.isfinite(nearest)]
+    return Section(rows, xy, float(np.median(nearest)) if len(nearest) else 1.0)
 
 
-def get_panels(
-    ax: Axes | Sequence[Axes] | NDArray[Any] | None, n: int, figsize: tuple[float, float], *, argument: str = "ax"
-) -> list[Axes]:
+def get_panels(ax: Axes | Sequence[Axes] | NDArray[Any] | None, n: int, figsize: tuple[float, float]) -> list[Axes]:
     """Return `n` axes side by side: the user's, or those of a new figure with constrained layout."""
     if ax is None:
         import matplotlib.pyplot as plt
@@ -92,7 +82,7 @@ def get_panels(
         return list(grid[0])
     panels = [ax] if isinstance(ax, Axes) else list(np.ravel(np.asarray(ax, dtype=object)))
     if len(panels) != n or not all(isinstance(panel, Axes) for panel in panels):
-        raise ArgumentError(f"Found {argument} of length {len(panels)}; expected {n} matplotlib Axes.")
+        raise ArgumentError(f"Found {len(panels)} axes to draw into; expected {n}, of matplotlib.")
     return panels
 
 
@@ -135,6 +125,22 @@ def robust_limits(values: NDArray[Any]) -> tuple[float, float]:
     return float(low), float(high if high > low else low + 1)
 
 
+def draw_categories(ax: Axes, adata: AnnData, section: Section, column: str, *, size: float) -> None:
+    """Draw a column of ``obs`` with a legend, in scanpy's colors of it (``uns``) or, if there are none, our own."""
+    categories = get_column(adata, column, argument="color").astype("category").cat
+    names = [str(name) for name in categories.categories]
+    colors = [str(color) for color in adata.uns.get(f"{column}_colors", [])]
+    if len(colors) < len(names):
+        colors = list(islice(cycle(_PALETTE), len(names)))
+    codes = categories.codes.to_numpy()[section.rows]
+    draw_spots(ax, section, colors=[colors[code] if code >= 0 else _NO_CATEGORY for code in codes], size=size)
+    handles = [
+        Line2D([], [], linestyle="", marker="o", markersize=7, color=color, label=name)
+        for color, name in zip(colors, names, strict=False)
+    ]
+    ax.legend(handles=handles, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, handletextpad=0.1)
+
+
 def add_colorbar(ax: Axes, mappable: ScalarMappable, label: str, *, width: float = 0.04, **kwargs: Any) -> None:
     """Put a color bar of the height of `ax`, and a share `width` of its width, on its right."""
     spec = ax.get_subplotspec()
@@ -147,19 +153,3 @@ def add_colorbar(ax: Axes, mappable: ScalarMappable, label: str, *, width: float
     bar = ax.figure.colorbar(mappable, cax=ax.inset_axes((1 + 0.75 * width, 0, width, 1)), label=label, **kwargs)
     bar.outline.set_visible(False)
     bar.ax.tick_params(length=2)
-
-
-def draw_categories(ax: Axes, adata: AnnData, section: Section, column: str, *, size: float) -> None:
-    """Draw a column of ``obs`` with a legend, in scanpy's colors of it (``uns``) or, if there are none, our own."""
-    categories = get_column(adata, column, argument="color").astype("category").cat
-    names = [str(name) for name in categories.categories]
-    colors = [str(color) for color in adata.uns.get(f"{column}_colors", [])]
-    if len(colors) < len(names):
-        colors = [_PALETTE[i % len(_PALETTE)] for i in range(len(names))]
-    codes = categories.codes.to_numpy()[section.rows]
-    draw_spots(ax, section, colors=[colors[code] if code >= 0 else _NO_CATEGORY for code in codes], size=size)
-    handles = [
-        Line2D([], [], linestyle="", marker="o", markersize=7, color=color, label=name)
-        for color, name in zip(colors, names, strict=False)
-    ]
-    ax.legend(handles=handles, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, handletextpad=0.1)
