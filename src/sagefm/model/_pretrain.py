@@ -43,41 +43,42 @@ def pretrain(
     progress: bool = True,
     **train: Any,
 ) -> SAGEFM:
-    """Train a new model on the sections of a corpus, which are read while it trains.
+    """Train a new model on the sections of a corpus, which are read from their files during training.
 
     Parameters
     ----------
     corpus
-        Sections in files.
+        Sections in files, as a :class:`sagefm.datasets.Corpus`.
     architecture, hidden, likelihood, dropout, scale
         As in :class:`SAGEFM`.
     vocabulary
-        Genes of the model. Default: those that at least half of the files measured. A gene that a section did not
-        measure is neither read nor predicted there.
+        Genes of the model. Default: those that were measured in at least half of the files. A gene that was not
+        measured in a section is neither read nor predicted there.
     split_by
-        Column of ``corpus.metadata``, e.g. the donor or the organ: sections of one value are held out together.
-        Default, and for sections without a value: sections are held out one by one.
+        Column of ``corpus.metadata``, e.g. the donor or the organ: sections with the same value are held out together.
+        Default: sections are held out one by one, as are sections without a value.
     sections_in_memory
-        Sections that are mixed in batches at a time (about as many more are in memory). Default: all, read once.
+        Number of sections whose spots are mixed in batches at a time (about as many more are in memory). Default: all
+        sections, each read once.
     state_file, progress
         As in :meth:`SAGEFM.train`.
     rng
-        Seed, or random generator, of initial values, split, order and masks.
+        Seed, or random generator, for the initial values, the split, the order of spots and the masks.
     **train
         Further arguments of :meth:`SAGEFM.train`: ``max_epochs``, ``batch_size``, ``early_stopping``, ``devices``, ...
 
     Returns
     -------
-    The model, without a table. ``model.to_checkpoint().training["sections"]`` holds the sha256 of each file.
+    The trained model, without a table. ``model.to_checkpoint().training["sections"]`` holds the sha256 of each file.
 
     Raises
     ------
     sagefm.errors.SagefmError
-        What is wrong with a file, and its path; an argument outside its range.
+        A file cannot be used (the message gives its path and says why), or an argument is outside its range.
 
     Notes
     -----
-    With several devices or nodes, each reads sections of its own (``strategy="ddp"``).
+    With several devices or nodes (``strategy="ddp"``), each reads its own sections.
 
     Examples
     --------

@@ -34,36 +34,36 @@ _NEW: Final[dict[str, Any]] = {"name": "SAGEFM", "sha256": ""}
 
 
 class SAGEFM(TableModel):
-    """Graph model of spatial transcriptomics, trained to predict hidden genes of a spot.
+    """Graph neural network for spatial transcriptomics, trained to predict hidden genes of a spot.
 
     Parameters
     ----------
     adata
-        Table set up with :meth:`setup_anndata`; or the SpatialData or MuData object that holds it.
+        AnnData set up with :meth:`setup_anndata`; or the SpatialData or MuData object that holds it.
     architecture
-        ``"center_neighborhood"``: the spot and its neighborhood apart, deviations from the section's profile, Poisson
-        counts. ``"published"``: the five graph convolutions of SAGE-FM (arXiv 2601.15504), log1p counts, mean squared
-        error.
+        ``"center_neighborhood"``: reads the spot and its neighborhood separately, as deviations from the section's
+        profile, and predicts counts. ``"published"``: the five graph convolutions of SAGE-FM (arXiv 2601.15504), which
+        read and predict log1p counts and are trained on the mean squared error.
     hidden
-        Widths of the layers, the last that of the embedding. Default: (256, 64), or the published widths.
+        Widths of the layers; the last is the width of the embedding. Default: (256, 64), or the published widths.
     likelihood
-        ``"poisson"`` or ``"negative_binomial"`` (center_neighborhood).
+        ``"poisson"`` or ``"negative_binomial"`` (only for ``"center_neighborhood"``).
     dropout
-        Share of hidden units dropped in training (center_neighborhood).
+        Share of hidden units dropped in training (only for ``"center_neighborhood"``).
     scale
-        Counts that spots are brought to before log1p (center_neighborhood).
+        Total count that spots are normalized to before log1p (only for ``"center_neighborhood"``).
     vocabulary
-        Genes of the model, in order, or ``"published"`` for the 14,558 of the published network. Default: those of
-        `adata`.
+        Genes of the model, in order, or ``"published"`` for the 14,558 genes of the published network. Default: the
+        genes of `adata`.
     rng
-        Seed, or random generator, of the parameters' initial values.
+        Seed, or random generator, for the initial values of the parameters.
     table_key, mod
         Table of a SpatialData object, modality of a MuData object.
 
     Raises
     ------
     sagefm.errors.SagefmError
-        The table has not been set up, an unknown architecture or likelihood, widths that do not fit it.
+        The table has not been set up, the architecture or likelihood is unknown, or the widths do not fit it.
 
     Examples
     --------
@@ -76,26 +76,26 @@ class SAGEFM(TableModel):
     >>> adata.obsm["X_sagefm"].shape
     (200, 16)
 
-    What the functions of ``sagefm.tl`` write into a table, the model returns:
+    The methods of the model return what the functions of ``sagefm.tl`` write into the table:
 
     >>> source, target = adata.uns["truth"].loc["0", ["source", "target"]]
     >>> model.impute(genes=[source, target]).shape
     (200, 2)
     >>> scores = model.perturb(sources=[source], targets=[target])
 
-    A folder, and from it a model, with a table or without; the checkpoint alone is what ``sagefm.tl`` needs:
+    Save a model to a folder, and load it with or without a table. ``sagefm.tl`` needs only its checkpoint:
 
     >>> model.save("folder")
     >>> model = sagefm.model.SAGEFM.load("folder", adata)
     >>> model.to_checkpoint().config.hidden
     (64, 16)
 
-    Training goes on from a pretrained model, on a table of your own:
+    Fine-tune a pretrained model on a table of your own:
 
     >>> model = sagefm.model.SAGEFM.from_pretrained("default", adata)
     >>> model.train(max_epochs=1)
 
-    Tables in containers:
+    Set up tables inside MuData and SpatialData objects:
 
     >>> from mudata import MuData
     >>> mdata = MuData({"rna": sagefm.datasets.simulate(50, n_genes=300)})
@@ -157,47 +157,48 @@ class SAGEFM(TableModel):
     ) -> None:
         """Train on the table's sections.
 
-        Of several sections, whole ones are held out for validation, never spots: neighbors share counts. Of a single
-        one, square tiles are. The parameters of the best epoch are kept. A model that was trained before goes on from
-        its parameters, with further epochs; where training fails, it stays as it was.
+        If there are several sections, whole sections are held out for validation, never single spots, because the
+        neighborhoods of nearby spots share counts. If there is only one, square tiles of it are held out. The
+        parameters of the best epoch are kept. Training a model again continues from its parameters, with further
+        epochs. If training fails, the model stays as it was.
 
         Parameters
         ----------
         max_epochs
             Passes through the training spots.
         accelerator, devices
-            As in Lightning; one device unless ``strategy="ddp"`` is passed, and then each trains on sections of its own.
+            As in Lightning. One device is used unless you pass ``strategy="ddp"``; each then trains on its own sections.
         batch_size
-            Spots of a step.
+            Number of spots per training step (and shard, see `n_shards`).
         validation_size
             Share of the spots to hold out; 0 for none.
         mask_fraction
-            Share of each spot's genes that is hidden, or its range. Default: 0.1 to 0.7 (published: 0.3).
+            Share of each spot's genes that is hidden, or a range of shares. Default: 0.1 to 0.7 (published: 0.3).
         lr, weight_decay
             Learning rate and weight decay. Default: 1e-3 and 1e-2 (published: 5e-5 and 1e-4).
         schedule
-            ``"plateau"``: the learning rate is reduced where the validation loss no longer falls; ``"cosine"``: it falls
-            to zero at the last epoch.
+            ``"plateau"``: the learning rate is reduced when the validation loss no longer falls; ``"cosine"``: it falls
+            to zero by the last epoch.
         early_stopping, patience
-            Stop after `patience` epochs without a better validation loss.
+            Whether to stop after `patience` epochs without a better validation loss.
         n_shards
-            Parts that the sections are cut into. A step takes `batch_size` spots of each: the same number gives the
-            same steps on one process and on several. Default: one for each process.
+            Number of parts (shards) that the sections are divided into. A step takes `batch_size` spots from each, so
+            the same `n_shards` gives the same steps on one process as on several. Default: one for each process.
         state_file
-            File that the state of training is written to after every epoch. If it is there, training goes on from it,
-            to the same parameters as without the stop.
+            File that the state of training is written to after every epoch. If the file exists, training resumes from
+            it, and ends with the same parameters as a run that was not interrupted.
         rng
-            Seed, or random generator, of split, order and masks: the same seed gives the same parameters on the same
-            machine.
+            Seed, or random generator, for the split, the order of spots and the masks. The same seed gives the same
+            parameters on the same machine.
         progress
-            Show a progress bar, on a terminal or in a notebook.
+            Show a progress bar (only on a terminal or in a notebook).
         **trainer_kwargs
-            Of :class:`lightning.pytorch.Trainer`.
+            Further arguments of :class:`lightning.pytorch.Trainer`.
 
         Raises
         ------
         sagefm.errors.SagefmError
-            An argument that is not known or outside its range, the state file of another run.
+            An argument is unknown or outside its range, or the state file is from another run.
         """
         config = TrainingConfig.of(
             self.module.config,
@@ -234,22 +235,22 @@ class SAGEFM(TableModel):
     def save(self, dir_path: str | os.PathLike[str], *, overwrite: bool = False, half: bool = False) -> None:
         """Write ``model.safetensors`` and ``config.json`` to a folder.
 
-        Of several processes that trained together, the first writes. In the others, which hold the same parameters, a
-        call does nothing: go on with the model there, not with the folder.
+        After training on several processes, only the first one writes the folder. The others hold the same parameters,
+        and this call does nothing there: keep using the model in memory, do not read the folder.
 
         Parameters
         ----------
         dir_path
-            Folder, which must not exist.
+            Folder to write. It must not exist yet, unless `overwrite` is true.
         overwrite
-            Replace the checkpoint in an existing folder; an error otherwise.
+            Replace the checkpoint in an existing folder.
         half
-            Store parameters in half precision, for half the size.
+            Store the parameters in half precision, which halves the size.
 
         Raises
         ------
         OutputExistsError
-            The folder exists and `overwrite` is false, or it is no checkpoint.
+            The folder exists and `overwrite` is false, or the folder is not a checkpoint.
         """
         if self._saves:
             folder = save_checkpoint(self.to_checkpoint(), dir_path, overwrite=overwrite, half=half)
@@ -283,9 +284,9 @@ class SAGEFM(TableModel):
         Raises
         ------
         ArgumentError
-            `repo_id` is no such name; or the parameters come from the authors' checkpoint, and no license is given.
+            `repo_id` is not such a name; or the parameters come from the authors' checkpoint and no license is given.
         CheckpointError
-            The Hub refuses or cannot be reached, or huggingface_hub is not installed.
+            The Hub refuses the upload or cannot be reached, or huggingface_hub is not installed.
 
         Examples
         --------
@@ -299,7 +300,7 @@ class SAGEFM(TableModel):
 
     @classmethod
     def load(cls, dir_path: str | os.PathLike[str], adata: Any = None, **setup: Any) -> Self:
-        """Return a model from a folder that :meth:`save` has written.
+        """Load a model from a folder that :meth:`save` has written.
 
         Parameters
         ----------
@@ -315,7 +316,7 @@ class SAGEFM(TableModel):
         Raises
         ------
         sagefm.errors.SagefmError
-            The folder holds no checkpoint; what is wrong with the table.
+            The folder holds no checkpoint, or the table cannot be used (the message says why).
         """
         return cls.from_pretrained(load_checkpoint(dir_path), adata, **setup)
 
@@ -331,23 +332,23 @@ class SAGEFM(TableModel):
         mod: str | None = None,
         **setup: Any,
     ) -> Self:
-        """Return a model from a checkpoint, to be used or trained further.
+        """Load a model from a checkpoint, to use it or to train it further.
 
         Parameters
         ----------
         model
-            ``"default"``, ``"published"``, a folder, ``"organization/name"`` of the Hugging Face Hub, or a
+            ``"default"``, ``"published"``, a folder, ``"organization/name"`` on the Hugging Face Hub, or a
             :class:`~sagefm.model.Checkpoint`.
         adata
-            Table to attach, set up as the one of training. Without it, the methods are passed one.
+            Table to attach, set up in the same way as the one trained on. Without it, pass a table to each method.
         revision
             Branch, tag or commit of a model on the Hub, as in ``"organization/name@revision"``.
         sha256
-            Hash that the parameters must have.
+            Expected hash of the parameters.
         table_key, mod
-            Table of SpatialData, modality of MuData, also of those that the methods are passed.
+            Table of a SpatialData object, modality of a MuData object; also for objects passed to the methods later.
         **setup
-            Arguments of :meth:`setup_anndata` that differ from those of training.
+            Arguments of :meth:`setup_anndata` that differ from those used in training.
 
         Returns
         -------
@@ -356,7 +357,8 @@ class SAGEFM(TableModel):
         Raises
         ------
         sagefm.errors.SagefmError
-            There is no such checkpoint, or its parameters have another hash; what is wrong with the table.
+            There is no such checkpoint, its parameters have another hash, or the table cannot be used (the message says
+            why).
         """
         checkpoint = resolve_model(model, revision=revision, sha256=sha256)
         self, arguments = cls.__new__(cls), {**checkpoint.setup, **setup}

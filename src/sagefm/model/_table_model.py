@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 class TableModel(BaseModelClass):
-    """A network with its vocabulary, used on the table that it is set up with, or on another by the same keys."""
+    """A network with its vocabulary, used on the table that it is set up with, or on another with the same keys."""
 
     #: What was loaded or trained; its network is `module`.
     _checkpoint: Checkpoint
@@ -64,12 +64,12 @@ class TableModel(BaseModelClass):
         layer, spatial_key, library_key, gene_key, neighbors_key
             As in :func:`sagefm.tl.embed`.
         **kwargs
-            Passed on by scvi-tools when a setup is transferred.
+            Passed by scvi-tools when a setup is transferred to another table.
 
         Raises
         ------
         sagefm.errors.SagefmError
-            What is wrong with the table, which is then as it was.
+            The table cannot be used; the message says why, and the table is left unchanged.
         """
         if not isinstance(adata, AnnData):
             raise ArgumentError(f"Found {type(adata).__name__}: call setup_spatialdata or setup_mudata.")
@@ -88,16 +88,16 @@ class TableModel(BaseModelClass):
         Parameters
         ----------
         sdata
-            The object; where its table has no coordinates, they are those of the circles that it annotates.
+            The object. If its table has no coordinates, the centroids of the shapes that it annotates are used.
         table_key
-            Name of the table, needed where there are several.
+            Name of the table, needed if there are several.
         **kwargs
             As in :meth:`setup_anndata`.
 
         Raises
         ------
         sagefm.errors.SagefmError
-            There is no such table; what is wrong with it.
+            There is no such table, or it cannot be used; the message says why.
         """
         table = get_table(sdata, table_key=table_key)
         with coordinates_in_table(sdata, table, kwargs.get("spatial_key", SPATIAL_KEY)):
@@ -112,28 +112,29 @@ class TableModel(BaseModelClass):
         mdata
             The object.
         mod
-            Name of the modality, needed where there are several.
+            Name of the modality, needed if there are several.
         **kwargs
             As in :meth:`setup_anndata`.
 
         Raises
         ------
         sagefm.errors.SagefmError
-            There is no such modality; what is wrong with it.
+            There is no such modality, or it cannot be used; the message says why.
         """
         cls.setup_anndata(get_table(mdata, mod=mod), **kwargs)
 
     @property
     def device(self) -> Any:
-        """Device of the parameters, which scvi-tools asks the module for."""
+        """Device that holds the parameters."""
         return next(self.module.parameters()).device
 
     def to_checkpoint(self) -> Checkpoint:
-        """Return network and vocabulary as a checkpoint.
+        """Return the network and its vocabulary as a checkpoint.
 
         Returns
         -------
-        The :class:`~sagefm.model.Checkpoint`, with the parameters of the model; training it further leaves these.
+        The :class:`~sagefm.model.Checkpoint`, with the current parameters of the model. Training the model further does
+        not change it.
         """
         return replace(self._checkpoint, network=self.module.eval(), setup=asdict(self._keys()))
 
@@ -145,7 +146,8 @@ class TableModel(BaseModelClass):
         Parameters
         ----------
         adata
-            Another table, read as the one the model was set up with; its genes may differ.
+            Another table, read with the same keys as the one the model was set up with; its genes may differ. Default:
+            the latter.
         batch_size, device
             As in :func:`sagefm.tl.embed`.
 
@@ -156,7 +158,7 @@ class TableModel(BaseModelClass):
         Raises
         ------
         sagefm.errors.SagefmError
-            What is wrong with the table.
+            The table cannot be used; the message says why.
         """
         self._check_if_trained()
         resolved = resolve_device(device)
@@ -177,18 +179,18 @@ class TableModel(BaseModelClass):
         Parameters
         ----------
         adata
-            Another table, read as the one the model was set up with.
+            Another table, read with the same keys as the one the model was set up with. Default: the latter.
         genes, mask, n_folds, rng, device
             As in :func:`sagefm.tl.impute`.
 
         Returns
         -------
-        DataFrame (n_spots, n_genes) of `genes`, or of all measured genes: those of the table first.
+        DataFrame (n_spots, n_genes) of `genes`, in that order, or of all measured genes, in the order of the table.
 
         Raises
         ------
         sagefm.errors.SagefmError
-            What is wrong with the table, or with the genes.
+            The table or the genes cannot be used; the message says why.
         """
         self._check_if_trained()
         reader, checkpoint, resolved = self._reader(adata), self.to_checkpoint(), resolve_device(device)
@@ -212,18 +214,18 @@ class TableModel(BaseModelClass):
         Parameters
         ----------
         adata
-            Another table, read as the one the model was set up with.
+            Another table, read with the same keys as the one the model was set up with. Default: the latter.
         pairs, sources, targets, levels, n_null, rng, device
-            As in :func:`sagefm.tl.perturb`; `pairs` as a DataFrame.
+            As in :func:`sagefm.tl.perturb`; `pairs` must be a DataFrame.
 
         Returns
         -------
-        DataFrame, a row a pair, as ``uns[key_added]["scores"]`` of :func:`sagefm.tl.perturb`.
+        DataFrame with one row per pair, the same as ``uns[key_added]["scores"]`` of :func:`sagefm.tl.perturb`.
 
         Raises
         ------
         sagefm.errors.SagefmError
-            What is wrong with the table, or with the pairs.
+            The table or the pairs cannot be used; the message says why.
         """
         self._check_if_trained()
         reader, checkpoint, seed = self._reader(adata), self.to_checkpoint(), as_seed(rng)

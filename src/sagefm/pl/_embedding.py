@@ -52,49 +52,50 @@ def embedding(
     table_key: str | None = None,
     mod: str | None = None,
 ) -> Axes | NDArray[Any]:
-    """Draw an embedding on tissue.
+    """Draw an embedding on the tissue.
 
-    By default the first three principal components of the embedding over the shown spots become one color: the first
-    its lightness, the second and third its hue and saturation. Spots of like color have like embeddings; the colors
-    themselves have no meaning, and differ from section to section.
+    By default, the first three principal components of the embedding (over the spots shown) are combined into
+    one color: the first sets its lightness, the second and third its hue and saturation. Spots of similar color
+    have similar embeddings; the colors themselves have no meaning, and differ from section to section.
 
     Parameters
     ----------
     adata
         A section with an embedding.
     basis
-        Key in ``adata.obsm`` of the embedding (n_spots, n_latent).
+        Key of the embedding in ``adata.obsm`` (n_spots, n_latent).
     color
         Categorical column of ``adata.obs`` to draw instead, such as clusters of the embedding.
     components
-        Component of the embedding, counted from 0, or several: one panel each. Default: three principal components.
+        Component of the embedding, counted from 0, or several, each in its own panel.
+        Default: the first three principal components, as one color.
     spatial_key
-        Key in ``adata.obsm`` of the coordinates (n_spots, 2).
+        Key of the coordinates in ``adata.obsm`` (n_spots, 2).
     library_key
-        Column of ``adata.obs`` that names the library of each spot.
+        Column of ``adata.obs`` that names the library (section) of each spot.
     library
-        The library to show; needed where there are several.
+        The library to show; needed if there are several.
     ax
         Axes to draw into, one for each panel.
     size
         Diameter of a spot, in units of the distance between neighboring spots.
     cmap
-        Color map of single components; limits are their 1 % and 99 % quantiles.
+        Colormap for single components; the color limits are their 1 % and 99 % quantiles.
     colorbar
-        Draw a color bar beside single components.
+        Draw a color bar next to single components.
     title
-        Title. Default: the basis and component, or the column.
+        Title. Default: the name of the basis and the component, or of the column.
     table_key, mod
         Table of a SpatialData object; modality of a MuData object.
 
     Returns
     -------
-    The Axes, or an array of them where `components` is a sequence.
+    The Axes, or an array of Axes if `components` is a sequence.
 
     Raises
     ------
     sagefm.errors.SagefmError
-        A key or component does not exist; several libraries and none chosen.
+        A key or component does not exist, or there are several libraries and none was chosen.
 
     Examples
     --------

@@ -15,7 +15,7 @@ _CURVES = {"train_loss": ("training", "0.45"), "validation_loss": ("validation",
 
 
 def history(model_or_history: Any, *, ax: Axes | None = None) -> Axes:
-    """Draw training and validation loss by epoch; the best epoch is marked.
+    """Draw the training and validation loss by epoch, and mark the best epoch.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ def history(model_or_history: Any, *, ax: Axes | None = None) -> Axes:
     Raises
     ------
     sagefm.errors.SagefmError
-        There is no loss: the model was not trained.
+        There is no loss, because the model was not trained.
 
     Examples
     --------

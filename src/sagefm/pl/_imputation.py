@@ -33,37 +33,37 @@ def imputation(
     table_key: str | None = None,
     mod: str | None = None,
 ) -> NDArray[Any]:
-    """Draw a gene's measured counts beside its imputed ones, both as log1p.
+    """Draw a gene's measured counts next to its imputed counts, both as log1p.
 
-    The two panels have color limits of their own, their 1 % and 99 % quantiles: an expectation
-    varies less than counts do.
+    Each panel has its own color limits, the 1 % and 99 % quantiles of its values, because expected counts
+    vary less than measured ones.
 
     Parameters
     ----------
     adata
         A section on which :func:`sagefm.tl.impute` was run.
     gene
-        Name in ``adata.var_names``; or a column of ``adata.obsm[key]``, for a gene that was not
-        measured: it has an imputed panel alone.
+        Name in ``adata.var_names``; or, for a gene that was not measured, a column of ``adata.obsm[key]``,
+        for which only the imputed panel is drawn.
     key
         The ``key_added`` of :func:`sagefm.tl.impute`.
     layer
-        Layer of the measured counts; by default the one that was imputed, or else ``adata.X``.
+        Layer with the measured counts. Default: the one that was passed to :func:`sagefm.tl.impute`, or else ``adata.X``.
     axes
-        Two Axes to draw into; one for a gene that was not measured.
+        Two Axes to draw into, or one for a gene that was not measured.
     cmap
-        Color map of both panels.
+        Colormap of both panels.
     spatial_key, library_key, library, size, table_key, mod
         As in :func:`sagefm.pl.embedding`.
 
     Returns
     -------
-    Array of the Axes: measured and imputed, or imputed alone.
+    Array of the Axes: measured and imputed, or only imputed.
 
     Raises
     ------
     sagefm.errors.SagefmError
-        The gene was not imputed, or a key does not exist; several libraries and none chosen.
+        The gene was not imputed, a key does not exist, or there are several libraries and none was chosen.
 
     Examples
     --------

@@ -31,7 +31,7 @@ def neighborhood(
     table_key: str | None = None,
     mod: str | None = None,
 ) -> Axes:
-    """Draw a spot and its neighbors: where they are on the tissue, and enlarged beside it.
+    """Draw a spot and its neighbors on the tissue, with an enlarged view next to it.
 
     Parameters
     ----------
@@ -41,11 +41,11 @@ def neighborhood(
         Name in ``adata.obs_names``, or position.
     neighbors_key
         The ``key_added`` of :func:`sagefm.pp.spatial_neighbors`; the graph is
-        ``adata.obsp[f"{neighbors_key}_connectivities"]`` (n_spots, n_spots), a spot's neighbors in its row.
+        ``adata.obsp[f"{neighbors_key}_connectivities"]`` (n_spots, n_spots), with a spot's neighbors in its row.
     library_key
-        Column of ``adata.obs`` that names the library of each spot: only that of `spot` is shown.
+        Column of ``adata.obs`` that names the library (section) of each spot; only the library of `spot` is shown.
     ax
-        Axes of the tissue; the enlargement stands within it.
+        Axes to draw the tissue into; the enlarged view is placed inside it.
     spatial_key, table_key, mod
         As in :func:`sagefm.pl.embedding`.
 
@@ -56,7 +56,7 @@ def neighborhood(
     Raises
     ------
     sagefm.errors.SagefmError
-        The graph, spot or another key does not exist.
+        The graph, the spot or another key does not exist.
 
     Examples
     --------

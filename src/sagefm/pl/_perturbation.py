@@ -30,10 +30,10 @@ def perturbation(
     table_key: str | None = None,
     mod: str | None = None,
 ) -> Axes:
-    """Draw how the prediction of a target at the center follows a source in its neighbors.
+    """Draw how the prediction of a target at the center responds to a source in its neighbors.
 
-    The line is the mean over spots of the change against the lowest level, the band reaches from their 10 % to their
-    90 % quantile.
+    The line is the mean over spots of the change relative to the lowest level; the band spans the 10 % to
+    90 % quantiles over spots.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ def perturbation(
     source
         Gene that was set in the neighbors.
     target
-        Gene that was read at the center.
+        Gene that was predicted at the center.
     key
         The ``key_added`` of :func:`sagefm.tl.perturb`.
     ax
@@ -57,7 +57,7 @@ def perturbation(
     Raises
     ------
     sagefm.errors.SagefmError
-        There is no perturbation, or none of this pair; the message says how to get it.
+        This pair was not perturbed; the message says how to do it.
 
     Examples
     --------
@@ -108,10 +108,10 @@ def perturbation_heatmap(
     table_key: str | None = None,
     mod: str | None = None,
 ) -> Axes:
-    """Draw the scores of perturbed pairs, sources in rows and targets in columns.
+    """Draw a heatmap of the scores of perturbed pairs, with sources in rows and targets in columns.
 
-    Stars mark pairs with ``qval`` below 0.05; pairs that were not scored are grey. Rows and columns stand in the order
-    of ``scores``. Colors end at the 98 % quantile of absolute values.
+    Stars mark pairs with ``qval`` below 0.05; pairs that were not scored are gray. Rows and columns are in the
+    order of ``scores``. The color scale ends at the 98 % quantile of the absolute values.
 
     Parameters
     ----------
@@ -126,7 +126,7 @@ def perturbation_heatmap(
     n_targets
         The same for targets, among the pairs of these sources.
     frame
-        Pairs of source and target to put a frame around.
+        Pairs of source and target to draw a frame around.
     ax
         Axes to draw into.
     table_key, mod
@@ -139,7 +139,7 @@ def perturbation_heatmap(
     Raises
     ------
     sagefm.errors.SagefmError
-        There is no perturbation, or none of this pair; the message says how to get it.
+        There is no perturbation (the message says how to get one), or an argument is outside its range.
 
     Examples
     --------

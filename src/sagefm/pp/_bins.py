@@ -30,21 +30,22 @@ def aggregate_bins(
     table_key: str | None = None,
     mod: str | None = None,
 ) -> AnnData:
-    """Add up the counts of small bins (Visium HD, Stereo-seq, ...) in square tiles as wide as Visium spots are apart.
+    """Sum the counts of small bins (Visium HD, Stereo-seq, ...) over square tiles, as wide as Visium spots are apart.
 
-    A neighborhood of 15 spots covers about 400 um of tissue. With bins of 8 um it would be 30 um wide, and a model that
-    was trained on spots would read a handful of counts.
+    A neighborhood of 15 spots covers about 400 um of tissue. With bins of 8 um, it would be 30 um wide, and a model that
+    was trained on spots would see only a handful of counts.
 
     Parameters
     ----------
     adata
         AnnData, SpatialData or MuData with raw counts and coordinates of bins.
     width
-        Width of a tile in the unit of the coordinates; 100 um, for a model that was trained on Visium.
+        Width of a tile, in the unit of the coordinates. For a model that was trained on Visium, choose what corresponds
+        to 100 um.
     layer
         Layer with raw counts. Default: ``X``.
     spatial_key
-        Coordinates in ``obsm`` (n_bins, 2).
+        Key of the coordinates in ``obsm`` (n_bins, 2).
     library_key
         Column of ``obs`` that names the section of each bin. No tile spans two sections.
     table_key
@@ -54,14 +55,14 @@ def aggregate_bins(
 
     Returns
     -------
-    A new table (n_tiles, n_vars) of all tiles that hold bins: counts as CSR float32, mean coordinates of the bins in
-    ``obsm[spatial_key]``, ``obs["n_bins"]``, ``obs[library_key]``, ``var``, and ``uns["spatial"]`` with the width of
-    the tiles as diameter.
+    A new AnnData (n_tiles, n_vars) with one row for each tile that contains bins: counts as CSR float32, the mean
+    coordinates of the bins in ``obsm[spatial_key]``, ``obs["n_bins"]``, ``obs[library_key]``, ``var``, and
+    ``uns["spatial"]`` with the width of the tiles as spot diameter.
 
     Raises
     ------
     sagefm.errors.SagefmError
-        A width that is not positive, a key that does not exist, values that are not raw counts.
+        The width is not positive, a key does not exist, or values are not raw counts.
 
     Examples
     --------

@@ -26,7 +26,7 @@ def match_genes(
 ) -> pd.DataFrame:
     """Report which genes of a table are in a model's vocabulary.
 
-    Matching is case-sensitive: ``Gapdh`` is a mouse gene.
+    Matching is case-sensitive: the mouse symbol ``Gapdh`` does not match ``GAPDH``.
 
     Parameters
     ----------
@@ -50,14 +50,14 @@ def match_genes(
     Sets the following fields:
 
     ``adata.var["sagefm_gene"]``
-        Symbol of each gene that is used, empty for the others.
+        Symbol of each gene that the model uses, empty for the others.
     ``adata.uns["sagefm"]["coverage"]``
-        ``n_vocabulary``, ``n_matched``, ``n_by_ensembl_id`` and ``coverage``, the share of the vocabulary.
+        ``n_vocabulary``, ``n_matched``, ``n_by_ensembl_id`` and ``coverage``, the matched share of the vocabulary.
 
     Raises
     ------
     sagefm.errors.SagefmError
-        The table holds too few genes of the vocabulary (less than 10 % and fewer than 200), ``var_names`` are not
+        The table holds too few genes of the vocabulary (less than 10 % of it and fewer than 200), ``var_names`` are not
         unique, or `gene_key` or the model does not exist.
 
     Examples

@@ -20,36 +20,36 @@ def spatial_neighbors(
     key_added: str = NEIGHBORS_KEY,
     copy: bool = False,
 ) -> Any:
-    """Store the neighborhood of every spot: itself and its nearest spots of the same section.
+    """Find and store the neighborhood of every spot: the spot itself and the nearest spots of the same section.
 
     Squidpy finds the nearest spots. Spots at the same distance are taken in the order of their second, then their first
-    coordinate, so a neighborhood does not depend on the order of the spots. In a Visium section, 4 % of the spots have
-    several candidates for the last place.
+    coordinate, so a neighborhood does not depend on the order of the spots in the table. In a Visium section, 4 % of
+    the spots have several candidates for the last place.
 
-    All verbs use the stored graph as it was built: with its `n_spots` and, unless they are given a `library_key`, with
-    its `library_key`, which then also separates the sections. If coordinates or libraries have changed since, e.g. in a
-    subset of the spots, the graph is built again with the same `n_spots` and `library_key`. A verb that is called with
-    another `spatial_key` or `library_key` replaces the graph, with a warning.
+    All functions use the stored graph as it was built: with its `n_spots` and, unless you pass a `library_key`, with
+    its `library_key`, which then also separates the sections. If coordinates or libraries have changed since, e.g.
+    because you subset the spots, the graph is built again with the same `n_spots` and `library_key`. A function that is
+    called with another `spatial_key` or `library_key` replaces the graph, with a warning.
 
     Parameters
     ----------
     adata
         AnnData, SpatialData or MuData with spot coordinates.
     n_spots
-        Spots in a neighborhood, including the center (paper: 15).
+        Number of spots in a neighborhood, including the center (15 in the paper).
     spatial_key
-        Coordinates in ``obsm`` (n_spots, 2), in any unit, e.g. full-resolution pixels for Visium. For a SpatialData
-        table without them: the centroids of the shapes that it annotates, or, if this names a coordinate system, the
-        centroids in that system. They are stored in the table with the graph.
+        Key of the coordinates in ``obsm`` (n_spots, 2), in any unit, e.g. full-resolution pixels for Visium. For a
+        SpatialData table without them: the centroids of the shapes that it annotates, or, if `spatial_key` names a
+        coordinate system, the centroids in that system. They are stored in the table with the graph.
     library_key
-        Column of ``obs`` that names the section of each spot. Default: one section; for a SpatialData table that
-        annotates several regions, the regions.
+        Column of ``obs`` that names the section of each spot. Default: the regions, for a SpatialData table that
+        annotates several; otherwise, all spots are one section.
     table_key
         Table of a SpatialData object.
     mod
         Modality of a MuData object.
     key_added
-        Prefix of the entries that are written. If it is not the default, pass it to the verbs as `neighbors_key`.
+        Prefix of the keys that are written. If you change it, pass it to the other functions as `neighbors_key`.
     copy
         Return a copy instead of writing to `adata`.
 
@@ -58,7 +58,8 @@ def spatial_neighbors(
     None, or the copy. Sets the following fields:
 
     ``adata.obsp[f"{key_added}_connectivities"]``, ``adata.obsp[f"{key_added}_distances"]``
-        Ones, and distances in the unit of the coordinates, CSR (n_spots, n_spots), ``n_spots - 1`` entries a row.
+        Ones, and distances in the unit of the coordinates: CSR matrices with a row and a column for each spot of the
+        table, and `n_spots` - 1 entries per row.
     ``adata.uns[f"{key_added}_neighbors"]``
         Parameters, in squidpy's layout.
 

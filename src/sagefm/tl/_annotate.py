@@ -39,43 +39,43 @@ def annotate(
     key_added: str = ANNOTATION_KEY,
     copy: bool = False,
 ) -> Any:
-    """Label spots from an annotated reference that the same model embedded.
+    """Transfer labels to spots from an annotated reference that was embedded with the same model.
 
     Parameters
     ----------
     adata
         AnnData, SpatialData or MuData with an embedding.
     reference
-        AnnData, SpatialData or MuData with labels, and an embedding by the same model. It is not changed.
+        AnnData, SpatialData or MuData with labels, and an embedding from the same model. It is not changed.
     label_key
-        Column of the reference's ``obs`` with labels.
+        Column of the reference's ``obs`` with the labels.
     use_rep
-        Key of the embedding in ``obsm`` of both (n_spots, n_latent).
+        Key of the embedding in ``obsm`` (n_spots, n_latent), the same for both.
     method
-        ``"logistic"``: logistic regression on standardized features, with the penalty that predicts left-out spots (or
-        donors) of the reference best. ``"neighbors"``: the shares of the classes among the nearest spots of the
-        reference.
+        ``"logistic"``: logistic regression on standardized features, with the penalty that best predicts left-out spots
+        (or donors) of the reference. ``"neighbors"``: the proportions of the classes among the spots of the reference
+        that are nearest in the embedding.
     n_neighbors
-        Number of nearest spots, for ``"neighbors"``.
+        Number of nearest spots for ``"neighbors"``.
     threshold
-        Spots whose most probable class is less probable than this are "unsure". At 0.5, a label is more likely right
-        than wrong; 0 labels all spots.
+        Spots whose most probable class has a probability below this are labeled "unsure". At 0.5, a label is more
+        likely right than wrong; at 0, every spot gets a label.
     reference_library_key
-        Column of the reference's ``obs`` that names the donor (or section) of each spot. Give it if the reference has
-        several: probabilities are then calibrated on left-out donors. Default: they are calibrated on left-out spots,
-        which resemble their neighbors, so accuracy and probabilities are too high for a new donor.
+        Column of the reference's ``obs`` that names the donor (or section) of each spot. Pass it if the reference has
+        several: probabilities are then calibrated on left-out donors. Default: they are calibrated on left-out spots.
+        These resemble their neighbors, so accuracy and probabilities are too optimistic for a new donor.
     n_folds
-        Number of folds of the cross-validation; at most the number of donors.
+        Number of cross-validation folds; no more than the number of donors, if `reference_library_key` is given.
     rng
-        Seed of the folds of spots. Folds of donors need none.
+        Seed for splitting the spots into folds. Splitting by donor needs none.
     unlabelled
-        Names that mean "no label", besides missing values; "unsure" is always one of them.
+        Labels that mean "no label", in addition to missing values; "unsure" always does.
     table_key
         Table of a SpatialData object; the same for both.
     mod
         Modality of a MuData object; the same for both.
     key_added
-        Key of the result.
+        Column of ``obs`` for the labels; also used to name the other results (see below).
     copy
         Return a copy instead of writing to `adata`.
 
@@ -84,14 +84,15 @@ def annotate(
     None, or the copy. Sets the following fields:
 
     ``adata.obs[key_added]``
-        Label of each spot, categorical: the classes of the reference, and "unsure".
+        Label of each spot, categorical: a class of the reference, or "unsure".
     ``adata.obsm[f"{key_added}_probability"]``
-        DataFrame of calibrated probabilities (n_spots, n_classes); each row sums to 1. Files cannot hold a slash in the
-        name of a column: it is written as a bar.
+        DataFrame of calibrated probabilities (n_spots, n_classes); each row sums to 1. A slash in the name of a class
+        becomes a vertical bar in the name of its column, because files cannot store slashes there.
     ``adata.uns["sagefm"][key_added]``
         Parameters; ``classes``; ``strength``, the inverse penalty of the logistic regression; ``temperature``;
-        ``cross_validated_accuracy`` of all spots of the reference, and ``cross_validated_accuracy_sure`` of the share
-        ``cross_validated_sure`` that reaches the threshold; ``unsure``, the share of spots of `adata` that do not.
+        ``cross_validated_accuracy``, over all spots of the reference; ``cross_validated_sure``, the share of these
+        spots that reach the threshold; ``cross_validated_accuracy_sure``, the accuracy on that share; ``unsure``, the
+        share of spots of `adata` that do not reach the threshold.
 
     Raises
     ------
@@ -101,9 +102,9 @@ def annotate(
 
     Notes
     -----
-    Probabilities are those of the classifier at one temperature, which minimizes the log loss of the reference's
-    cross-validated predictions (Guo et al. 2017). They hold for spots like those of the reference. A tissue that the
-    reference lacks gets one of its labels, perhaps with a high probability.
+    The probabilities of the classifier are calibrated with one temperature, which minimizes the log loss of the
+    cross-validated predictions on the reference (Guo et al. 2017). They hold for spots like those of the reference.
+    Spots of a tissue that the reference lacks get one of its labels, possibly with a high probability.
 
     Examples
     --------

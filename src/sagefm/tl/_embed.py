@@ -47,15 +47,16 @@ def embed(
     gene_key
         Column of ``var`` with gene symbols or Ensembl ids. Default: ``var_names``.
     spatial_key
-        Coordinates in ``obsm`` (n_spots, 2), in any unit. For a SpatialData table without them: the centroids of the
-        shapes that it annotates, or, if this names a coordinate system, the centroids in that system.
+        Key of the coordinates in ``obsm`` (n_spots, 2), in any unit. For a SpatialData table without them: the
+        centroids of the shapes that it annotates, or, if `spatial_key` names a coordinate system, the centroids in that
+        system.
     library_key
-        Column of ``obs`` that names the section of each spot. Default: that of the stored graph, if it was built with
-        one; the regions, for a SpatialData table that annotates several; or else one section.
+        Column of ``obs`` that names the section of each spot. Default: the one that the stored graph was built with, if
+        any; the regions, for a SpatialData table that annotates several; otherwise, all spots are one section.
     neighbors_key
-        A spatial graph of your own, e.g. ``"spatial"`` for squidpy's. Default: the 15-spot neighborhoods of
-        :func:`sagefm.pp.spatial_neighbors`, which are built if they are not stored yet. A stored graph keeps its number
-        of spots.
+        Key of a spatial graph of your own, e.g. ``"spatial"`` for squidpy's. Default: the 15-spot neighborhoods of
+        :func:`sagefm.pp.spatial_neighbors`, which are built if they are not stored yet. If a graph is stored with
+        another number of spots, that number is kept.
     table_key
         Table of a SpatialData object.
     mod
@@ -63,12 +64,12 @@ def embed(
     key_added
         Key of the embedding in ``obsm``.
     batch_size
-        Spots computed at a time. It does not change the result.
+        Number of spots processed at a time. It does not change the result.
     device
         ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...
     client
         A :class:`distributed.Client`, or the address of a Dask scheduler. Its workers read the chunks of a Dask array
-        (other counts are sent to them in blocks) and do the large product on their CPUs.
+        (other counts are sent to them in blocks) and compute the large matrix product on their CPUs.
     copy
         Return a copy instead of writing to `adata`.
 
@@ -79,21 +80,21 @@ def embed(
     ``adata.obsm[key_added]``
         Embedding, float32 (n_spots, n_latent).
     ``adata.uns["sagefm"][key_added]``
-        Parameters, model and its hash, share of the vocabulary found, versions.
+        Parameters, model and its hash, share of its vocabulary that the table holds, versions.
     ``adata.obsp["sagefm_connectivities"]``, ``adata.obsp["sagefm_distances"]``, ``adata.uns["sagefm_neighbors"]``
-        The graph, if it was built.
+        The graph, if this call built it.
 
     Raises
     ------
     sagefm.errors.SagefmError
-        A key does not exist, values are not raw counts, the table holds too few genes of the vocabulary, a library
-        has fewer than 15 spots, or the model is unknown; see :mod:`sagefm.errors`.
+        A key does not exist, values are not raw counts, the table holds too few genes of the model's vocabulary, a
+        library has fewer than 15 spots, or the model is unknown; see :mod:`sagefm.errors`.
 
     Notes
     -----
-    ``z_i = encode(W_center c_i + W_neigh v_i + b)``. ``sagefm/data/_input.py`` defines c and v,
-    ``sagefm/inference/_products.py`` computes the first layer of a whole section with one product, and
-    ``sagefm/module`` holds the networks.
+    ``z_i = encode(W_center c_i + W_neigh v_i + b)``. ``sagefm/data/_input.py`` defines c (read from the spot) and v
+    (read from its neighbors), ``sagefm/inference/_products.py`` computes the first layer for a whole section with one
+    matrix product, and ``sagefm/module`` holds the networks.
 
     Examples
     --------

@@ -41,17 +41,18 @@ def impute(
     out: str | os.PathLike[str] | None = None,
     copy: bool = False,
 ) -> Any:
-    """Predict genes at every spot, each while it is hidden.
+    """Predict genes at every spot, each while it is hidden from the model.
 
-    The genes are split into folds. Each fold is hidden in turn and predicted from the others, so no gene is ever shown
-    to itself. `r` and `q` say how well each gene's measured counts are recovered *beyond* sequencing depth and the
-    section's mean profile. On spots that the model was trained on they are too high: judge by another section, or by
-    the spots of ``model.validation_indices`` with :func:`sagefm.metrics.controls`.
+    The genes are split into folds. Each fold is hidden in turn and predicted from the others, so no gene at a spot is
+    ever predicted from its own count there. `r` and `q` tell you how well each gene's measured counts are recovered
+    *beyond* what sequencing depth and the section's mean profile explain. They are too optimistic on spots that the
+    model was trained on: judge by another section, or by the spots of ``model.validation_indices`` with
+    :func:`sagefm.metrics.controls`.
 
-    With a network that keeps center and neighborhood apart, such as the bundled one, the read-out is first fitted to
-    the section: what the hidden counts of the *other* spots share with their embedding is added, and the result is
-    averaged (geometric mean) with a Poisson factor model of these spots; see ``sagefm/inference/_readout.py``. Spots
-    are split by their names in ``obs_names``.
+    With a network that reads center and neighborhood separately, such as the bundled one, the read-out is first fitted
+    to the section: a regression on the embedding, fitted on the hidden counts of the *other* spots, corrects the
+    prediction, which is then averaged (geometric mean) with that of a Poisson factor model of these spots; see
+    ``sagefm/inference/_readout.py``. How spots are split for this depends on their names in ``obs_names``.
 
     Parameters
     ----------
@@ -60,43 +61,43 @@ def impute(
     model
         The model, as in :func:`sagefm.tl.embed`.
     genes
-        Genes to impute, symbols or Ensembl ids, measured or not. Default: all measured genes.
+        Genes to impute (symbols or Ensembl ids), measured or not. Default: all measured genes.
     mask
         ``"center"`` hides a fold at the center spot only, so its neighbors still show it; ``"neighborhood"`` hides it
         at all spots of the neighborhood (Zhan et al. 2026).
     n_folds
         Number of folds; 1/n_folds of the genes are hidden at a time.
     rng
-        Seed of the folds, or a generator that draws one. A gene's fold depends only on the seed and the vocabulary.
+        Seed for the folds, or a generator that draws one. The fold of a gene depends only on seed and vocabulary.
     layer, gene_key, spatial_key, library_key, neighbors_key, table_key, mod, batch_size, device, copy
         As in :func:`sagefm.tl.embed`.
     key_added
         Key of the result.
     progress
-        Show a progress bar, on a terminal.
+        Show a progress bar (only on a terminal).
     out
-        Zarr array to create (n_spots, n_vars), written in blocks of spots, for results larger than memory. The layer
-        is then a Dask array that reads it.
+        Path of a zarr array to create (n_spots, n_vars), for results larger than memory. It is written in blocks of
+        spots, and the layer is then a Dask array that reads it.
 
     Returns
     -------
     None, or the copy. Sets the following fields:
 
     ``adata.layers[key_added]``
-        Imputed values (n_spots, n_vars). All genes: dense float32, NaN for genes outside the vocabulary.
-        With `genes`: CSR, with values in these columns only. Expected counts at the spot's own depth, or log1p counts
-        (published architecture); ``adata.uns["sagefm"][key_added]["scale"]`` says which.
+        Imputed values (n_spots, n_vars). If all genes are imputed: dense float32, NaN for genes outside the vocabulary.
+        With `genes`: CSR, with values in the columns of these genes only. Values are expected counts at the spot's own
+        depth, or log1p counts (published architecture); ``adata.uns["sagefm"][key_added]["scale"]`` says which.
     ``adata.obsm[key_added]``
         DataFrame of the requested genes that are not in `adata`, if there are any.
     ``adata.var[key_added]``
         Whether a gene was imputed.
     ``adata.var[f"{key_added}_r"]``, ``adata.var[f"{key_added}_q"]``
-        Correlation of measured and imputed Pearson residuals over the null model (section profile x size factor), and
+        Correlation of measured and imputed Pearson residuals from the null model (section profile x size factor), and
         the false discovery rate of r > 0; see :class:`sagefm.metrics.Recovery`.
     ``adata.uns["sagefm"][key_added]``
         Parameters and provenance.
     ``adata.obsp["sagefm_connectivities"]``, ``adata.obsp["sagefm_distances"]``, ``adata.uns["sagefm_neighbors"]``
-        The graph, if it was built.
+        The graph, if this call built it.
 
     Raises
     ------

@@ -45,11 +45,11 @@ def perturb(
     progress: bool = True,
     copy: bool = False,
 ) -> Any:
-    """Set a gene in the neighborhood of every spot and read others at its center.
+    """Change a gene in the neighbors of every spot, and predict other genes at the spot itself (the center).
 
-    For each source, the neighbors' value is set to levels evenly spaced from its lowest to its highest over the data;
-    the targets are hidden at the center and predicted (Zhan et al. 2026). Each effect is compared with those of the
-    same source on random genes of similar expression.
+    In the neighbors, each source is set to evenly spaced levels, from its lowest to its highest value in the data; the
+    targets are hidden at the center and predicted (Zhan et al. 2026). Each effect is compared with those of the same
+    source on random genes of similar expression.
 
     An effect is what the *network* has learned about genes in neighboring spots: an association, not a measured
     causal effect.
@@ -61,16 +61,17 @@ def perturb(
     model
         The model, as in :func:`sagefm.tl.embed`.
     pairs
-        DataFrame with columns ``source`` and ``target``; or ``"consensus"``, LIANA's consensus ligand-receptor
-        pairs of single genes that this table and the model hold (needs ``pip install liana``, which is GPL-3).
+        DataFrame with columns ``source`` and ``target``; or ``"consensus"``: of LIANA's consensus ligand-receptor
+        pairs, those of single genes whose source was measured and whose target the model knows (needs
+        ``pip install liana``, which is GPL-3).
     sources, targets
-        Instead of `pairs`: all combinations of these genes.
+        Instead of `pairs`: test all combinations of these genes.
     levels
-        Number of levels.
+        Number of levels that a source is set to.
     n_null
-        Random genes that a target is compared with.
+        Number of random genes that a target is compared with.
     rng
-        Seed of the random genes, or a generator that draws one.
+        Seed for drawing the random genes, or a generator that draws one.
     per_spot
         Also write the effect at every spot.
     layer, gene_key, spatial_key, library_key, neighbors_key, table_key, mod, batch_size, device, copy
@@ -78,7 +79,7 @@ def perturb(
     key_added
         Key of the result.
     progress
-        Show a progress bar, on a terminal.
+        Show a progress bar (only on a terminal).
 
     Returns
     -------
@@ -86,24 +87,25 @@ def perturb(
 
     ``adata.uns[key_added]["scores"]``
         DataFrame with a row for each pair: ``source``, ``target``; ``effect``, the mean over spots of the prediction at
-        the highest level minus that at the lowest; ``slope``, change of the mean prediction per unit of level; ``rho``,
-        mean over spots of the rank correlation of level and prediction; ``z`` and ``pval``, the effect compared with
-        those on random genes, two-sided; ``qval``, Benjamini-Hochberg over the pairs; ``n_spots``.
+        the highest level minus that at the lowest; ``slope``, the change of the mean prediction per unit of level;
+        ``rho``, the mean over spots of the rank correlation between level and prediction; ``z`` and ``pval``
+        (two-sided), the effect compared with those on random genes; ``qval``, ``pval`` adjusted over the pairs
+        (Benjamini-Hochberg); ``n_spots``.
     ``adata.uns[key_added]["curves"]``
-        DataFrame of dose curves, with a row for each pair and level: ``mean``, and ``low`` and ``high``, the 10 % and
-        90 % quantiles over spots, of the prediction minus that at the lowest level.
+        DataFrame of dose-response curves, with a row for each pair and level. It describes the prediction minus that at
+        the lowest level, over spots: its ``mean``, and ``low`` and ``high``, its 10 % and 90 % quantiles.
     ``adata.uns[key_added]["params"]``
         Parameters, units and provenance.
     ``adata.obsm[key_added]``
         With `per_spot`: DataFrame of effects (n_spots, n_pairs), columns ``"SOURCE^TARGET"``.
     ``adata.obsp["sagefm_connectivities"]``, ``adata.obsp["sagefm_distances"]``, ``adata.uns["sagefm_neighbors"]``
-        The graph, if it was built.
+        The graph, if this call built it.
 
     Raises
     ------
     sagefm.errors.SagefmError
-        As in :func:`sagefm.tl.embed`; or a gene is not in the vocabulary, a source was not measured, or a target is
-        its own source.
+        As in :func:`sagefm.tl.embed`; or a gene is not in the vocabulary, a source was not measured, or source and
+        target are the same gene.
 
     Examples
     --------

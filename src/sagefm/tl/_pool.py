@@ -28,9 +28,9 @@ def pool(
     table_key: str | None = None,
     mod: str | None = None,
 ) -> AnnData:
-    """Pool the embedding of each section's spots, for prediction by sample.
+    """Pool the embeddings of each section's spots, to predict properties of samples.
 
-    Zhan et al. 2026 predict the subtype of a sample from the mean of its spots.
+    Zhan et al. (2026) predict the subtype of a sample from the mean embedding of its spots.
 
     Parameters
     ----------
@@ -51,9 +51,9 @@ def pool(
 
     Returns
     -------
-    A new table (n_sections, n_statistics x n_latent), float32, with one row per section, named after it. ``var_names``
-    are ``mean_0``, ``mean_1``, ...; ``obs`` holds ``n_spots`` and the columns with one value in each section;
-    ``uns["sagefm"]`` holds the provenance of the embedding, and the parameters under ``"pool"``.
+    A new AnnData (n_sections, n_statistics x n_latent), float32, with one row per section, named after it.
+    ``var_names`` are ``mean_0``, ``mean_1``, ...; ``obs`` holds ``n_spots`` and those columns that have a single value
+    within each section; ``uns["sagefm"]`` holds the provenance of the embedding, and the parameters under ``"pool"``.
 
     Raises
     ------
