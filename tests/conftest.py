@@ -18,10 +18,15 @@ import numpy as np
 import pandas as pd
 import pytest
 from anndata import AnnData
+from hypothesis import HealthCheck, settings
 from scipy import sparse
 
 import sagefm
 from sagefm.model import Checkpoint, load_checkpoint
+
+# The same examples everywhere, however long one takes.
+settings.register_profile("sagefm", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("sagefm")
 
 HIDDEN = {"default": (32, 16), "published": (32, 24, 24, 24, 20)}
 

@@ -68,7 +68,7 @@ def test_nearest_neighbors(layout):
     np.testing.assert_allclose(distances, np.linalg.norm(coordinates[neighbors] - coordinates[:, None], axis=2))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     arrays(np.int64, st.tuples(st.integers(5, 50), st.just(2)), elements=st.integers(0, 12)),
     st.integers(1, 4),
