@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from importlib.resources import as_file, files
-from typing import TYPE_CHECKING
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from anndata import AnnData
+from anndata import AnnData, read_h5ad
 
 
 def dlpfc() -> AnnData:
@@ -99,8 +96,6 @@ def synovium() -> AnnData:
 
 
 def _read(name: str) -> AnnData:
-    from anndata import read_h5ad
-
     with as_file(files("sagefm.datasets") / "files" / f"{name}.h5ad") as path:
         adata = read_h5ad(path)
     adata.X = adata.X.astype(np.float32)  # stored as uint16

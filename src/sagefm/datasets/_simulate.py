@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
+from numpy.typing import NDArray
 from scipy import sparse
 from scipy.cluster.vq import kmeans2
 from scipy.sparse.csgraph import dijkstra
@@ -14,11 +16,8 @@ from scipy.spatial import cKDTree
 
 from sagefm._arguments import as_seed, whole_number
 from sagefm._constants import BLOCK_ROWS, N_SPOTS, SPATIAL_KEY
+from sagefm.data._genes import published_vocabulary
 from sagefm.errors import ArgumentError
-
-if TYPE_CHECKING:
-    from anndata import AnnData
-    from numpy.typing import NDArray
 
 _PITCH = 100.0  # um between neighboring spots of a Visium array
 _ABUNDANCE_SD = 1.2
@@ -135,21 +134,11 @@ def simulate(
     {'planted': 10, 'decoy': 10}
     """
     parameters: dict[str, Any] = {
-        "n_spots": n_spots,
-        "n_genes": n_genes,
-        "n_sections": n_sections,
-        "n_domains": n_domains,
-        "n_effects": n_effects,
-        "n_decoys": n_decoys,
-        "strength": strength,
-        "median_counts": median_counts,
-        "depth_sd": depth_sd,
-        "domain_sd": domain_sd,
-        "donor_sd": donor_sd,
-        "inverse_dispersion": inverse_dispersion,
-    }
+        "n_spots": n_spots, "n_genes": n_genes, "n_sections": n_sections, "n_domains": n_domains,
+        "n_effects": n_effects, "n_decoys": n_decoys, "strength": strength, "median_counts": median_counts,
+        "depth_sd": depth_sd, "domain_sd": domain_sd, "donor_sd": donor_sd, "inverse_dispersion": inverse_dispersion,
+    }  # fmt: skip
     _check(parameters)
-    genes = _gene_names(n_genes)
     if isinstance(rng, np.random.Generator):
         parameters["rng"] = "generator"
     else:
@@ -160,7 +149,8 @@ def simulate(
     sources, targets = _draw_pairs(abundance, n_effects + n_decoys, rng)
     planted = slice(n_effects)
     signed = strength * np.linspace(0.5, 1.0, n_effects) * (-1.0) ** np.arange(n_effects)
-    programs = _draw_programs(n_domains, n_genes, domain_sd, rng)
+    # Log fold changes of domains (n_domains, n_genes), most of them zero.
+    programs = rng.normal(0.0, domain_sd, (n_domains, n_genes)) * (rng.random((n_domains, n_genes)) < _PROGRAM_SHARE)
     programs[:, sources] = rng.normal(0.0, domain_sd, (n_domains, len(sources)))
     programs[:, targets[n_effects:]] = programs[:, sources[n_effects:]]
 
@@ -190,8 +180,6 @@ def simulate(
                 rates.append(rate.astype(np.float32))
         domains.append(domain)
 
-    from anndata import AnnData
-
     library = np.repeat(np.arange(n_sections), n_spots)
     obs = pd.DataFrame(
         {
@@ -203,11 +191,11 @@ def simulate(
     )
     obs.index = obs["library"].astype(str) + "_" + obs["array_row"].astype(str) + "x" + obs["array_col"].astype(str)
     obs.index.name = None
-    names = np.array(genes, dtype=object)
+    genes = np.array(published_vocabulary().symbols[:n_genes], dtype=object)
     truth = pd.DataFrame(
         {
-            "source": names[sources],
-            "target": names[targets],
+            "source": genes[sources],
+            "target": genes[targets],
             "strength": np.concatenate([signed, np.zeros(n_decoys)]),
             "kind": ["planted"] * n_effects + ["decoy"] * n_decoys,
         },
@@ -243,8 +231,7 @@ def _nearest(array: NDArray[np.int64]) -> NDArray[np.int64]:
     _, candidates = cKDTree(scaled).query(scaled, k=min(len(array), 32))
     squared = ((array[candidates] - array[:, None]) ** 2 * np.array([3, 1])).sum(axis=2)
     order = np.lexsort((candidates, squared), axis=1)[:, 1:N_SPOTS]  # the first is the spot itself
-    neighbors: NDArray[np.int64] = np.take_along_axis(candidates, order, axis=1)
-    return neighbors
+    return np.take_along_axis(candidates, order, axis=1)
 
 
 def _grow_domains(coordinates: NDArray[np.float64], n_domains: int, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -259,15 +246,13 @@ def _grow_domains(coordinates: NDArray[np.float64], n_domains: int, rng: np.rand
     centers, cell = kmeans2(coordinates, drawn, iter=5, minit="matrix", missing="raise")
     off_center = np.linalg.norm(coordinates - centers[cell], axis=1)
     order = np.lexsort((off_center, cell))
-    seeds = order[np.searchsorted(cell[order], np.arange(n_domains))]  # of each cell, the spot nearest its center
+    # Of each cell, in order, the spot nearest its center; a domain has the number of its seed's cell.
+    seeds = order[np.searchsorted(cell[order], np.arange(n_domains))]
     steps = cKDTree(coordinates).query_pairs(1.01 * _PITCH, output_type="ndarray")
     lengths = rng.uniform(0.5, 1.5, len(steps))
     graph = sparse.csr_matrix((lengths, (steps[:, 0], steps[:, 1])), shape=(n_spots, n_spots))
     _, _, nearest = dijkstra(graph, directed=False, indices=seeds, return_predecessors=True, min_only=True)
-    domain_of_seed = np.empty(n_spots, dtype=np.int64)
-    domain_of_seed[seeds] = np.arange(n_domains)
-    domain: NDArray[np.int64] = domain_of_seed[nearest]
-    return domain
+    return cell[nearest]
 
 
 def _draw_pairs(
@@ -281,25 +266,8 @@ def _draw_pairs(
     return drawn[:n_pairs], drawn[n_pairs:]
 
 
-def _draw_programs(n_domains: int, n_genes: int, sd: float, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Return the log fold changes of domains, most of them zero (n_domains, n_genes)."""
-    shape = (n_domains, n_genes)
-    return rng.normal(0.0, sd, shape) * (rng.random(shape) < _PROGRAM_SHARE)
-
-
 def _categorical(codes: NDArray[np.int64], name: str, n: int) -> pd.Categorical:
     return pd.Categorical.from_codes(codes, categories=[f"{name}{i + 1}" for i in range(n)])
-
-
-def _gene_names(n_genes: int) -> list[str]:
-    from sagefm.data._genes import published_vocabulary
-
-    symbols = published_vocabulary().symbols
-    if n_genes > len(symbols):
-        raise ArgumentError(
-            f"n_genes={n_genes}; expected at most {len(symbols)}, the genes of the published vocabulary."
-        )
-    return list(symbols[:n_genes])
 
 
 def _check(parameters: dict[str, Any]) -> None:
@@ -319,6 +287,9 @@ def _check(parameters: dict[str, Any]) -> None:
         if not allowed:
             raise ArgumentError(f"{name}={value!r}; expected {expected}.")
     n_spots, n_genes, n_domains = parameters["n_spots"], parameters["n_genes"], parameters["n_domains"]
+    n_known = len(published_vocabulary())
+    if n_genes > n_known:
+        raise ArgumentError(f"n_genes={n_genes}; expected at most {n_known}, the genes of the published vocabulary.")
     if n_domains > n_spots // _MIN_DOMAIN:
         raise ArgumentError(
             f"n_domains={n_domains} with n_spots={n_spots}; expected at most {n_spots // _MIN_DOMAIN} domains, "

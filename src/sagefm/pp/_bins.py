@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from copy import deepcopy
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
+from numpy.typing import NDArray
 from scipy import sparse
 
 from sagefm._constants import SPATIAL_KEY
@@ -14,10 +16,6 @@ from sagefm.data._blocks import iter_blocks
 from sagefm.data._counts import get_counts
 from sagefm.data._table import TableKeys, find_spots, get_table, library_column
 from sagefm.errors import ArgumentError
-
-if TYPE_CHECKING:
-    from anndata import AnnData
-    from numpy.typing import NDArray
 
 
 def aggregate_bins(
@@ -48,10 +46,8 @@ def aggregate_bins(
         Key of the coordinates in ``obsm`` (n_bins, 2).
     library_key
         Column of ``obs`` that names the section of each bin. No tile spans two sections.
-    table_key
-        Table of a SpatialData object.
-    mod
-        Modality of a MuData object.
+    table_key, mod
+        Table of a SpatialData object; modality of a MuData object.
 
     Returns
     -------
@@ -71,8 +67,6 @@ def aggregate_bins(
     >>> sagefm.pp.aggregate_bins(bins, width=300.0).n_obs < bins.n_obs
     True
     """
-    from anndata import AnnData
-
     if not np.isfinite(width) or width <= 0:
         raise ArgumentError(f"width={width!r}; expected a positive width in the unit of the coordinates.")
     table = get_table(adata, table_key=table_key, mod=mod)

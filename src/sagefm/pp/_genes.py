@@ -33,15 +33,11 @@ def match_genes(
     adata
         AnnData, SpatialData or MuData.
     model
-        ``"default"``, the bundled model; a trained :class:`~sagefm.model.SAGEFM`, or the folder it was saved to;
-        ``"organization/name"`` or ``"organization/name@revision"`` on the Hugging Face Hub; or ``"published"``, the
-        authors' checkpoint (see :func:`sagefm.model.load_published`).
+        As in :func:`sagefm.tl.embed`. ``"default"`` is the bundled model.
     gene_key
         Column of ``var`` with gene symbols or Ensembl ids (with or without version). Default: ``var_names``.
-    table_key
-        Table of a SpatialData object.
-    mod
-        Modality of a MuData object.
+    table_key, mod
+        Table of a SpatialData object; modality of a MuData object.
 
     Returns
     -------
@@ -72,15 +68,16 @@ def match_genes(
     """
     from sagefm.checkpoint._resolve import resolve_model  # imports torch
 
-    checkpoint = resolve_model(model)
+    vocabulary = resolve_model(model).vocabulary
     table = get_table(adata, table_key=table_key, mod=mod)
-    match = _genes.match_genes(table, checkpoint.vocabulary, gene_key)
-    table.var["sagefm_gene"] = match.report["gene"].where(match.report["matched"], "").to_numpy(dtype=object)
+    match = _genes.match_genes(table, vocabulary, gene_key)
+    report = match.report
+    table.var["sagefm_gene"] = report["gene"].where(report["matched"], "").to_numpy(dtype=object)
     coverage = {
-        "n_vocabulary": len(checkpoint.vocabulary),
+        "n_vocabulary": len(vocabulary),
         "n_matched": len(match.genes),
-        "n_by_ensembl_id": int((match.report["via"] == "ensembl").sum()),
+        "n_by_ensembl_id": int((report["via"] == "ensembl").sum()),
         "coverage": float(match.coverage),
     }
     table.uns[UNS_KEY] = {**table.uns.get(UNS_KEY, {}), "coverage": coverage}
-    return match.report
+    return report

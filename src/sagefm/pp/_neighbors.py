@@ -44,10 +44,8 @@ def spatial_neighbors(
     library_key
         Column of ``obs`` that names the section of each spot. Default: the regions, for a SpatialData table that
         annotates several; otherwise, all spots are one section.
-    table_key
-        Table of a SpatialData object.
-    mod
-        Modality of a MuData object.
+    table_key, mod
+        Table of a SpatialData object; modality of a MuData object.
     key_added
         Prefix of the keys that are written. If you change it, pass it to the other functions as `neighbors_key`.
     copy
