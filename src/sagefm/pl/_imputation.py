@@ -9,9 +9,9 @@ import pandas as pd
 from scipy.sparse import issparse
 
 from sagefm._constants import IMPUTED_KEY, SPATIAL_KEY, UNS_KEY
-from sagefm.data._table import get_table
+from sagefm.data._table import TableKeys, find_spots
 from sagefm.errors import GenesError, MissingKeyError
-from sagefm.pl._tissue import COLORBAR_WIDTH, add_colorbar, draw_spots, get_panels, get_section
+from sagefm.pl._tissue import COLORBAR_WIDTH, add_colorbar, draw_spots, get_panels, select_section, select_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,11 +30,11 @@ def imputation(
     spatial_key: str = SPATIAL_KEY,
     library_key: str | None = None,
     library: str | None = None,
+    table_key: str | None = None,
+    mod: str | None = None,
     axes: Sequence[Axes] | NDArray[Any] | Axes | None = None,
     size: float = 1.0,
     cmap: str = "magma",
-    table_key: str | None = None,
-    mod: str | None = None,
 ) -> NDArray[Any]:
     """Draw a gene's measured counts beside its imputed ones, both as log1p.
 
@@ -44,29 +44,30 @@ def imputation(
     Parameters
     ----------
     adata
-        A section on which :func:`sagefm.tl.impute` was run.
+        AnnData, SpatialData or MuData: a section on which :func:`sagefm.tl.impute` was run.
     gene
         Name in ``adata.var_names``; or a column of ``adata.obsm[key]``, for a gene that was not
-        measured: it has an imputed panel alone.
+        measured: it has only an imputed panel.
     key
         The ``key_added`` of :func:`sagefm.tl.impute`.
     layer
-        Layer of the measured counts; by default the one that was imputed, or else ``adata.X``.
+        Layer of the measured counts. Default: the one that was imputed, or else ``adata.X``.
     axes
         Two Axes to draw into; one for a gene that was not measured.
     cmap
         Color map of both panels.
-    spatial_key, library_key, library, size, table_key, mod
+    spatial_key, library_key, library, table_key, mod, size
         As in :func:`sagefm.pl.embedding`.
 
     Returns
     -------
-    Array of the Axes: measured and imputed, or imputed alone.
+    Array of the Axes: measured and imputed, or only imputed.
 
     Raises
     ------
     sagefm.errors.SagefmError
-        The gene was not imputed, or a key does not exist; several libraries and none chosen.
+        The gene was not imputed, or has its name several times in ``adata.var_names``; the layer or coordinates do not
+        exist; there are several libraries and none was chosen.
 
     Examples
     --------
@@ -75,22 +76,22 @@ def imputation(
     >>> sagefm.tl.impute(adata, genes=["MS4A1"])
     >>> measured, imputed = sagefm.pl.imputation(adata, "MS4A1")
     """
-    adata = get_table(adata, table_key=table_key, mod=mod)
-    section = get_section(adata, spatial_key=spatial_key, library_key=library_key, library=library)
-    params = adata.uns.get(UNS_KEY, {}).get(key)
+    table = select_table(adata, table_key, mod)
+    spots = find_spots(adata, table, TableKeys(spatial_key=spatial_key, library_key=library_key))
+    section = select_section(spots, library)
+    params = table.uns.get(UNS_KEY, {}).get(key)
     if params is None:
         raise MissingKeyError(f"Found no {key!r} in adata.uns[{UNS_KEY!r}]; run sagefm.tl.impute(adata) first.")
-    imputed = _imputed(adata, gene, key)[section.rows]
+    values, name, unit = _imputed(table, gene, key)[section.rows], "imputed", "expected log1p of counts"
     if params.get("scale", "counts") == "counts":
-        shown = [("imputed", np.log1p(imputed), "log1p of expected counts")]
-    else:
-        shown = [("imputed", imputed, "expected log1p of counts")]
-    if gene in adata.var_names:
-        r = adata.var[f"{key}_r"].get(gene, np.nan) if f"{key}_r" in adata.var else np.nan
-        if np.isfinite(r):
-            shown = [(f"imputed (r = {r:.2f})", *shown[0][1:])]
-        counts = _measured(adata, gene, params.get("layer") if layer is None else layer)
-        shown.insert(0, ("measured", np.log1p(counts[section.rows]), "log1p of counts"))
+        values, unit = np.log1p(values), "log1p of expected counts"
+    shown = []
+    if gene in table.var_names:
+        counts = _measured(table, gene, params.get("layer") if layer is None else layer)[section.rows]
+        shown.append(("measured", np.log1p(counts), "log1p of counts"))
+        r = table.var[f"{key}_r"].get(gene, np.nan) if f"{key}_r" in table.var else np.nan
+        name = f"imputed (r = {r:.2f})" if np.isfinite(r) else name
+    shown.append((name, values, unit))
 
     panels = get_panels(axes, len(shown), section.figsize(beside=COLORBAR_WIDTH), argument="axes")
     for panel, (name, values, unit) in zip(panels, shown, strict=True):
@@ -100,6 +101,7 @@ def imputation(
 
 
 def _imputed(adata: AnnData, gene: str, key: str) -> NDArray[np.float64]:
+    """Return the imputed values of a gene (n_spots,): of the layer, or of the table in `obsm`."""
     # A sparse layer holds the requested genes alone: zeros elsewhere are no predictions.
     if gene in adata.var_names and key in adata.layers and key in adata.var:
         column = _column(adata, gene)
@@ -114,6 +116,7 @@ def _imputed(adata: AnnData, gene: str, key: str) -> NDArray[np.float64]:
 
 
 def _measured(adata: AnnData, gene: str, layer: str | None) -> NDArray[np.float64]:
+    """Return the measured counts of a gene (n_spots,)."""
     if layer is not None and layer not in adata.layers:
         names = [name for name in adata.layers if name is not None]
         raise MissingKeyError(f"layer={layer!r} is not in adata.layers; found {names}. Pass layer=... .")
@@ -124,6 +127,7 @@ def _measured(adata: AnnData, gene: str, layer: str | None) -> NDArray[np.float6
 
 
 def _column(adata: AnnData, gene: str) -> int:
+    """Return the column of a gene, which must be unique."""
     column = adata.var_names.get_loc(gene)
     if not isinstance(column, int):
         raise GenesError(f"{gene!r} stands several times in adata.var_names; run adata.var_names_make_unique() first.")

@@ -10,9 +10,9 @@ from matplotlib.patches import Rectangle
 from scipy.sparse import csr_matrix
 
 from sagefm._constants import NEIGHBORS_KEY, SPATIAL_KEY
-from sagefm.data._table import get_coordinates, get_libraries, get_table
+from sagefm.data._table import TableKeys, find_spots
 from sagefm.errors import ArgumentError, MissingKeyError
-from sagefm.pl._tissue import draw_spots, get_panels, get_section
+from sagefm.pl._tissue import draw_spots, get_panels, select_section, select_table
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -29,16 +29,16 @@ def neighborhood(
     neighbors_key: str = NEIGHBORS_KEY,
     spatial_key: str = SPATIAL_KEY,
     library_key: str | None = None,
-    ax: Axes | None = None,
     table_key: str | None = None,
     mod: str | None = None,
+    ax: Axes | None = None,
 ) -> Axes:
     """Draw a spot and its neighbors: where they are on the tissue, and enlarged beside it.
 
     Parameters
     ----------
     adata
-        A section with spatial neighbors.
+        AnnData, SpatialData or MuData: a section with spatial neighbors.
     spot
         Name in ``adata.obs_names``, or position.
     neighbors_key
@@ -58,7 +58,7 @@ def neighborhood(
     Raises
     ------
     sagefm.errors.SagefmError
-        The graph, spot or another key does not exist.
+        The graph, spot, coordinates or column do not exist.
 
     Examples
     --------
@@ -67,21 +67,19 @@ def neighborhood(
     >>> sagefm.pp.spatial_neighbors(adata)
     >>> ax = sagefm.pl.neighborhood(adata, 150)
     """
-    adata = get_table(adata, table_key=table_key, mod=mod)
-    center = _position(adata, spot)
+    table = select_table(adata, table_key, mod)
+    center = _position(table, spot)
     graph_key = f"{neighbors_key}_connectivities"
-    if graph_key not in adata.obsp:
+    if graph_key not in table.obsp:
         argument = "" if neighbors_key == NEIGHBORS_KEY else f", key_added={neighbors_key!r}"
         call = f"sagefm.pp.spatial_neighbors(adata{argument})"
         raise MissingKeyError(f"Found no {graph_key!r} in adata.obsp; run {call} first.")
-    codes, names = get_libraries(adata, library_key)
-    library = names[codes[center]] or None
-    section = get_section(adata, spatial_key=spatial_key, library_key=library_key, library=library)
-    row = csr_matrix(adata.obsp[graph_key][[center]])
+    spots = find_spots(adata, table, TableKeys(spatial_key=spatial_key, library_key=library_key))
+    section = select_section(spots, spots.names[spots.libraries[center]] or None)
+    row = csr_matrix(table.obsp[graph_key][[center]])
     # Stored zeros are no neighbors.
     neighbors = np.setdiff1d(row.indices[row.data != 0], center)
-    xy = get_coordinates(adata, spatial_key)
-    members = section._replace(rows=np.append(neighbors, center), xy=xy[np.append(neighbors, center)])
+    members = section._replace(rows=np.append(neighbors, center))
     colors = [_NEIGHBOR] * len(neighbors) + [_CENTER]
 
     width, height = section.extent
@@ -93,12 +91,12 @@ def neighborhood(
     draw_spots(panel, members, colors=colors)
     left, top = section.xy.min(axis=0) - section.pitch
     panel.set(xlim=(left, left + width + gap + side), ylim=(top + max(height, side), top))
-    panel.set_title(str(adata.obs_names[center]))
+    panel.set_title(str(table.obs_names[center]))
 
     corner = left + width + gap, top + (height - side) / 2
     inset = panel.inset_axes((corner[0], corner[1], side, side), transform=panel.transData)
     draw_spots(inset, section, colors=_TISSUE, size=0.7).set_zorder(0)
-    lines = [[xy[center], xy[neighbor]] for neighbor in neighbors]
+    lines = [[members.xy[-1], neighbor] for neighbor in members.xy[:-1]]
     inset.add_collection(LineCollection(lines, colors="0.4", linewidths=1, zorder=0.5), autolim=False)
     draw_spots(inset, members, colors=colors, size=0.7)
     low, high = members.xy.min(axis=0), members.xy.max(axis=0)
@@ -116,13 +114,14 @@ def neighborhood(
     return panel
 
 
-def _position(adata: AnnData, spot: Any) -> int:
+def _position(table: AnnData, spot: Any) -> int:
+    """Return the row of a spot that is given by name or position."""
     if isinstance(spot, str):
-        if spot not in adata.obs_names:
+        if spot not in table.obs_names:
             raise MissingKeyError(
-                f"Found no spot {spot!r}; expected a name in adata.obs_names, such as {adata.obs_names[0]!r}."
+                f"Found no spot {spot!r}; expected a name in adata.obs_names, such as {table.obs_names[0]!r}."
             )
-        return int(np.flatnonzero(adata.obs_names == spot)[0])
-    if not isinstance(spot, int | np.integer) or not -adata.n_obs <= spot < adata.n_obs:
-        raise ArgumentError(f"Found spot={spot!r}; expected a position from 0 to {adata.n_obs - 1}, or a name.")
-    return int(spot % adata.n_obs)
+        return int(np.flatnonzero(table.obs_names == spot)[0])
+    if not isinstance(spot, int | np.integer) or not -table.n_obs <= spot < table.n_obs:
+        raise ArgumentError(f"Found spot={spot!r}; expected a position from 0 to {table.n_obs - 1}, or a name.")
+    return int(spot % table.n_obs)

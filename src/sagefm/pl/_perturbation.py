@@ -8,15 +8,13 @@ import numpy as np
 from matplotlib.patches import Rectangle
 
 from sagefm._constants import PERTURB_KEY
-from sagefm.data._table import get_table
 from sagefm.errors import ArgumentError, MissingKeyError
-from sagefm.pl._tissue import add_colorbar, get_panels
+from sagefm.pl._tissue import add_colorbar, get_panels, select_table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable
 
     import pandas as pd
-    from anndata import AnnData
     from matplotlib.axes import Axes
 
 #: Blue of the Okabe-Ito palette.
@@ -31,9 +29,9 @@ def perturbation(
     target: str,
     *,
     key: str = PERTURB_KEY,
-    ax: Axes | None = None,
     table_key: str | None = None,
     mod: str | None = None,
+    ax: Axes | None = None,
 ) -> Axes:
     """Draw how the prediction of a target at the center follows a source in its neighbors.
 
@@ -43,11 +41,9 @@ def perturbation(
     Parameters
     ----------
     adata
-        A section on which :func:`sagefm.tl.perturb` was run.
-    source
-        Gene that was set in the neighbors.
-    target
-        Gene that was read at the center.
+        AnnData, SpatialData or MuData: a section on which :func:`sagefm.tl.perturb` was run.
+    source, target
+        Gene that was set in the neighbors, and gene that was read at the center.
     key
         The ``key_added`` of :func:`sagefm.tl.perturb`.
     ax
@@ -62,7 +58,7 @@ def perturbation(
     Raises
     ------
     sagefm.errors.SagefmError
-        There is no perturbation, or none of this pair; the message says how to get it.
+        This pair was not perturbed.
 
     Examples
     --------
@@ -71,7 +67,7 @@ def perturbation(
     >>> sagefm.tl.perturb(adata, sources=["CXCL13"], targets=["CXCR5"], n_null=20)
     >>> ax = sagefm.pl.perturbation(adata, "CXCL13", "CXCR5")
     """
-    result = _result(get_table(adata, table_key=table_key, mod=mod), key)
+    result = _result(adata, key, table_key, mod)
     curve = _pair(result["curves"], source, target).sort_values("level")
     score = _pair(result["scores"], source, target).iloc[0]
     (panel,) = get_panels(ax, 1, (3.6, 3.0))
@@ -105,10 +101,10 @@ def perturbation_heatmap(
     value: str = "effect",
     n_sources: int | None = 30,
     n_targets: int | None = 30,
-    frame: Sequence[tuple[str, str]] = (),
-    ax: Axes | None = None,
+    frame: Iterable[tuple[str, str]] = (),
     table_key: str | None = None,
     mod: str | None = None,
+    ax: Axes | None = None,
 ) -> Axes:
     """Draw the scores of perturbed pairs, sources in rows and targets in columns.
 
@@ -118,7 +114,7 @@ def perturbation_heatmap(
     Parameters
     ----------
     adata
-        A section on which :func:`sagefm.tl.perturb` was run.
+        AnnData, SpatialData or MuData: a section on which :func:`sagefm.tl.perturb` was run.
     key
         The ``key_added`` of :func:`sagefm.tl.perturb`.
     value
@@ -128,7 +124,7 @@ def perturbation_heatmap(
     n_targets
         The same for targets, among the pairs of these sources.
     frame
-        Pairs of source and target to put a frame around.
+        Pairs to frame, each a source and a target.
     ax
         Axes to draw into.
     table_key, mod
@@ -141,16 +137,16 @@ def perturbation_heatmap(
     Raises
     ------
     sagefm.errors.SagefmError
-        There is no perturbation, or none of this pair; the message says how to get it.
+        Nothing was perturbed, `value` is not a signed score, or a number is below 1.
 
     Examples
     --------
     >>> import sagefm
     >>> adata = sagefm.datasets.synovium()
     >>> sagefm.tl.perturb(adata, sources=["CXCL13", "CCL21"], targets=["CXCR5", "MS4A1"], n_null=20)
-    >>> ax = sagefm.pl.perturbation_heatmap(adata, value="z")
+    >>> ax = sagefm.pl.perturbation_heatmap(adata, value="z", frame=[("CXCL13", "CXCR5")])
     """
-    result = _result(get_table(adata, table_key=table_key, mod=mod), key)
+    result = _result(adata, key, table_key, mod)
     if value not in ("effect", "slope", "rho", "z"):
         raise ArgumentError(f"Found value={value!r}; expected 'effect', 'slope', 'rho' or 'z'.")
     scores = result["scores"].drop_duplicates(["source", "target"])
@@ -191,14 +187,17 @@ def perturbation_heatmap(
     return panel
 
 
-def _result(adata: AnnData, key: str) -> dict[str, Any]:
-    if key not in adata.uns:
+def _result(adata: Any, key: str, table_key: str | None, mod: str | None) -> dict[str, Any]:
+    """Return what `tl.perturb` has stored."""
+    stored = select_table(adata, table_key, mod).uns
+    if key not in stored:
         raise MissingKeyError(f"Found no {key!r} in adata.uns; run sagefm.tl.perturb(adata, pairs=...) first.")
-    result: dict[str, Any] = adata.uns[key]
+    result: dict[str, Any] = stored[key]
     return result
 
 
 def _pair(table: pd.DataFrame, source: str, target: str) -> pd.DataFrame:
+    """Return the rows of a pair."""
     rows = table[(table["source"] == source) & (table["target"] == target)]
     if rows.empty:
         call = f"sagefm.tl.perturb(adata, sources=[{source!r}], targets=[{target!r}])"
@@ -207,6 +206,7 @@ def _pair(table: pd.DataFrame, source: str, target: str) -> pd.DataFrame:
 
 
 def _strongest(scores: pd.DataFrame, column: str, value: str, n: int | None) -> pd.DataFrame:
+    """Return the scores of the `n` sources or targets that have the largest absolute values."""
     if n is None:
         return scores
     if n < 1:
