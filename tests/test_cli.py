@@ -506,6 +506,7 @@ def test_warnings_are_lines(section: ad.AnnData, model: Path, tmp_path: Path) ->
 def test_info_of_a_table_whose_uns_holds_anything(section: ad.AnnData, tmp_path: Path) -> None:
     """``uns["sagefm"]`` may be somebody else's, and what is in it as well."""
     section.layers["counts"] = section.X.copy()
+    section.uns["theirs"] = {"scores": 1, "curves": 2, "params": 3}
     for i, entry in enumerate(("counts", np.arange(3), {"a": 1, "counts": {"checkpoint_sha256": 1}})):
         section.uns["sagefm"] = entry
         section.write_h5ad(tmp_path / f"{i}.h5ad")
@@ -558,8 +559,13 @@ def test_convert(tmp_path: Path) -> None:
 
 def test_lazy_does_not_overwrite_its_input(file: Path, model: Path) -> None:
     before = file.read_bytes()
+    shutil.copy(file, file.with_name("other.h5ad"))
+    inputs = [file.with_name("other.h5ad"), file]
     message = fails(1, "embed", file, "-m", model, "-o", file, "--lazy", "--overwrite")
     assert "they would be lost" in message
+    # Nor is any of several read before this is known.
+    message = fails(1, "embed", *inputs, "-m", model, "-o", file.parent, "--lazy", "--overwrite")
+    assert message.count("they would be lost") == 1
     assert file.read_bytes() == before
 
 

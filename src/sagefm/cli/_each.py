@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+import sagefm
 from sagefm.cli._files import check_output, is_zarr, read_section, without_counts, write_section
 from sagefm.cli._run import current_run, emit, say
 from sagefm.errors import ArgumentError, SagefmError
@@ -43,6 +44,7 @@ def for_each(
     table: Path | None = None,
     overwrite: bool,
     skip_existing: bool,
+    lazy: bool,
     **options: Any,
 ) -> None:
     """Run a function of ``sagefm.tl`` on one section after the other; those that fail do not stop the others.
@@ -51,7 +53,7 @@ def for_each(
     """
     from sagefm.checkpoint._resolve import resolve_model
 
-    jobs = _plan(sections, output, table, overwrite=overwrite, skip_existing=skip_existing)
+    jobs = _plan(sections, output, table, overwrite=overwrite, skip_existing=skip_existing, lazy=lazy)
     checkpoint = resolve_model(model)
     failed = []
     for job in jobs:
@@ -61,7 +63,7 @@ def for_each(
             if skip_existing and job.output.exists():
                 say(f"{job.section}: {job.output} exists, skipped", status="skipped")
             else:
-                _run_job(job, verb, report, checkpoint, **options)
+                _run_job(job, verb, report, checkpoint, lazy=lazy, **options)
                 say(f"Wrote {job.output}", status="written", seconds=round(time.perf_counter() - start, 3))
         except SagefmError as error:
             say("", status="failed", error=str(error))
@@ -89,13 +91,8 @@ def _run_job(
     **arguments: Any,
 ) -> None:
     """Read a section, run a function of ``sagefm.tl`` with its arguments, print and write the result."""
-    import sagefm
     from sagefm.data._table import get_table
 
-    if lazy and job.output.resolve() == job.section.resolve():
-        raise ArgumentError(
-            f"{job.output} is the input, and --lazy writes no counts: they would be lost. Choose another path."
-        )
     data = read_section(job.section, lazy=lazy)
     table = get_table(data, table_key=arguments["table_key"])
     n_spots, n_genes = table.shape
@@ -108,7 +105,7 @@ def _run_job(
 
 
 def _plan(
-    sections: Sequence[Path], output: Path, table: Path | None, *, overwrite: bool, skip_existing: bool
+    sections: Sequence[Path], output: Path, table: Path | None, *, overwrite: bool, skip_existing: bool, lazy: bool
 ) -> list[Job]:
     """Return what is to be done; raise before anything is computed if an output may not be written."""
     if overwrite and skip_existing:
@@ -116,8 +113,13 @@ def _plan(
     outputs = _places(sections, output, SECTION_SUFFIXES, "--output")
     tables = [None] * len(sections) if table is None else _places(sections, table, TABLE_SUFFIXES, "--table")
     jobs = [Job(*files) for files in zip(sections, outputs, tables, strict=True)]
-    if skip_existing and any(job.output.resolve() == job.section.resolve() for job in jobs):
+    in_place = [job.output for job in jobs if job.output.resolve() == job.section.resolve()]
+    if in_place and skip_existing:
         raise click.UsageError("With --skip-existing, -o must not be where the inputs are: all would be skipped.")
+    if in_place and lazy:
+        raise ArgumentError(
+            f"{in_place[0]} is the input, and --lazy writes no counts: they would be lost. Choose another path."
+        )
     for job in jobs:
         if skip_existing and job.output.exists():
             continue
@@ -130,10 +132,9 @@ def _plan(
 
 def _places(sections: Sequence[Path], path: Path, suffixes: tuple[str, ...], option: str) -> list[Path]:
     """Return where the result of each section goes: `path`, or a file in this folder, named after the section."""
-    is_file = path.suffix.lower() in suffixes
-    if is_file and len(sections) == 1:
-        return [path]
-    if is_file:
+    if path.suffix.lower() in suffixes:
+        if len(sections) == 1:
+            return [path]
         raise click.BadParameter(
             f"{str(path)!r} is one file; {len(sections)} inputs need a folder, which gets a file of each.",
             param_hint=option,
@@ -141,9 +142,7 @@ def _places(sections: Sequence[Path], path: Path, suffixes: tuple[str, ...], opt
     if is_zarr(path) or path.is_file() or (len(sections) == 1 and path.suffix and not path.is_dir()):
         ends = " or ".join(suffixes)
         raise click.BadParameter(f"{str(path)!r} does not end with {ends}, and is no folder.", param_hint=option)
-    names = [
-        section.name if section.suffix.lower() in suffixes else f"{section.stem}{suffixes[0]}" for section in sections
-    ]
+    names = [file.name if file.suffix.lower() in suffixes else f"{file.stem}{suffixes[0]}" for file in sections]
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise click.BadParameter(

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 _INTERRUPTED = 130  # 128 + SIGINT, as shells do
-#: Where spatialdata and squidpy log each call: to stdout, which is for results.
-_NOISY = "spatialdata._logging"
+#: Where spatialdata and squidpy log each call, to stdout, which is for results; and Lightning each process that trains.
+_NOISY = ("spatialdata._logging", "lightning.fabric.utilities.distributed")
 
 
 @dataclass
@@ -42,7 +42,7 @@ class SagefmGroup(click.Group):
         """Run a command."""
         run = ctx.ensure_object(Run)
         try:
-            with _warnings_as_lines(run), _without_info(logging.getLogger(_NOISY)):
+            with _warnings_as_lines(run), _without_info([logging.getLogger(name) for name in _NOISY]):
                 result = super().invoke(ctx)
             emit()
             return result
@@ -51,7 +51,7 @@ class SagefmGroup(click.Group):
                 raise
             message = str(error)
             if isinstance(error, ModelNotFoundError):
-                message += "\nOn the command line: sagefm train SECTION -o MODEL_DIR, then -m MODEL_DIR."
+                message += "\nOn the command line: without -m, the bundled model is used; sagefm train makes another."
             raise click.ClickException(message) from error
         except (KeyboardInterrupt, SystemExit) as error:
             # Lightning turns Ctrl-C into an exit with status 1.
@@ -118,21 +118,24 @@ def _warnings_as_lines(run: Run) -> Iterator[None]:
             click.echo(f"Warning: {message}", err=True)
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        warnings.filterwarnings("always", module=r"sagefm(\.|$)")
+        # For deprecated calls of ours the filters that are set hold: by default hidden, in the tests errors.
+        warnings.filterwarnings("ignore", module=r"(?!sagefm(\.|$))")
+        warnings.filterwarnings("always", category=UserWarning, module=r"sagefm(\.|$)")
         warnings.showwarning = show
         yield
 
 
 @contextmanager
-def _without_info(logger: logging.Logger) -> Iterator[None]:
-    """Silence a logger below warnings; by a filter, since its package sets its level when it is imported."""
+def _without_info(loggers: list[logging.Logger]) -> Iterator[None]:
+    """Silence loggers below warnings; by a filter, since their packages set their levels when they are imported."""
 
     def is_warning(record: logging.LogRecord) -> bool:
         return record.levelno >= logging.WARNING
 
-    logger.addFilter(is_warning)
+    for logger in loggers:
+        logger.addFilter(is_warning)
     try:
         yield
     finally:
-        logger.removeFilter(is_warning)
+        for logger in loggers:
+            logger.removeFilter(is_warning)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 from sagefm._constants import PERTURB_KEY
-from sagefm.data._table import get_table
 from sagefm.errors import ArgumentError, MissingKeyError
-from sagefm.pl._tissue import add_colorbar, get_panels
+from sagefm.pl._tissue import add_colorbar, get_panels, select_table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import pandas as pd
+    from matplotlib.axes import Axes
 
 #: Blue of the Okabe-Ito palette.
 _BLUE = "#0072B2"
@@ -26,9 +29,9 @@ def perturbation(
     target: str,
     *,
     key: str = PERTURB_KEY,
-    ax: Axes | None = None,
     table_key: str | None = None,
     mod: str | None = None,
+    ax: Axes | None = None,
 ) -> Axes:
     """Draw how the prediction of a target at the center responds to a source in its neighbors.
 
@@ -38,17 +41,15 @@ def perturbation(
     Parameters
     ----------
     adata
-        A section on which :func:`sagefm.tl.perturb` was run.
-    source
-        Gene that was set in the neighbors.
-    target
-        Gene that was predicted at the center.
+        AnnData, SpatialData or MuData: a section on which :func:`sagefm.tl.perturb` was run.
+    source, target
+        Gene that was set in the neighbors, and gene that was read at the center.
     key
         The ``key_added`` of :func:`sagefm.tl.perturb`.
     ax
         Axes to draw into.
     table_key, mod
-        As in :func:`sagefm.pl.embedding`.
+        Table of a SpatialData object; modality of a MuData object.
 
     Returns
     -------
@@ -57,7 +58,7 @@ def perturbation(
     Raises
     ------
     sagefm.errors.SagefmError
-        This pair was not perturbed; the message says how to do it.
+        This pair was not perturbed.
 
     Examples
     --------
@@ -67,17 +68,14 @@ def perturbation(
     >>> ax = sagefm.pl.perturbation(adata, "CXCL13", "CXCR5")
     """
     result = _result(adata, key, table_key, mod)
-    tables = result["curves"], result["scores"]
-    curve, scores = (table[(table["source"] == source) & (table["target"] == target)] for table in tables)
-    if curve.empty or scores.empty:
-        call = f"sagefm.tl.perturb(adata, sources=[{source!r}], targets=[{target!r}])"
-        raise MissingKeyError(f"Found no perturbation of {target!r} by {source!r}; run {call} first.")
-    curve, score = curve.sort_values("level"), scores.iloc[0]
+    curve = _pair(result["curves"], source, target).sort_values("level")
+    score = _pair(result["scores"], source, target).iloc[0]
     (panel,) = get_panels(ax, 1, (3.6, 3.0))
     level = curve["level"].to_numpy(dtype=float)
     panel.axhline(0, color="0.6", linewidth=0.8, zorder=0)
-    band = panel.fill_between(level, curve["low"], curve["high"], color=_BLUE, alpha=0.2, linewidth=0)
-    band.set_label("10-90 % of spots")
+    panel.fill_between(
+        level, curve["low"], curve["high"], color=_BLUE, alpha=0.2, linewidth=0, label="10-90 % of spots"
+    )
     panel.plot(level, curve["mean"], color=_BLUE, marker="o", markersize=4, label="mean")
 
     rises = curve["mean"].iloc[-1] >= 0
@@ -103,12 +101,12 @@ def perturbation_heatmap(
     value: str = "effect",
     n_sources: int | None = 30,
     n_targets: int | None = 30,
-    frame: Sequence[tuple[str, str]] = (),
-    ax: Axes | None = None,
+    frame: Iterable[tuple[str, str]] = (),
     table_key: str | None = None,
     mod: str | None = None,
+    ax: Axes | None = None,
 ) -> Axes:
-    """Draw a heatmap of the scores of perturbed pairs, with sources in rows and targets in columns.
+    """Draw the scores of perturbed pairs, sources in rows and targets in columns.
 
     Stars mark pairs with ``qval`` below 0.05; pairs that were not scored are gray. Rows and columns are in the
     order of ``scores``. The color scale ends at the 98 % quantile of the absolute values.
@@ -116,7 +114,7 @@ def perturbation_heatmap(
     Parameters
     ----------
     adata
-        A section on which :func:`sagefm.tl.perturb` was run.
+        AnnData, SpatialData or MuData: a section on which :func:`sagefm.tl.perturb` was run.
     key
         The ``key_added`` of :func:`sagefm.tl.perturb`.
     value
@@ -126,11 +124,11 @@ def perturbation_heatmap(
     n_targets
         The same for targets, among the pairs of these sources.
     frame
-        Pairs of source and target to draw a frame around.
+        Pairs to frame, each a source and a target.
     ax
         Axes to draw into.
     table_key, mod
-        As in :func:`sagefm.pl.embedding`.
+        Table of a SpatialData object; modality of a MuData object.
 
     Returns
     -------
@@ -139,34 +137,25 @@ def perturbation_heatmap(
     Raises
     ------
     sagefm.errors.SagefmError
-        There is no perturbation (the message says how to get one), or an argument is outside its range.
+        Nothing was perturbed, `value` is not a signed score, or a number is below 1.
 
     Examples
     --------
     >>> import sagefm
     >>> adata = sagefm.datasets.synovium()
     >>> sagefm.tl.perturb(adata, sources=["CXCL13", "CCL21"], targets=["CXCR5", "MS4A1"], n_null=20)
-    >>> ax = sagefm.pl.perturbation_heatmap(adata, value="z")
+    >>> ax = sagefm.pl.perturbation_heatmap(adata, value="z", frame=[("CXCL13", "CXCR5")])
     """
     result = _result(adata, key, table_key, mod)
     if value not in ("effect", "slope", "rho", "z"):
         raise ArgumentError(f"Found value={value!r}; expected 'effect', 'slope', 'rho' or 'z'.")
     scores = result["scores"].drop_duplicates(["source", "target"])
-    for role, n in (("source", n_sources), ("target", n_targets)):
-        if n is None:
-            continue
-        if n < 1:
-            raise ArgumentError(f"Found n_{role}s={n}; expected at least 1, or None for all.")
-        genes = scores[role].astype(str)
-        strength = scores[value].abs().groupby(genes, sort=False).max()
-        scores = scores[genes.isin(strength.nlargest(n).index)]
-    sources, targets = (list(scores[role].unique()) for role in ("source", "target"))
-    values, qval = (
-        scores.pivot(index="source", columns="target", values=name)
-        .reindex(index=sources, columns=targets)
-        .to_numpy(dtype=float)
-        for name in (value, "qval")
-    )
+    scores = _strongest(scores, "source", value, n_sources)
+    scores = _strongest(scores, "target", value, n_targets)
+    sources, targets = (list(scores[column].unique()) for column in ("source", "target"))
+    table = scores.pivot(index="source", columns="target", values=[value, "qval"])
+    values = table[value].reindex(index=sources, columns=targets).to_numpy(dtype=float)
+    qval = table["qval"].reindex(index=sources, columns=targets).to_numpy(dtype=float)
 
     finite = np.abs(values[np.isfinite(values)])
     limit = float(np.quantile(finite, 0.98)) if len(finite) else 0.0
@@ -179,9 +168,9 @@ def perturbation_heatmap(
     mesh = panel.pcolormesh(
         np.ma.masked_invalid(values), cmap="RdBu_r", vmin=-limit, vmax=limit, edgecolors="white", linewidth=0.5
     )
-    rows, columns = np.nonzero(qval < 0.05)
-    pale = np.abs(values[rows, columns]) < 0.6 * limit
-    panel.scatter(columns + 0.5, rows + 0.5, s=28, marker="*", c=np.where(pale, "black", "white"), linewidths=0)
+    row, column = np.nonzero(qval < 0.05)
+    pale = np.abs(values[row, column]) < 0.6 * limit
+    panel.scatter(column + 0.5, row + 0.5, s=28, marker="*", c=np.where(pale, "black", "white"), linewidths=0)
     for source, target in frame:
         if source in sources and target in targets:
             corner = targets.index(target), sources.index(source)
@@ -199,10 +188,31 @@ def perturbation_heatmap(
 
 
 def _result(adata: Any, key: str, table_key: str | None, mod: str | None) -> dict[str, Any]:
-    table = get_table(adata, table_key=table_key, mod=mod)
-    if key not in table.uns:
+    """Return what `tl.perturb` has stored."""
+    stored = select_table(adata, table_key, mod).uns
+    if key not in stored:
         raise MissingKeyError(f"Found no {key!r} in adata.uns; run sagefm.tl.perturb(adata, pairs=...) first.")
-    return dict(table.uns[key])
+    result: dict[str, Any] = stored[key]
+    return result
+
+
+def _pair(table: pd.DataFrame, source: str, target: str) -> pd.DataFrame:
+    """Return the rows of a pair."""
+    rows = table[(table["source"] == source) & (table["target"] == target)]
+    if rows.empty:
+        call = f"sagefm.tl.perturb(adata, sources=[{source!r}], targets=[{target!r}])"
+        raise MissingKeyError(f"Found no perturbation of {target!r} by {source!r}; run {call} first.")
+    return rows
+
+
+def _strongest(scores: pd.DataFrame, column: str, value: str, n: int | None) -> pd.DataFrame:
+    """Return the scores of the `n` sources or targets that have the largest absolute values."""
+    if n is None:
+        return scores
+    if n < 1:
+        raise ArgumentError(f"Found n_{column}s={n}; expected at least 1, or None for all.")
+    strength = scores[value].abs().groupby(scores[column].astype(str), sort=False).max()
+    return scores[scores[column].isin(strength.nlargest(n).index)]
 
 
 def _unit(result: dict[str, Any], what: str) -> str:

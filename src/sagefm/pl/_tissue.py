@@ -2,43 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import cycle, islice
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from anndata import AnnData
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
 from matplotlib.collections import EllipseCollection
-from matplotlib.lines import Line2D
-from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from sagefm.data._table import get_column, get_coordinates, get_libraries, library_column
+from sagefm.data._table import get_table
 from sagefm.errors import ArgumentError, MissingKeyError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from matplotlib.cm import ScalarMappable
+    from numpy.typing import NDArray
+
+    from sagefm.data._table import Spots
 
 #: Inches: a tissue panel that this package makes, and the color bar beside it.
 _PANEL_WIDTH = 3.4
 COLORBAR_WIDTH = 0.8
 
-#: Qualitative colors of like lightness, told apart side by side.
-_PALETTE = (
-    "#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951", "#ff8ab7", "#a463f2", "#97bbf5", "#1f5f5b", "#c9a2e8",
-    "#b3364a", "#e3c29b", "#5fd3f3", "#7a8f2a", "#2f3e6e", "#d45fbf", "#c7d84b", "#8a5a00", "#9c6b4e", "#9498a0",
-)  # fmt: skip
-_NO_CATEGORY = "0.85"
-
 
 class Section(NamedTuple):
-    """Spots of one library: positions in the table (n_shown,), coordinates (n_shown, 2), and their pitch.
+    """Spots of one library."""
 
-    The pitch is the median distance to the nearest other spot, in units of the coordinates.
-    """
-
+    #: Coordinates of all spots of the table (n_spots, 2).
+    coordinates: NDArray[np.float64]
+    #: Rows of the table that are shown (n_shown,).
     rows: NDArray[np.int64]
-    xy: NDArray[np.float64]
+    #: Median distance to the nearest other spot, in units of the coordinates.
     pitch: float
+
+    @property
+    def xy(self) -> NDArray[np.float64]:
+        """Coordinates of the shown spots (n_shown, 2)."""
+        return self.coordinates[self.rows]
 
     @property
     def extent(self) -> tuple[float, float]:
@@ -52,28 +53,38 @@ class Section(NamedTuple):
         return _PANEL_WIDTH + beside, _PANEL_WIDTH * float(np.clip(height / width, 0.4, 1.6)) + 0.4
 
 
-def get_section(
-    adata: AnnData, *, spatial_key: str, library_key: str | None = None, library: str | None = None
-) -> Section:
-    """Return the spots of one library; which one must be said where there are several."""
-    xy = get_coordinates(adata, spatial_key)
-    library_key = library_column(adata, library_key)
-    codes, names = get_libraries(adata, library_key)
-    if library_key is None and library is not None:
+def select_table(data: Any, table_key: str | None, mod: str | None) -> AnnData:
+    """Return AnnData as it is, or the table of SpatialData or MuData."""
+    # Nothing is written: unlike the verbs, plots take views of files and tables without genes.
+    return data if isinstance(data, AnnData) else get_table(data, table_key=table_key, mod=mod)
+
+
+def select_section(spots: Spots, library: str | None) -> Section:
+    """Return the spots of `library`, or of the only one."""
+    if len(spots.coordinates) == 0:
+        raise ArgumentError("Found a table without spots; expected at least one.")
+    if library is None and len(spots.names) > 1:
+        raise ArgumentError(f"Found {len(spots.names)} libraries: {spots.names}. Pass library=... .")
+    if library is not None and spots.names == [""]:
         raise ArgumentError(f"library={library!r} needs library_key, the column of adata.obs that holds it.")
-    if library is None and len(names) > 1:
-        raise ArgumentError(f"Found {len(names)} libraries in adata.obs[{library_key!r}]: {names}. Pass library=... .")
-    if library is not None and str(library) not in names:
-        raise MissingKeyError(f"library={library!r} is not in adata.obs[{library_key!r}]; found {names}.")
-    rows = np.flatnonzero(codes == (0 if library is None else names.index(str(library))))
-    xy = xy[rows]
-    # Without a second spot, the nearest is infinitely far; spots that share a position say nothing about the pitch.
+    if library is not None and str(library) not in spots.names:
+        raise MissingKeyError(f"library={library!r} is not one of the libraries {spots.names}.")
+    rows = np.flatnonzero(spots.libraries == (0 if library is None else spots.names.index(str(library))))
+    return Section(spots.coordinates, rows, _pitch(spots.coordinates[rows]))
+
+
+def _pitch(xy: NDArray[np.float64]) -> float:
+    if len(xy) < 2:
+        return 1.0
     nearest = cKDTree(xy).query(xy, k=2)[0][:, 1]
-    nearest = nearest[(nearest > 0) & np.isfinite(nearest)]
-    return Section(rows, xy, float(np.median(nearest)) if len(nearest) else 1.0)
+    # Spots that share a position say nothing about the pitch.
+    nearest = nearest[nearest > 0]
+    return float(np.median(nearest)) if len(nearest) else 1.0
 
 
-def get_panels(ax: Axes | Sequence[Axes] | NDArray[Any] | None, n: int, figsize: tuple[float, float]) -> list[Axes]:
+def get_panels(
+    ax: Axes | Sequence[Axes] | NDArray[Any] | None, n: int, figsize: tuple[float, float], *, argument: str = "ax"
+) -> list[Axes]:
     """Return `n` axes side by side: the user's, or those of a new figure with constrained layout."""
     if ax is None:
         import matplotlib.pyplot as plt
@@ -82,7 +93,7 @@ def get_panels(ax: Axes | Sequence[Axes] | NDArray[Any] | None, n: int, figsize:
         return list(grid[0])
     panels = [ax] if isinstance(ax, Axes) else list(np.ravel(np.asarray(ax, dtype=object)))
     if len(panels) != n or not all(isinstance(panel, Axes) for panel in panels):
-        raise ArgumentError(f"Found {len(panels)} axes to draw into; expected {n}, of matplotlib.")
+        raise ArgumentError(f"Found {argument} of length {len(panels)}; expected {n} matplotlib Axes.")
     return panels
 
 
@@ -125,31 +136,20 @@ def robust_limits(values: NDArray[Any]) -> tuple[float, float]:
     return float(low), float(high if high > low else low + 1)
 
 
-def draw_categories(ax: Axes, adata: AnnData, section: Section, column: str, *, size: float) -> None:
-    """Draw a column of ``obs`` with a legend, in scanpy's colors of it (``uns``) or, if there are none, our own."""
-    categories = get_column(adata, column, argument="color").astype("category").cat
-    names = [str(name) for name in categories.categories]
-    colors = [str(color) for color in adata.uns.get(f"{column}_colors", [])]
-    if len(colors) < len(names):
-        colors = list(islice(cycle(_PALETTE), len(names)))
-    codes = categories.codes.to_numpy()[section.rows]
-    draw_spots(ax, section, colors=[colors[code] if code >= 0 else _NO_CATEGORY for code in codes], size=size)
-    handles = [
-        Line2D([], [], linestyle="", marker="o", markersize=7, color=color, label=name)
-        for color, name in zip(colors, names, strict=False)
-    ]
-    ax.legend(handles=handles, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, handletextpad=0.1)
-
-
 def add_colorbar(ax: Axes, mappable: ScalarMappable, label: str, *, width: float = 0.04, **kwargs: Any) -> None:
     """Put a color bar of the height of `ax`, and a share `width` of its width, on its right."""
+    make_room(ax)
+    # A child of the axes: it follows their height under any aspect, and layout engines see it.
+    bar = ax.figure.colorbar(mappable, cax=ax.inset_axes((1 + 0.75 * width, 0, width, 1)), label=label, **kwargs)
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(length=2)
+
+
+def make_room(ax: Axes) -> None:
+    """Move `ax` so that a color bar or a legend has room on its right."""
     spec = ax.get_subplotspec()
     if spec is not None and ax.figure.get_layout_engine() is None:
         # No layout engine will make room: narrow the axes, as figure.colorbar does.
         ax.set_subplotspec(spec.subgridspec(1, 2, width_ratios=(0.8, 0.2), wspace=0)[0])
     # Slack that an equal aspect leaves goes to the left, or layout engines would take it for room for the bar.
     ax.set_anchor("E")
-    # A child of the axes: it follows their height under any aspect, and layout engines see it.
-    bar = ax.figure.colorbar(mappable, cax=ax.inset_axes((1 + 0.75 * width, 0, width, 1)), label=label, **kwargs)
-    bar.outline.set_visible(False)
-    bar.ax.tick_params(length=2)
