@@ -25,7 +25,7 @@ class DenseLayer:
     def __init__(self, shape: tuple[int, int], path: Path | None) -> None:
         self.shape = shape
         self.path = path
-        self._array: Any = np.empty(shape, np.float32) if path is None else self._create(path)
+        self._array: Any = np.empty(shape, np.float32) if path is None else _create(path, shape)
 
     def write(self, rows: NDArray[np.int64], columns: NDArray[np.int64], values: NDArray[np.float32]) -> None:
         """Write values of some rows and columns (n_rows, n_columns)."""
@@ -46,30 +46,23 @@ class DenseLayer:
 
         return da.from_zarr(str(self.path))
 
-    def _create(self, path: Path) -> Any:
-        import zarr
 
-        chunks = (min(BLOCK_ROWS, self.shape[0]), self.shape[1])
-        try:
-            return zarr.open(
-                store=str(path), mode="w-", shape=self.shape, chunks=chunks, dtype="float32", fill_value=np.nan
-            )
-        except FileExistsError as error:
-            raise OutputExistsError(
-                f"{path} exists: it is not overwritten. Choose another path, or remove it."
-            ) from error
+def _create(path: Path, shape: tuple[int, int]) -> Any:
+    import zarr
+
+    if path.exists():
+        raise OutputExistsError(f"{path} exists: it is not overwritten. Choose another path, or remove it.")
+    chunks = (min(BLOCK_ROWS, shape[0]), shape[1])
+    return zarr.open(store=str(path), mode="w-", shape=shape, chunks=chunks, dtype="float32", fill_value=np.nan)
 
 
 @contextmanager
 def dense_layer(shape: tuple[int, int], out: str | os.PathLike[str] | None) -> Iterator[DenseLayer]:
     """Yield a layer to write to; what was created on disk is removed if the block raises."""
-    path = None if out is None else Path(out)
-    if path is not None and path.exists():
-        raise OutputExistsError(f"{path} exists: it is not overwritten. Choose another path, or remove it.")
-    layer = DenseLayer(shape, path)
+    layer = DenseLayer(shape, None if out is None else Path(out))
     try:
         yield layer
     except BaseException:
-        if path is not None:
-            shutil.rmtree(path, ignore_errors=True)
+        if layer.path is not None:
+            shutil.rmtree(layer.path, ignore_errors=True)
         raise
