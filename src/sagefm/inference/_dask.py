@@ -6,7 +6,7 @@ from collections import deque
 from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import dask
 import numpy as np
@@ -43,15 +43,6 @@ def cluster_projector(client: Any) -> Iterator[Projector]:
         raise ArgumentError(f"client={client!r}: no Dask scheduler answers there. ({error})") from error
     with connected:
         yield partial(_project_on_cluster, connected)
-
-
-class _Task(NamedTuple):
-    """Rows of the product, the counts that they are computed from, the rows of these, and what turns them into counts."""
-
-    rows: NDArray[np.int64]
-    block: Any
-    chosen: NDArray[np.int64] | slice
-    prepare: Callable[[sparse.csr_matrix], sparse.csr_matrix]
 
 
 def _project_on_cluster(
@@ -93,16 +84,17 @@ def _project_on_cluster(
     return result
 
 
-def _tasks(counts: sparse.csr_matrix | StoredMatrix) -> Iterator[_Task]:
+def _tasks(counts: sparse.csr_matrix | StoredMatrix) -> Iterator[tuple[Any, ...]]:
+    """Yield rows of the product, a block of counts, its rows that they are computed from, and what prepares these."""
     if not (isinstance(counts, StoredMatrix) and hasattr(counts.matrix, "dask")):
         for span, block in iter_blocks(counts, _TASK_ROWS):
-            yield _Task(np.arange(span.start, span.start + block.shape[0]), block, slice(None), as_csr)
+            yield np.arange(span.start, span.start + block.shape[0]), block, slice(None), as_csr
         return
     chosen = np.arange(counts.shape[0]) if counts.rows is None else counts.rows
     for start, stop in pairwise(np.cumsum((0, *counts.matrix.chunks[0]))):
         rows = np.arange(*np.searchsorted(chosen, [start, stop]))
         if len(rows):
-            yield _Task(rows, counts.matrix[start:stop], chosen[rows] - start, counts.prepare)
+            yield rows, counts.matrix[start:stop], chosen[rows] - start, counts.prepare
 
 
 def _project_rows(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from sagefm.data._blocks import iter_blocks
 from sagefm.data._input import Log1pInput, depth_grid, expected_roots, sparse_root
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
     from scipy import sparse
@@ -41,14 +42,10 @@ class FirstLayer:
     ----------
     inputs
         What the network reads of the section.
-    center
-        ``W_center c`` (n_spots, hidden).
-    neighborhood
-        ``P`` (n_spots, hidden).
-    neighborhood_mean
-        ``W_neigh u_mean`` (hidden,).
-    bias
-        ``b`` (hidden,).
+    center, neighborhood
+        ``W_center c`` and ``P`` (n_spots, hidden).
+    neighborhood_mean, bias
+        ``W_neigh u_mean`` and ``b`` (hidden,).
     sizes
         Counts of each spot (n_spots,).
     """
@@ -70,16 +67,10 @@ class FirstLayer:
 
 @dataclass(frozen=True)
 class Products:
-    """Transformed counts times weights, one product a transform, and what was summed on the way.
+    """Transformed counts times weights (n_spots, n_out), one product a transform, and what was summed on the way.
 
-    Attributes
-    ----------
-    products
-        (n_spots, n_out) each.
-    sizes
-        Counts of each spot (n_spots,).
-    sums
-        Counts of each gene, and sums of the last transform's values (2, n_genes).
+    `sizes` are the counts of each spot (n_spots,); `sums` those of each gene, and sums of the last transform's values
+    (2, n_genes).
     """
 
     products: list[Tensor]
@@ -93,17 +84,8 @@ class Products:
         return cls(products, np.empty(n_spots, np.float32), np.zeros((2, n_genes)))
 
 
-class Projector(Protocol):
-    """Computes :class:`Products` of counts: :func:`project_counts` here, or the workers of a Dask cluster."""
-
-    def __call__(
-        self,
-        counts: sparse.csr_matrix | StoredMatrix,
-        transforms: Sequence[Callable[[sparse.csr_matrix], sparse.csr_matrix]],
-        weights: Sequence[Tensor],
-        *,
-        block_rows: int,
-    ) -> Products: ...
+#: Computes :class:`Products` of counts: :func:`project_counts` here, or the workers of a Dask cluster.
+Projector: TypeAlias = Callable[..., Products]
 
 
 def project_counts(
@@ -136,11 +118,8 @@ def project(
 ) -> list[Tensor]:
     """Return ``values @ weight.T`` for weights on consecutive ranges of columns, each (n_spots, n_out).
 
-    Row blocks are made dense in a buffer that is used again: a dense product is faster than a sparse one
-    at the density of expression data, and no more than a block is ever dense. Blocks with fewer than
-    `SPARSE_BELOW` of their values stored are multiplied as they are.
-
-    `buffer` is where they are made dense (block_rows, n_genes).
+    Row blocks are made dense in `buffer` (block_rows, n_genes): a dense product is faster than a sparse one at the
+    density of expression data. Blocks with fewer than `SPARSE_BELOW` of their values stored are multiplied as they are.
     """
     n_spots, n_genes = values.shape
     device = weights[0].device
