@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -13,8 +12,9 @@ from tqdm.auto import tqdm
 
 from sagefm._arguments import as_seed, listed, whole_number
 from sagefm.data._genes import to_symbols
+from sagefm.data._table import untouched_on_error
 from sagefm.errors import ArgumentError
-from sagefm.inference._impute import impute_section
+from sagefm.inference._impute import Plan, fit_readout, predict
 from sagefm.inference._output import dense_layer
 from sagefm.inference._products import block_rows_of
 from sagefm.metrics._recovery import Recovery
@@ -29,9 +29,8 @@ if TYPE_CHECKING:
     from sagefm.data._reader import TableReader
 
 
-@dataclass(frozen=True)
-class Imputation:
-    """Imputed values.
+class Imputation(NamedTuple):
+    """Imputed values, and how well the measured genes are recovered.
 
     Attributes
     ----------
@@ -41,27 +40,12 @@ class Imputation:
     outside
         Values of requested genes that the table does not hold (n_spots, n_outside).
     recovery
-        Recovery of each gene of the table: ``imputed``, ``r``, ``qval``, ``d2``; NaN where not imputed.
-    scale
-        ``"counts"`` or ``"log1p"``.
+        ``r``, ``qval``, ``d2`` of each gene of the table, NaN where not imputed; and whether it was ``imputed``.
     """
 
     layer: Any
     outside: pd.DataFrame
     recovery: pd.DataFrame
-    scale: str
-
-
-def check_impute(
-    reader: TableReader, checkpoint: Checkpoint, genes: Sequence[str] | None, mask: str, n_folds: int
-) -> NDArray[np.int64]:
-    """Return the vocabulary positions to impute, increasing; raise for arguments that cannot be used."""
-    if mask not in ("center", "neighborhood"):
-        raise ArgumentError(f"mask={mask!r}; expected 'center' or 'neighborhood'.")
-    whole_number(n_folds, name="n_folds", minimum=2)
-    if genes is None:
-        return reader.match.genes
-    return np.unique(checkpoint.vocabulary.positions(listed(genes, argument="genes"), argument="genes"))
 
 
 def impute_table(
@@ -79,19 +63,24 @@ def impute_table(
     batch_size: int | None = None,
     progress: bool = False,
 ) -> Imputation:
-    """Impute genes of a table; see :func:`sagefm.tl.impute`, and `n_hidden` in :func:`impute_section`."""
+    """Impute genes of a table; see :func:`sagefm.tl.impute`.
+
+    `n_hidden` folds are hidden at a time: the one that is predicted, and those after it. Unless told not to `adapt`,
+    the read-out is fitted to each section (center_neighborhood).
+    """
     if out is not None and genes is not None:
         raise ArgumentError("out= is for all genes; the columns of genes= are kept in memory.")
-    rng = as_seed(rng)
-    requested = check_impute(reader, checkpoint, genes, mask, n_folds)
-    block_rows = block_rows_of(batch_size)
+    if mask not in ("center", "neighborhood"):
+        raise ArgumentError(f"mask={mask!r}; expected 'center' or 'neighborhood'.")
+    n_folds, rng = whole_number(n_folds, name="n_folds", minimum=2), as_seed(rng)
     table, match = reader.table, reader.match
+    requested = match.genes
+    if genes is not None:
+        requested = np.unique(checkpoint.vocabulary.positions(listed(genes, argument="genes"), argument="genes"))
+    columns = match.columns[np.isin(match.genes, requested)]
+    outside_genes = np.setdiff1d(requested, match.genes)
+    block_rows = block_rows_of(batch_size)
     network = checkpoint.network.to(device)
-    at = np.searchsorted(match.genes, requested)
-    at[at == len(match.genes)] = 0
-    is_measured = match.genes[at] == requested
-    columns = match.columns[at[is_measured]]
-    outside_genes = requested[~is_measured]
 
     # All genes make a layer; some, the columns that are asked for.
     shape = table.shape if genes is None else (table.n_obs, len(columns))
@@ -99,37 +88,34 @@ def impute_table(
     outside = np.empty((table.n_obs, len(outside_genes)), np.float32)
     recovery = Recovery(len(columns))
     bar = tqdm(total=table.n_obs, desc="impute", unit="spot", disable=None if progress else True, leave=False)
-    with bar, reader.untouched_on_error(), dense_layer(shape, out) as target:
-        for section in reader.inputs(checkpoint.config):
-            blocks = impute_section(
+    with bar, untouched_on_error(table), dense_layer(shape, out) as target, torch.inference_mode():
+        for inputs in reader.inputs(checkpoint.config):
+            plan = Plan(
                 network,
-                section,
+                inputs,
                 requested,
                 mask=mask,
                 n_folds=n_folds,
+                n_hidden=n_hidden,
                 rng=rng,
                 device=device,
-                recovery=recovery,
-                n_hidden=n_hidden,
-                spot_names=table.obs_names[section.section.rows] if adapt else None,
                 block_rows=block_rows,
             )
-            for block in blocks:
-                target.write(block.rows, places, block.measured)
-                outside[block.rows] = block.unmeasured
-                bar.update(len(block.rows))
+            readout = None
+            if adapt and not plan.is_pooled:
+                readout = fit_readout(plan, table.obs_names[inputs.section.rows], rng, block_rows)
+            for rows, measured, unmeasured in predict(plan, readout, recovery, block_rows):
+                target.write(rows, places, measured)
+                outside[rows] = unmeasured
+                bar.update(len(rows))
         values = target.result()
-    measured_recovery = recovery.result()
-    report = pd.DataFrame({"imputed": False, "r": np.nan, "qval": np.nan, "d2": np.nan}, index=table.var_names)
-    report.iloc[columns, 0] = True
-    for i, name in enumerate(("r", "qval", "d2"), start=1):
-        report.iloc[columns, i] = measured_recovery[name].to_numpy()
-    names = [checkpoint.vocabulary.symbols[gene] for gene in outside_genes]
+    report = recovery.result()[["r", "qval", "d2"]].set_axis(columns).reindex(range(table.n_vars))
     return Imputation(
         values if genes is None else _as_columns(values, columns, table.n_vars),
-        pd.DataFrame(outside, index=table.obs_names, columns=names),
-        report,
-        network.scale,
+        pd.DataFrame(
+            outside, index=table.obs_names, columns=[checkpoint.vocabulary.symbols[gene] for gene in outside_genes]
+        ),
+        report.assign(imputed=report.index.isin(columns)).set_axis(table.var_names),
     )
 
 

@@ -81,12 +81,7 @@ class FoldReadout:
     def features(self, visible: Tensor, h: Tensor) -> Tensor:
         """Return y: the embedding of centers without a neighborhood, and their scores (n_spots, n_features).
 
-        Parameters
-        ----------
-        visible
-            ``c`` (n_spots, n_genes).
-        h
-            First layer of the center alone, ``W_center c + b`` (n_spots, hidden).
+        `visible` is c (n_spots, n_genes), and `h` the first layer of the center alone, ``W_center c + b``.
         """
         return torch.cat([self.network.encode(h), linear(visible, self.components)], dim=1)
 
@@ -94,10 +89,6 @@ class FoldReadout:
         """Add spots to the fit; `genes` are the vocabulary positions of `counts`, see :meth:`SectionDecoder.add`."""
         ratio = self.network.decode(y[:, : self.network.config.hidden[-1]], genes).exp_()
         self.decoder.add(rows, y, counts, sizes, ratio)
-
-    def log_ratio(self, rows: slice, y: Tensor) -> Tensor:
-        """Return what is added to the log rate ratios of spots (n_rows, n_columns)."""
-        return self.decoder.log_ratio(rows, y)
 
 
 @dataclass(frozen=True)

@@ -145,5 +145,7 @@ def impute(
     table.var[key_added] = result.recovery["imputed"].to_numpy(dtype=bool)
     table.var[f"{key_added}_r"] = result.recovery["r"].to_numpy(dtype=float)
     table.var[f"{key_added}_q"] = result.recovery["qval"].to_numpy(dtype=float)
-    record(run, UNS_KEY, key_added, {"scale": result.scale, "mask": mask, "n_folds": n_folds, "rng": rng})
+    record(
+        run, UNS_KEY, key_added, {"scale": run.checkpoint.network.scale, "mask": mask, "n_folds": n_folds, "rng": rng}
+    )
     return run.data if copy else None
