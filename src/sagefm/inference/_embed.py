@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from sagefm._constants import BLOCK_ROWS
+from sagefm.data._table import untouched_on_error
 from sagefm.inference._products import block_rows_of, first_layer, project_counts
 
 if TYPE_CHECKING:
@@ -54,18 +55,16 @@ def embed_table(
     block_rows = block_rows_of(batch_size)
     network = checkpoint.network.to(device)
     embedding = np.empty((reader.table.n_obs, checkpoint.config.hidden[-1]), dtype=np.float32)
-    with reader.untouched_on_error(), _projector(client) as projector:
+    if client is None:
+        projectors: AbstractContextManager[Projector] = nullcontext(project_counts)
+    else:
+        # distributed takes a second to import.
+        from sagefm.inference._dask import cluster_projector
+
+        projectors = cluster_projector(client)
+    with untouched_on_error(reader.table), projectors as projector:
         for inputs in reader.inputs(checkpoint.config):
             embedding[inputs.section.rows] = embed_section(
                 network, inputs, device, block_rows=block_rows, projector=projector
             )
     return embedding
-
-
-def _projector(client: Any) -> AbstractContextManager[Projector]:
-    if client is None:
-        return nullcontext(project_counts)
-    # distributed takes a second to import.
-    from sagefm.inference._dask import cluster_projector
-
-    return cluster_projector(client)
