@@ -1,8 +1,8 @@
-"""Pairs of genes by name of a resource."""
+"""Pairs of genes to perturb and read: from a resource, or checked as they are given."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,25 +11,15 @@ import pandas as pd
 from sagefm._arguments import as_seed, listed, whole_number
 from sagefm.data._genes import to_symbols
 from sagefm.errors import ArgumentError, GenesError, MissingKeyError
-from sagefm.inference._perturb import draw_null_genes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Self
 
     from numpy.typing import NDArray
 
     from sagefm.checkpoint._checkpoint import Checkpoint
     from sagefm.data._genes import Vocabulary
     from sagefm.data._reader import TableReader
-
-import logging
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from sagefm.data._genes import Vocabulary
 
 logger = logging.getLogger(__name__)
 
@@ -59,10 +49,6 @@ def consensus_pairs(name: str, vocabulary: Vocabulary, measured: NDArray[np.int6
     return kept.drop_duplicates(ignore_index=True)
 
 
-#: Pair name in ``obsm["sagefm_perturb"]``, as liana and squidpy write it.
-PAIR_SEPARATOR = "^"
-
-
 def check_pairs(
     reader: TableReader,
     checkpoint: Checkpoint,
@@ -82,8 +68,7 @@ def check_pairs(
         raise ArgumentError("Pass either pairs=DataFrame[source, target], or both sources= and targets=.")
     if pairs is None:
         lists = [listed(sources, argument="sources"), listed(targets, argument="targets")]
-        grid = pd.MultiIndex.from_product(lists, names=["source", "target"])
-        pairs = grid.to_frame(index=False)
+        pairs = pd.MultiIndex.from_product(lists, names=["source", "target"]).to_frame(index=False)
         pairs = pairs[pairs["source"] != pairs["target"]]
     elif not isinstance(pairs, pd.DataFrame):
         raise ArgumentError(f"pairs is a {type(pairs).__name__}; expected a DataFrame with columns source and target.")
@@ -115,24 +100,3 @@ def check_pairs(
             f"There are no levels to set them to: leave them out."
         )
     return pairs
-
-
-@dataclass(frozen=True)
-class SourcePairs:
-    """The pairs of one source, as symbols and vocabulary positions; null genes of each target, and all of them once."""
-
-    pairs: pd.DataFrame
-    source: int
-    targets: NDArray[np.int64]
-    drawn: list[NDArray[np.int64]]
-    null: NDArray[np.int64]
-
-    @classmethod
-    def of(
-        cls, pairs: pd.DataFrame, vocabulary: Vocabulary, gene_totals: NDArray[np.float64], n_null: int, rng: int
-    ) -> Self:
-        """Find the genes and draw the null."""
-        source, *targets = (vocabulary.position[name] for name in [pairs["source"].iloc[0], *pairs["target"]])
-        drawn = draw_null_genes(gene_totals, source, np.array(targets), n_null, rng)
-        null = np.unique(np.concatenate(drawn)).astype(np.int64)
-        return cls(pairs.reset_index(drop=True), source, np.array(targets), drawn, null)

@@ -84,15 +84,14 @@ class Response:
 
     Attributes
     ----------
-    effect
-        Mean over spots of the prediction at the highest level less that at the lowest (n_targets,).
+    effect, null
+        Mean over spots of the prediction at the highest level less that at the lowest, for targets (n_targets,) and
+        null genes (n_null,).
     curve
         Mean, 10 % and 90 % quantile over spots of the prediction less that at the lowest level
         (3, n_levels, n_targets).
     rho
         Mean over spots of the rank correlation of level and prediction (n_targets,).
-    null
-        Mean effect on each null gene (n_null,).
     per_spot
         Effect at every spot (n_spots, n_targets), if it was asked for.
     """
@@ -235,7 +234,6 @@ def draw_null_genes(
 
     Genes are ranked by their counts in the data and cut into bins; a target's null genes are of its own bin,
     the same for all targets of a source in that bin. What is drawn depends on `rng` and the source alone.
-
     """
     expressed = np.flatnonzero(gene_totals > 0)
     if len(expressed) == 0:
@@ -245,12 +243,9 @@ def draw_null_genes(
     bins = np.array_split(by_total, n_bins)
     tops = np.array([gene_totals[members[-1]] for members in bins])
     excluded = np.append(targets, source)
+    bin_of = np.minimum(np.searchsorted(tops, gene_totals[targets]), n_bins - 1)
     drawn = {}
-    picked = []
-    for target in targets:
-        i = min(int(np.searchsorted(tops, gene_totals[target])), n_bins - 1)
-        if i not in drawn:
-            shuffled = np.random.default_rng([rng, source, i]).permutation(bins[i])
-            drawn[i] = shuffled[~np.isin(shuffled, excluded)][:n_null]
-        picked.append(drawn[i])
-    return picked
+    for i in np.unique(bin_of).tolist():
+        shuffled = np.random.default_rng([rng, source, i]).permutation(bins[i])
+        drawn[i] = shuffled[~np.isin(shuffled, excluded)][:n_null]
+    return [drawn[i] for i in bin_of]

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 from tqdm.auto import tqdm
 
-from sagefm.inference._pairs import PAIR_SEPARATOR, SourcePairs
-from sagefm.inference._perturb import perturb_source, prepare_section, value_range
+from sagefm.data._table import untouched_on_error
+from sagefm.inference._perturb import draw_null_genes, perturb_source, prepare_section, value_range
 from sagefm.inference._products import block_rows_of
 
 if TYPE_CHECKING:
@@ -19,7 +19,32 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sagefm.checkpoint._checkpoint import Checkpoint
+    from sagefm.data._genes import Vocabulary
     from sagefm.data._reader import TableReader
+
+#: In names of pairs, as liana and squidpy write them.
+PAIR_SEPARATOR = "^"
+
+
+@dataclass(frozen=True)
+class SourcePairs:
+    """The pairs of one source, as symbols and vocabulary positions; null genes of each target, and all of them once."""
+
+    pairs: pd.DataFrame
+    source: int
+    targets: NDArray[np.int64]
+    drawn: list[NDArray[np.int64]]
+    null: NDArray[np.int64]
+
+    @classmethod
+    def of(
+        cls, pairs: pd.DataFrame, vocabulary: Vocabulary, gene_totals: NDArray[np.float64], n_null: int, rng: int
+    ) -> Self:
+        """Find the genes and draw the null."""
+        source, *targets = (vocabulary.position[name] for name in [pairs["source"].iloc[0], *pairs["target"]])
+        drawn = draw_null_genes(gene_totals, source, np.array(targets), n_null, rng)
+        null = np.unique(np.concatenate(drawn)).astype(np.int64)
+        return cls(pairs.reset_index(drop=True), source, np.array(targets), drawn, null)
 
 
 @dataclass(frozen=True)
@@ -50,7 +75,7 @@ def perturb_table(
     vocabulary, config = checkpoint.vocabulary, checkpoint.config
     network = checkpoint.network.to(device)
     block_rows = block_rows_of(batch_size)
-    with reader.untouched_on_error():
+    with untouched_on_error(reader.table):
         inputs = list(reader.inputs(config))
         gene_totals = np.zeros(len(vocabulary))
         gene_totals[reader.match.genes] = sum(section.section.gene_totals.astype(np.float64) for section in inputs)
