@@ -10,7 +10,7 @@ with ``ratio`` the network's, B the weights of :class:`SectionDecoder`, and ``fa
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 import numpy as np
 import pandas as pd
@@ -91,8 +91,7 @@ class FoldReadout:
         self.decoder.add(rows, y, counts, sizes, ratio)
 
 
-@dataclass(frozen=True)
-class Readout:
+class Readout(NamedTuple):
     """The factor model of a section, and the fitted read-out of each fold."""
 
     factors: SectionFactors
@@ -103,7 +102,7 @@ class SectionDecoder:
     """Weights B of a section, which multiply the network's rates by 1 + B_g y_i.
 
     y holds the embedding of the center's visible genes alone, and their scores on the section's own principal
-    components, each centered and scaled to a total variance of one. B_g is a ridge regression, over the spots of the
+    components, each centered and scaled to a total variance of one (columns by `widths`). B_g is a ridge regression, over the spots of the
     *other* parts, of what the network leaves over in a gene's hidden counts:
 
         B_g = (p_g A + lambda)^-1 sum_j y_j (x_jg / ratio_jg - p_g s_j),    A = sum_j s_j y_j y_j^T
@@ -111,8 +110,6 @@ class SectionDecoder:
     with p_g the gene's total in these spots, s_j the expected counts of a gene with a total of one, and ratio_jg the
     network's from the same visible genes. Below zero the factor is exp(B_g y_i), so that rates stay positive. Neither y
     nor any sum reads a count that B predicts.
-
-    `widths` are the numbers of columns of y that are scaled together: of the embedding, and of the scores.
     """
 
     def __init__(self, part: Tensor, widths: tuple[int, ...], n_genes: int, device: torch.device) -> None:
