@@ -18,7 +18,7 @@ from torch import Tensor
 
 import sagefm
 from sagefm._constants import CONFIG_FILE, WEIGHTS_FILE
-from sagefm.data._files import file_sha256
+from sagefm.data._files import file_sha256, replace_path
 from sagefm.data._genes import Vocabulary
 from sagefm.errors import CheckpointError, ModelNotFoundError, OutputExistsError
 from sagefm.module._center import CenterNeighborhoodNetwork, make_network
@@ -137,25 +137,10 @@ def save_checkpoint(
         staging.chmod(0o755)
         # safetensors writes for the user alone.
         (staging / WEIGHTS_FILE).chmod(0o644)
-        _replace(target, staging)
+        replace_path(target, staging)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return folder
-
-
-def _replace(folder: Path, staging: Path) -> None:
-    """Move `staging` to `folder`; what was there is deleted last, and put back if the move fails."""
-    if not folder.exists():
-        staging.replace(folder)
-        return
-    before = staging.with_name(f"{staging.name}-before")
-    folder.replace(before)
-    try:
-        staging.replace(folder)
-    except BaseException:
-        before.replace(folder)
-        raise
-    shutil.rmtree(before, ignore_errors=True)
 
 
 def load_checkpoint(folder: str | os.PathLike[str], *, name: str | None = None) -> Checkpoint:

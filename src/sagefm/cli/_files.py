@@ -149,6 +149,8 @@ def without_counts(table: AnnData, key: str) -> AnnData:
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a path beside `path` to write to; it takes the place of `path`, which otherwise stays as it is."""
+    from sagefm.data._files import replace_path
+
     path = path.resolve()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -158,24 +160,8 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         staged = scratch / path.name
         yield staged
-        _replace(path, staged)
+        replace_path(path, staged)
     except OSError as error:
         raise SagefmError(f"{path} cannot be written: {error}") from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _replace(path: Path, staged: Path) -> None:
-    """Put `staged` in the place of `path`; a folder that was there is deleted last, and put back if this fails."""
-    if not path.is_dir():
-        staged.replace(path)
-        return
-    # Not in the folder that is deleted anyway.
-    before = staged.parent.with_name(f"{staged.parent.name}-before")
-    path.replace(before)
-    try:
-        staged.replace(path)
-    except BaseException:
-        before.replace(path)
-        raise
-    shutil.rmtree(before, ignore_errors=True)
