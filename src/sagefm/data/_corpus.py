@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pandas as pd
+from anndata.io import read_elem
 
 from sagefm._constants import SPATIAL_KEY
 from sagefm.data._blocks import to_memory
 from sagefm.data._counts import get_counts
-from sagefm.data._files import file_sha256, n_rows, open_table, read_file
+from sagefm.data._files import file_sha256, find_metadata, n_rows, open_table, read_file
 from sagefm.data._genes import get_gene_names, named_genes, to_symbols
-from sagefm.data._metadata import align_metadata, find_metadata
 from sagefm.data._table import find_coordinates, get_table
 from sagefm.errors import ArgumentError, GenesError, MissingKeyError, SagefmError
 
@@ -115,7 +115,7 @@ class Corpus:
         if twice:
             raise ArgumentError(f"Several files are named {twice[:3]}; expected a name for each section.")
         #: One row per section, in the order of `names`.
-        self.metadata: pd.DataFrame = align_metadata(metadata, self.names)
+        self.metadata: pd.DataFrame = _align_metadata(metadata, self.names)
         self._shapes: dict[str, tuple[int, int]] = {}
         self._verified: set[str] = set()
 
@@ -296,8 +296,6 @@ class Corpus:
         -------
         Number of sections by symbol, the largest first.
         """
-        from anndata.io import read_elem
-
         counts: Counter[str] = Counter()
         for i in range(len(self)):
             with open_table(self.paths[i], self.table_key) as table:
@@ -378,9 +376,24 @@ class Corpus:
         -------
         One row per section: ``path``, ``sha256``, ``n_spots``, ``n_genes``, and the columns of ``metadata``.
         """
-        rows = []
-        for i, path in enumerate(self.paths):
-            n_spots, n_genes = self.shape(i)
-            rows.append({"path": str(path.resolve()), "sha256": self.sha256(i), "n_spots": n_spots, "n_genes": n_genes})
-        facts = pd.DataFrame(rows, index=pd.Index(self.names, name="section"))
-        return facts.join(self.metadata.drop(columns=facts.columns, errors="ignore"))
+        rows = [(str(path.resolve()), self.sha256(i), *self.shape(i)) for i, path in enumerate(self.paths)]
+        columns = ["path", "sha256", "n_spots", "n_genes"]
+        facts = pd.DataFrame(rows, pd.Index(self.names, name="section"), columns)
+        return facts.join(self.metadata.drop(columns=columns, errors="ignore"))
+
+
+def _align_metadata(metadata: pd.DataFrame | None, names: Sequence[str]) -> pd.DataFrame:
+    """Return one row for each of `names`, in their order; without columns where there is no table."""
+    if metadata is None:
+        return pd.DataFrame(index=names)
+    metadata = metadata.set_axis(metadata.index.astype(str))
+    unknown = [name for name in names if name not in metadata.index]
+    if unknown:
+        raise MissingKeyError(
+            f"{len(unknown)} sections are not in the index of the metadata, e.g. {unknown[:3]}; "
+            f"it holds {list(metadata.index[:3])}. Expected a row for each file, by its name without suffix."
+        )
+    doubled = metadata.index[metadata.index.duplicated() & metadata.index.isin(names)]
+    if len(doubled):
+        raise ArgumentError(f"The metadata have several rows for {list(doubled[:3])}; expected one for each section.")
+    return metadata.loc[names]

@@ -1,41 +1,50 @@
-"""Files and stores: opened without reading them, and their hash."""
+"""Files and stores: opened without reading them, replaced, and their hash; tables beside them."""
 
 from __future__ import annotations
 
 import hashlib
 import shutil
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+import anndata
+import h5py
+import pandas as pd
+import zarr
+
 from sagefm.data._table import pick
-from sagefm.errors import SagefmError
+from sagefm.errors import ArgumentError, MissingKeyError, SagefmError
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterator
-    from pathlib import Path
 
 #: Group of a SpatialData store.
 _TABLES = "tables"
 
 
 @contextmanager
-def open_store(path: Path) -> Iterator[Any]:
-    """Yield an open h5ad or zarr store, of which no more is read than is asked for."""
+def _reading(path: Path) -> Iterator[None]:
+    """Say which file an error of another library is about."""
     try:
-        if path.suffix == ".h5ad":
-            import h5py
-
-            with h5py.File(path, "r") as file:
-                yield file
-        else:
-            import zarr
-
-            yield zarr.open_group(path, mode="r")
+        yield
     except SagefmError:
         raise
     except Exception as error:
         raise SagefmError(f"{path} cannot be read: {error}") from error
+
+
+@contextmanager
+def open_store(path: Path) -> Iterator[Any]:
+    """Yield an open h5ad or zarr store, of which no more is read than is asked for."""
+    with _reading(path):
+        if path.suffix == ".h5ad":
+            with h5py.File(path, "r") as file:
+                yield file
+        else:
+            yield zarr.open_group(path, mode="r")
 
 
 @contextmanager
@@ -49,18 +58,14 @@ def open_table(path: Path, table_key: str | None = None) -> Iterator[Any]:
 
 def read_file(path: Path) -> Any:
     """Return AnnData or SpatialData, in memory."""
-    import anndata
-
     with open_store(path) as store:
         is_spatialdata = _TABLES in store
-    try:
+    with _reading(path):
         if is_spatialdata:
             import spatialdata
 
             return spatialdata.read_zarr(path)
         return anndata.read_zarr(path) if path.suffix == ".zarr" else anndata.read_h5ad(path)
-    except Exception as error:
-        raise SagefmError(f"{path} cannot be read: {error}") from error
 
 
 def n_rows(frame: Any) -> int:
@@ -97,3 +102,26 @@ def file_sha256(path: Path) -> str:
     for names in sorted(files):
         digest.update(f"{'/'.join(names)}\0{file_sha256(files[names])}\n".encode())
     return digest.hexdigest()
+
+
+def find_metadata(
+    root: Path, metadata: str | os.PathLike[str] | pd.DataFrame | None, key: str | None
+) -> pd.DataFrame | None:
+    """Return the table of a folder's sections, by name; see :meth:`sagefm.datasets.Corpus.from_folder`."""
+    if metadata is None:
+        files = sorted({*root.glob("HEST*.csv"), *root.glob("metadata.csv"), *root.glob("metadata.tsv")})
+        if len(files) > 1:
+            raise ArgumentError(f"Found several tables, {[path.name for path in files]}: pass metadata=...")
+        if not files:
+            return None
+        metadata = files[0]
+    if isinstance(metadata, pd.DataFrame):
+        table = metadata
+    else:
+        table = pd.read_csv(metadata, sep="\t" if Path(metadata).suffix == ".tsv" else ",")
+        key = key or ("id" if "id" in table else str(table.columns[0]))
+    if key is None:
+        return table
+    if key not in table:
+        raise MissingKeyError(f"key={key!r} is not a column of the metadata; found {list(table.columns)}.")
+    return table.set_index(table[key].astype(str))
