@@ -31,9 +31,7 @@ class StoredMatrix:
     matrix
         Backed CSR matrix (:class:`anndata.abc.CSRDataset`), HDF5 or zarr array, or Dask array (n_rows, n_columns).
     prepare
-        Turns a block of rows, as read, into rows of this matrix: checks counts, takes columns, transforms.
-    n_columns
-        Number of columns that `prepare` returns. Default: those of `matrix`.
+        Turns a block of rows, as read, into rows of this matrix of `n_columns`: checks, takes columns, transforms.
     rows
         Rows of `matrix` that this one has, increasing. Default: all.
     """
@@ -116,6 +114,11 @@ def to_memory(matrix: sparse.csr_matrix | StoredMatrix) -> sparse.csr_matrix:
     # A matrix of its own, so that no chunk is kept; in blocks, so that no more than one is dense.
     own = StoredMatrix(matrix.matrix, matrix.prepare, n_columns=matrix.shape[1], rows=matrix.rows)
     return sparse.csr_matrix(sparse.vstack([block for _, block in iter_blocks(own)] or [own[:]], format="csr"))
+
+
+def take_rows(matrix: sparse.csr_matrix | StoredMatrix, rows: NDArray[np.int64]) -> Any:
+    """Return rows of a matrix, increasing."""
+    return matrix.with_rows(rows) if isinstance(matrix, StoredMatrix) else matrix[rows]
 
 
 def take_columns(matrix: sparse.csr_matrix | StoredMatrix, columns: NDArray[np.int64]) -> Any:

@@ -9,17 +9,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from scipy import sparse
 
-from sagefm.data._blocks import StoredMatrix, take_columns
+from sagefm.data._blocks import StoredMatrix, take_columns, take_rows
 from sagefm.data._counts import get_counts
 from sagefm.data._genes import GeneMatch, Vocabulary, match_genes
 from sagefm.data._graph import get_neighbors, with_library_key
 from sagefm.data._input import SectionInput, make_input
 from sagefm.data._section import Section
-from sagefm.data._table import Spots, TableKeys, find_spots, get_table, untouched_on_error
+from sagefm.data._table import Spots, TableKeys, find_spots, get_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from contextlib import AbstractContextManager
 
     from anndata import AnnData
 
@@ -28,12 +27,9 @@ class InputConfig(Protocol):
     """The part of a network's configuration that says what it reads; see :func:`~sagefm.data._input.make_input`."""
 
     @property
-    def input(self) -> str:
-        """``"log1p"`` or ``"relative"``."""
-
+    def input(self) -> str: ...
     @property
-    def scale(self) -> float:
-        """Counts that a spot is brought to."""
+    def scale(self) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -62,7 +58,7 @@ class TableReader:
         sections = []
         for code, name in enumerate(names):
             rows = np.flatnonzero(self.spots.libraries == code)
-            own = counts.with_rows(rows) if isinstance(counts, StoredMatrix) else counts[rows]
+            own = take_rows(counts, rows)
             sections.append(Section(own, genes, neighbors[rows][:, rows], rows, coordinates[rows], name))
         return sections
 
@@ -70,10 +66,6 @@ class TableReader:
         """Yield what a network reads of each section."""
         for section in self.sections():
             yield make_input(section, config.input, scale=config.scale)
-
-    def untouched_on_error(self) -> AbstractContextManager[None]:
-        """Take back what was written to the table if the block raises: stored counts are checked as they are read."""
-        return untouched_on_error(self.table)
 
 
 def read_table(

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from sagefm.data._blocks import StoredMatrix, iter_blocks, take_columns, to_memory
+from sagefm.data._blocks import iter_blocks, take_columns, take_rows, to_memory
 from sagefm.data._genes import assign_folds
 from sagefm.data._input import Log1pInput
 from sagefm.inference._products import average, project
@@ -145,9 +145,8 @@ def fit_readout(plan: Plan, spot_names: pd.Index, rng: int, block_rows: int) -> 
     part, sample_rows = draw_parts(spot_names, rng), draw_sample(spot_names, rng)
     # Rows are read in order.
     sorted_rows = np.sort(sample_rows)
-    counts = plan.counts
-    counts = counts.with_rows(sorted_rows) if isinstance(counts, StoredMatrix) else counts[sorted_rows]
-    sample = plan.batch(sample_rows, to_memory(counts)[np.searchsorted(sorted_rows, sample_rows)])
+    counts = to_memory(take_rows(plan.counts, sorted_rows))
+    sample = plan.batch(sample_rows, counts[np.searchsorted(sorted_rows, sample_rows)])
     readout = Readout(
         SectionFactors(part, sample_rows, sample.counts, rng),
         [

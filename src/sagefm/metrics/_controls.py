@@ -11,7 +11,7 @@ from sagefm._constants import SPATIAL_KEY, UNS_KEY
 from sagefm.data._blocks import to_memory
 from sagefm.data._genes import assign_folds, get_gene_names, make_vocabulary
 from sagefm.data._reader import read_table
-from sagefm.data._table import TableKeys, get_table
+from sagefm.data._table import TableKeys, get_table, untouched_on_error
 from sagefm.errors import ArgumentError, MissingKeyError
 from sagefm.metrics._predictors import (
     Components,
@@ -137,7 +137,7 @@ def controls(
     folds = assign_folds(reader.match.genes, len(symbols), n_folds, rng)
     loadings = None if components is None else np.asarray(components)[:, columns]
     sums: dict[str, Recovery] = {}
-    with reader.untouched_on_error():
+    with untouched_on_error(table):
         for part in reader.sections():
             section = SectionCounts(to_memory(part.counts), part.neighbors)
             splits = split_spots(section.n_spots, rng)
