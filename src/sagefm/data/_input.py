@@ -42,8 +42,6 @@ class SectionInput(ABC):
 
     Attributes
     ----------
-    section
-        The section.
     operator
         ``O``, CSR float32 (n_spots, n_spots).
     shift
@@ -72,24 +70,12 @@ class SectionInput(ABC):
 
     @abstractmethod
     def center(
-        self,
-        counts: NDArray[np.float32],
-        sizes: NDArray[np.floating],
-        profile: NDArray[np.floating],
-        rows: slice,
+        self, counts: NDArray[np.float32], sizes: NDArray[np.floating], profile: NDArray[np.floating], rows: slice
     ) -> NDArray[np.float32]:
-        """Return ``c`` of some genes with nothing hidden (n_rows, n_genes).
+        """Return ``c`` of some genes at the spots `rows`, with nothing hidden (n_rows, n_genes).
 
-        Parameters
-        ----------
-        counts
-            Raw counts of the genes (n_rows, n_genes).
-        sizes
-            Counts of the spots (n_rows,).
-        profile
-            Share of the genes in the counts of the section (n_genes,).
-        rows
-            The spots.
+        `counts` are theirs (n_rows, n_genes), `sizes` all counts of the spots (n_rows,), `profile` the share of the
+        genes in the counts of the section (n_genes,).
         """
 
     @cached_property
@@ -107,7 +93,7 @@ class SectionInput(ABC):
 
     def dense_counts(self, rows: NDArray[np.int64], out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
         """Return raw counts at `rows`, dense (n_rows, n_genes)."""
-        return _dense(to_memory(self.section.counts)[rows], out)
+        return np.asarray(to_memory(self.section.counts)[rows].toarray(out=out))
 
     def dense_neighborhood(
         self, rows: NDArray[np.int64], out: NDArray[np.float32] | None = None
@@ -122,7 +108,7 @@ class SectionInput(ABC):
             (gathered.data * weights, gathered.indices, gathered.indptr[operator.indptr]),
             shape=(len(rows), gathered.shape[1]),
         )
-        dense = _dense(joined, out)
+        dense: NDArray[np.float32] = joined.toarray(out=out)
         if self.shift.any():
             dense -= self.shift[rows, None] * self.mean
         return dense
@@ -136,7 +122,6 @@ class Log1pInput(SectionInput):
 
     @classmethod
     def of(cls, section: Section, scale: float) -> Self:
-        """Return the input of a section."""
         operator = averaging(section.neighbors, with_center=True)
         weight = operator.diagonal().astype(np.float32)
         off_diagonal = sparse.csr_matrix(operator - sparse.diags_array(weight), dtype=np.float32)
@@ -145,13 +130,11 @@ class Log1pInput(SectionInput):
 
     @property
     def transform(self) -> Callable[[sparse.csr_matrix], sparse.csr_matrix]:
-        """``log(1 + x)``."""
         return log1p
 
     def center(
         self, counts: NDArray[np.float32], sizes: NDArray[np.floating], profile: NDArray[np.floating], rows: slice
     ) -> NDArray[np.float32]:
-        """Return ``a_i log(1 + x)``."""
         return self.center_weight[rows, None] * np.log1p(counts)
 
 
@@ -167,13 +150,6 @@ class RelativeInput(SectionInput):
 
     @classmethod
     def of(cls, section: Section, scale: float) -> Self:
-        """Return the input of a section.
-
-        Raises
-        ------
-        CoordinatesError
-            The section has one spot.
-        """
         n = section.n_spots
         if n < 2:
             raise CoordinatesError(f"Section {section.name!r} has {n} spot; at least 2 are needed, to compare it with.")
@@ -185,13 +161,11 @@ class RelativeInput(SectionInput):
 
     @property
     def transform(self) -> Callable[[sparse.csr_matrix], sparse.csr_matrix]:
-        """``log(1 + scale x / total)``."""
         return partial(log_normalize, scale=self.scale)
 
     def center(
         self, counts: NDArray[np.float32], sizes: NDArray[np.floating], profile: NDArray[np.floating], rows: slice
     ) -> NDArray[np.float32]:
-        """Return ``r(x) - r(size p)``."""
         return root(counts) - expected_roots(np.maximum(sizes, 1), profile)
 
 
@@ -236,7 +210,3 @@ def depth_grid(sizes: NDArray[np.floating]) -> tuple[sparse.csr_matrix, NDArray[
         (weights.T.ravel().astype(np.float32), columns.ravel(), indptr), shape=(len(position), n_depths)
     )
     return matrix, np.exp(np.log(_RATIO) * np.arange(first, first + n_depths, dtype=np.float64))
-
-
-def _dense(matrix: sparse.csr_matrix, out: NDArray[np.float32] | None) -> NDArray[np.float32]:
-    return np.asarray(matrix.toarray(out=out), dtype=np.float32)
