@@ -78,18 +78,9 @@ def make_vocabulary(names: pd.Index, genes: Sequence[str] | str | None = None) -
 
 @dataclass(frozen=True)
 class GeneMatch:
-    """Where a table's genes stand in a vocabulary.
+    """The columns of a table that are used (n_matched,), and their positions in the vocabulary, `genes`, increasing.
 
-    Attributes
-    ----------
-    columns
-        Columns of the table that are used (n_matched,).
-    genes
-        Position in the vocabulary of each of these (n_matched,), increasing.
-    report
-        See :func:`sagefm.pp.match_genes`.
-    coverage
-        Share of the vocabulary that the table holds.
+    :func:`sagefm.pp.match_genes` returns the `report`; `coverage` is the share of the vocabulary that the table holds.
     """
 
     columns: NDArray[np.int64]
@@ -163,12 +154,10 @@ def match_genes(table: AnnData, vocabulary: Vocabulary, gene_key: str | None = N
         {"gene": symbols.astype(str), "matched": known & ~duplicate, "via": via, "duplicate": duplicate},
         index=table.var_names,
     )
-    if (via == "ensembl").any() or duplicate.any():
-        logger.info(
-            "%d genes found by Ensembl id; %d columns left out as duplicates of a gene already found.",
-            int((via == "ensembl").sum()),
-            int(duplicate.sum()),
-        )
+    n_by_id, n_duplicates = np.count_nonzero(via == "ensembl"), np.count_nonzero(duplicate)
+    if n_by_id or n_duplicates:
+        message = "%d genes found by Ensembl id; %d columns left out as duplicates of a gene already found."
+        logger.info(message, n_by_id, n_duplicates)
     return GeneMatch(columns, position[columns], report, coverage)
 
 
@@ -182,20 +171,15 @@ def _raise_low_coverage(names: pd.Index, vocabulary: Vocabulary, *, n_found: int
     values = [str(name) for name in names]
     upper = sum(name.upper() in vocabulary.position for name in values)
     mouse = upper > 2 * n_found + 10 or any(_MOUSE_ENSEMBL.match(name) for name in values[:100])
+    repair = "Expected human gene symbols or Ensembl ids: pass the column of adata.var that holds them, gene_key=..."
     if mouse:
-        reason = (
-            "The names look like mouse genes; this model reads human symbols or ENSG ids. "
-            "Map to human orthologs first, or train a model on these genes: sagefm.model.SAGEFM(adata)."
-        )
-    else:
-        reason = (
-            "Expected human gene symbols or Ensembl ids: pass the column of adata.var that holds them, gene_key=..., "
-            "or train a model on these genes: sagefm.model.SAGEFM(adata)."
+        repair = (
+            "The names look like mouse genes; this model reads human symbols or ENSG ids. Map to human orthologs first"
         )
     raise GenesError(
         f"Found {n_found} of the {len(vocabulary)} genes of the vocabulary "
         f"({n_found / max(len(vocabulary), 1):.1%}; at least {MIN_COVERAGE:.0%} or {MIN_GENES} genes are needed); "
-        f"the table's genes are {values[:3]}, ... {reason}"
+        f"the table's genes are {values[:3]}, ... {repair}, or train a model on these genes: sagefm.model.SAGEFM(adata)."
     )
 
 
