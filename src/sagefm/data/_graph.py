@@ -156,15 +156,10 @@ def get_neighbors(table: AnnData, keys: TableKeys, spots: Spots | None = None) -
 
 
 def averaging(neighbors: sparse.csr_matrix, *, with_center: bool) -> sparse.csr_matrix:
-    """Return the operator that averages over neighbors, CSR float32 (n_spots, n_spots).
+    """Return the operator that averages over the k_i neighbors of each spot, CSR float32 (n_spots, n_spots).
 
-    Parameters
-    ----------
-    neighbors
-        Pattern of ones (n_spots, n_spots), without the diagonal; row i has k_i entries.
-    with_center
-        Weights 1/(k_i + 1) on neighbors *and* diagonal (GCN normalization of a complete graph with
-        self-loops); otherwise weights 1/k_i on the neighbors alone. A spot without neighbors gives zeros.
+    With the center, weights are 1/(k_i + 1) on neighbors *and* diagonal (GCN normalization of a complete graph with
+    self-loops); otherwise 1/k_i on the neighbors alone. A spot without neighbors gives zeros.
     """
     k = np.diff(neighbors.indptr)
     weights = 1.0 / (k + 1) if with_center else 1.0 / np.maximum(k, 1)
@@ -204,12 +199,9 @@ def _stored_params(table: AnnData, key: str) -> dict[str, Any]:
 
 
 def _connectivities_key(table: AnnData, key: str) -> str:
-    for entry in (f"{key}_neighbors", key):
-        if entry in table.uns and "connectivities_key" in table.uns[entry]:
-            key = str(table.uns[entry]["connectivities_key"])
-            break
-    else:
-        key = f"{key}_connectivities"
+    entries = [table.uns[name] for name in (f"{key}_neighbors", key) if name in table.uns]
+    keys = (str(entry["connectivities_key"]) for entry in entries if "connectivities_key" in entry)
+    key = next(keys, f"{key}_connectivities")
     if key not in table.obsp:
         raise NeighborsError(
             f"Found no graph adata.obsp[{key!r}], only {sorted(table.obsp.keys())}. "

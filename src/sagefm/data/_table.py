@@ -35,17 +35,7 @@ class TableKeys:
 
 @dataclass(frozen=True)
 class Spots:
-    """Where the spots of a table are.
-
-    Attributes
-    ----------
-    coordinates
-        Coordinates (n_spots, 2), in the unit of the table.
-    libraries
-        Library of each spot, as a code (n_spots,).
-    names
-        Names of the libraries.
-    """
+    """Coordinates of spots (n_spots, 2) in the unit of the table, the code of each spot's library, and their names."""
 
     coordinates: NDArray[np.float64]
     libraries: NDArray[np.int64]
