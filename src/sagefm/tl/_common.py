@@ -6,6 +6,7 @@ import warnings
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from sagefm._constants import UNS_KEY
 from sagefm.checkpoint._resolve import resolve_device, resolve_model
 from sagefm.data._reader import TableReader, read_table
 from sagefm.data._table import TableKeys, copy_data
@@ -20,14 +21,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Run:
-    """One call of a verb: the object that is returned, its table, the checked reader, model and device."""
+    """One call of a verb: the object that is returned, its checked table, model and device."""
 
     data: Any
-    table: AnnData
     reader: TableReader
     checkpoint: Checkpoint
     device: torch.device
-    params: dict[str, Any]
+
+    @property
+    def table(self) -> AnnData:
+        """The table that results are written to."""
+        return self.reader.table
 
 
 def begin(
@@ -55,8 +59,7 @@ def begin(
     resolved = resolve_device(device)
     data = copy_data(adata) if copy else adata
     reader = read_table(data, checkpoint.vocabulary, keys, table_key=table_key, mod=mod)
-    params = {name: value for name, value in asdict(reader.keys).items() if value is not None}
-    return Run(data, reader.table, reader, checkpoint, resolved, params)
+    return Run(data, reader, checkpoint, resolved)
 
 
 def provenance(run: Run, extra: dict[str, Any]) -> dict[str, Any]:
@@ -64,7 +67,7 @@ def provenance(run: Run, extra: dict[str, Any]) -> dict[str, Any]:
     match = run.reader.match
     return {
         **run.checkpoint.provenance(),
-        **run.params,
+        **{name: value for name, value in asdict(run.reader.keys).items() if value is not None},
         **extra,
         "coverage": float(match.coverage),
         "n_genes_matched": len(match.genes),
@@ -72,7 +75,7 @@ def provenance(run: Run, extra: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def record(run: Run, uns_key: str, key: str, extra: dict[str, Any]) -> None:
-    """Write parameters and provenance to ``uns[uns_key][key]``."""
+def record(table: AnnData, key: str, params: dict[str, Any]) -> None:
+    """Write parameters and provenance of a result to ``uns["sagefm"][key]``."""
     # A new dictionary: that of a shallow copy of the user's object is left as it is.
-    run.table.uns[uns_key] = {**run.table.uns.get(uns_key, {}), key: provenance(run, extra)}
+    table.uns[UNS_KEY] = {**table.uns.get(UNS_KEY, {}), key: params}

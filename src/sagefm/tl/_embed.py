@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sagefm._constants import EMBEDDING_KEY, SPATIAL_KEY, UNS_KEY
+from sagefm._constants import EMBEDDING_KEY, SPATIAL_KEY
 from sagefm.data._table import TableKeys
 from sagefm.inference._embed import embed_table
-from sagefm.tl._common import begin, record
+from sagefm.tl._common import begin, provenance, record
 
 if TYPE_CHECKING:
     import os
@@ -116,5 +116,5 @@ def embed(
     )
     embedding = embed_table(run.reader, run.checkpoint, device=run.device, batch_size=batch_size, client=client)
     run.table.obsm[key_added] = embedding
-    record(run, UNS_KEY, key_added, {"n_latent": int(embedding.shape[1])})
+    record(run.table, key_added, provenance(run, {"n_latent": int(embedding.shape[1])}))
     return run.data if copy else None

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 from sagefm._arguments import as_seed
-from sagefm._constants import IMPUTED_KEY, SPATIAL_KEY, UNS_KEY
+from sagefm._constants import IMPUTED_KEY, SPATIAL_KEY
 from sagefm.data._table import TableKeys
 from sagefm.inference._impute_table import impute_table
-from sagefm.tl._common import begin, record
+from sagefm.tl._common import begin, provenance, record
 
 if TYPE_CHECKING:
     import os
@@ -56,10 +56,8 @@ def impute(
 
     Parameters
     ----------
-    adata
-        AnnData, SpatialData or MuData with raw counts and spot coordinates.
-    model
-        The model, as in :func:`sagefm.tl.embed`.
+    adata, model, layer, gene_key, spatial_key, library_key, neighbors_key, table_key, mod, batch_size, device, copy
+        As in :func:`sagefm.tl.embed`.
     genes
         Genes to impute (symbols or Ensembl ids), measured or not. Default: all measured genes.
     mask
@@ -69,8 +67,6 @@ def impute(
         Number of folds; 1/n_folds of the genes are hidden at a time.
     rng
         Seed for the folds, or a generator that draws one. The fold of a gene depends only on seed and vocabulary.
-    layer, gene_key, spatial_key, library_key, neighbors_key, table_key, mod, batch_size, device, copy
-        As in :func:`sagefm.tl.embed`.
     key_added
         Key of the result.
     progress
@@ -145,7 +141,6 @@ def impute(
     table.var[key_added] = result.recovery["imputed"].to_numpy(dtype=bool)
     table.var[f"{key_added}_r"] = result.recovery["r"].to_numpy(dtype=float)
     table.var[f"{key_added}_q"] = result.recovery["qval"].to_numpy(dtype=float)
-    record(
-        run, UNS_KEY, key_added, {"scale": run.checkpoint.network.scale, "mask": mask, "n_folds": n_folds, "rng": rng}
-    )
+    params = {"scale": run.checkpoint.network.scale, "mask": mask, "n_folds": n_folds, "rng": rng}
+    record(table, key_added, provenance(run, params))
     return run.data if copy else None

@@ -56,10 +56,8 @@ def perturb(
 
     Parameters
     ----------
-    adata
-        AnnData, SpatialData or MuData with raw counts and spot coordinates.
-    model
-        The model, as in :func:`sagefm.tl.embed`.
+    adata, model, layer, gene_key, spatial_key, library_key, neighbors_key, table_key, mod, batch_size, device, copy
+        As in :func:`sagefm.tl.embed`.
     pairs
         DataFrame with columns ``source`` and ``target``; or ``"consensus"``: of LIANA's consensus ligand-receptor
         pairs, those of single genes whose source was measured and whose target the model knows (needs
@@ -74,8 +72,6 @@ def perturb(
         Seed for drawing the random genes, or a generator that draws one.
     per_spot
         Also write the effect at every spot.
-    layer, gene_key, spatial_key, library_key, neighbors_key, table_key, mod, batch_size, device, copy
-        As in :func:`sagefm.tl.embed`.
     key_added
         Key of the result.
     progress
