@@ -13,6 +13,7 @@ from sagefm._constants import ANNOTATION_KEY, EMBEDDING_KEY, UNLABELLED, UNS_KEY
 from sagefm.data._labels import read_labels
 from sagefm.data._table import copy_data, get_column, get_embedding, get_libraries, get_table
 from sagefm.errors import ArgumentError
+from sagefm.tl._common import record
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -171,7 +172,7 @@ def annotate(
     columns = [name.replace("/", "|") for name in classes]
     table.obs[key_added] = pd.Categorical.from_codes(labels, categories=[*classes, UNSURE])
     table.obsm[f"{key_added}_probability"] = pd.DataFrame(probability, index=table.obs_names, columns=columns)
-    table.uns[UNS_KEY] = {**table.uns.get(UNS_KEY, {}), key_added: params}
+    record(table, key_added, params)
     return data if copy else None
 
 
@@ -221,7 +222,7 @@ def _check_same_model(table: AnnData, reference: AnnData, use_rep: str, widths: 
             f"obsm[{use_rep!r}] has {widths[0]} dimensions in adata and {widths[1]} in the reference. {repair}"
         )
     # The name is no proof: a folder may have moved. A model that was never stored has no hash.
-    models = [_model_of(one, use_rep) for one in (table, reference)]
+    models = [_model_of(table, use_rep), _model_of(reference, use_rep)]
     hashes = [model.get("checkpoint_sha256") for model in models]
     if None not in hashes and hashes[0] != hashes[1]:
         described = [f"{model.get('model')!r} ({model['checkpoint_sha256'][:12]})" for model in models]

@@ -70,13 +70,7 @@ def fit(
     method: str,
     n_neighbors: int,
 ) -> Calibrated:
-    """Fit and calibrate a classifier; a logistic regression at the penalty of the least cross-validated log loss.
-
-    Raises
-    ------
-    ArgumentError
-        Without one of the folds fewer than two classes are left, or no class is in two folds.
-    """
+    """Fit and calibrate a classifier; a logistic regression at the penalty of the least cross-validated log loss."""
     repair = "Give a reference with the classes in several sections, or leave reference_library_key out."
     if any(len(np.unique(codes[train])) < 2 for train, _ in folds):
         raise ArgumentError(f"Without one of its folds the reference has fewer than two classes. {repair}")
@@ -87,25 +81,26 @@ def fit(
     if not possible.any():
         raise ArgumentError(f"No class is in two folds of the reference. {repair}")
 
-    candidates: list[tuple[Any, float, float]]
+    candidates: dict[float, Any]
+    tiny = float(np.finfo(np.float64).tiny)
     if method == "neighbors":
         n_neighbors = min(n_neighbors, *(len(train) for train, _ in folds))
+        candidates = {1.0: KNeighborsClassifier(n_neighbors)}
         # Half a neighbor: a class that none of them has is not impossible.
-        candidates = [(KNeighborsClassifier(n_neighbors), 1.0, 0.5 / n_neighbors)]
+        floor = 0.5 / n_neighbors
     else:
-        tiny = float(np.finfo(np.float64).tiny)
-        regressions = [(LogisticRegression(C=strength, max_iter=1000), strength) for strength in STRENGTHS]
-        candidates = [(make_pipeline(StandardScaler(), model), strength, tiny) for model, strength in regressions]
+        candidates = {c: make_pipeline(StandardScaler(), LogisticRegression(C=c, max_iter=1000)) for c in STRENGTHS}
+        floor = tiny
     fitted = []
-    for classifier, strength, floor in candidates:
+    for strength, classifier in candidates.items():
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Number of classes in training fold", RuntimeWarning)
             q = cross_val_predict(classifier, embedding, codes, cv=folds, method="predict_proba")
         temperature = fit_temperature(np.log(np.maximum(q[possible], floor)), codes[possible])
         p = at_temperature(q, temperature, floor)
-        loss = -float(np.log(np.maximum(p[possible, codes[possible]], np.finfo(float).tiny)).mean())
+        loss = -float(np.log(np.maximum(p[possible, codes[possible]], tiny)).mean())
         fitted.append(Calibrated(classifier, strength, floor, temperature, p, loss))
-    best = min(fitted, key=lambda one: one.loss)
+    best = min(fitted, key=lambda candidate: candidate.loss)
     best.classifier.fit(embedding, codes)
     return best
 
