@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 from tqdm.auto import tqdm
 
 from sagefm.data._table import untouched_on_error
 from sagefm.inference._perturb import draw_null_genes, perturb_source, prepare_section, value_range
 from sagefm.inference._products import block_rows_of
+from sagefm.metrics._recovery import false_discovery
 
 if TYPE_CHECKING:
     import torch
@@ -106,7 +106,7 @@ def perturb_table(
         )
         slope = np.polyfit(dose, response.curve[0], 1)[0] if high > low else np.full(len(group.targets), np.nan)
         null = [response.null[np.searchsorted(group.null, drawn)] for drawn in group.drawn]
-        z, pval = _against_null(response.effect, null)
+        z, pval = np.transpose([_against_null(*pair) for pair in zip(response.effect, null, strict=True)])
         columns = {"effect": response.effect, "slope": slope, "rho": response.rho, "z": z, "pval": pval}
         scores.append(group.pairs.assign(**columns))
         pair_rows = np.repeat(np.arange(len(group.pairs)), levels)
@@ -119,10 +119,7 @@ def perturb_table(
             effects |= dict(zip(_names(group.pairs), in_order.T, strict=True))
 
     table = pd.concat(scores, ignore_index=True)
-    table["qval"] = np.nan
-    known = table["pval"].notna()
-    if known.any():
-        table.loc[known, "qval"] = stats.false_discovery_control(table.loc[known, "pval"])
+    table["qval"] = false_discovery(table["pval"].to_numpy())
     table["n_spots"] = len(spot_rows)
     # In the order the pairs were given, not that of the sources.
     table = pairs.merge(table, on=["source", "target"], how="left")
@@ -140,15 +137,10 @@ def _names(pairs: pd.DataFrame) -> pd.Series:
     return pairs["source"] + PAIR_SEPARATOR + pairs["target"]
 
 
-def _against_null(effect: NDArray[np.float64], null: list[NDArray[np.float64]]) -> tuple[list[float], list[float]]:
-    """Return z and two-sided empirical p of each effect against the effects on its null genes."""
-    zs, ps = [], []
-    for value, drawn in zip(effect, null, strict=True):
-        if len(drawn) < 2:
-            zs.append(np.nan)
-            ps.append(np.nan)
-            continue
-        center, spread = drawn.mean(), drawn.std(ddof=1)
-        zs.append(float((value - center) / spread) if spread > 0 else 0.0)
-        ps.append(float((1 + (np.abs(drawn - center) >= abs(value - center)).sum()) / (1 + len(drawn))))
-    return zs, ps
+def _against_null(effect: float, null: NDArray[np.float64]) -> tuple[float, float]:
+    """Return z and two-sided empirical p of an effect against the effects on its null genes."""
+    if len(null) < 2:
+        return np.nan, np.nan
+    center, spread = null.mean(), null.std(ddof=1)
+    z = (effect - center) / spread if spread > 0 else 0.0
+    return z, (1 + (np.abs(null - center) >= abs(effect - center)).sum()) / (1 + len(null))

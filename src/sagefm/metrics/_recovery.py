@@ -363,6 +363,11 @@ def _correlation(
         r = np.where(is_tested & (spread > 0), (n * ab - a * b) / spread, np.nan).clip(-1, 1)
         t = r * np.sqrt((n - 2) / (1 - r**2))
     pval = stats.t.sf(t, n - 2)
+    return r, pval, false_discovery(pval)
+
+
+def false_discovery(pval: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return false discovery rates (Benjamini and Hochberg) of p-values, NaN where these are."""
     qval, known = np.full_like(pval, np.nan), np.isfinite(pval)
     qval[known] = stats.false_discovery_control(pval[known])
-    return r, pval, qval
+    return qval
