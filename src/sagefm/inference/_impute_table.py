@@ -136,6 +136,5 @@ def _as_columns(values: NDArray[np.float32], columns: NDArray[np.int64], n_vars:
     """Return a CSR matrix (n_spots, n_vars) that holds `values` in `columns`."""
     order = np.argsort(columns)
     n_spots, n_columns = values.shape
-    indices = np.tile(columns[order], n_spots)
-    indptr = np.arange(0, n_spots * n_columns + 1, n_columns) if n_columns else np.zeros(n_spots + 1, dtype=np.int64)
-    return sparse.csr_matrix((values[:, order].ravel(), indices, indptr), shape=(n_spots, n_vars))
+    parts = values[:, order].ravel(), np.tile(columns[order], n_spots), np.arange(n_spots + 1) * n_columns
+    return sparse.csr_matrix(parts, shape=(n_spots, n_vars))
