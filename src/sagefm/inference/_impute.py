@@ -19,7 +19,7 @@ from torch.nn.functional import linear
 from sagefm.data._blocks import iter_blocks, take_columns, take_rows, to_memory
 from sagefm.data._genes import assign_folds
 from sagefm.data._input import Log1pInput
-from sagefm.inference._products import average, project
+from sagefm.inference._products import neighborhood, project
 from sagefm.inference._readout import FoldReadout, Readout, SectionFactors, draw_parts, draw_sample
 from sagefm.module._reading import Batch, null_rates, root_center, size_factors
 
@@ -96,7 +96,7 @@ class Plan:
         mean = torch.from_numpy(inputs.mean[order]).to(device)
         products = project(take_columns(inputs.values, order), weights, block_rows=block_rows)
         product = sum(products[1:], start=products[0])
-        around_all = _neighborhood(inputs, product, w_neighborhood, mean) + self.bias
+        around_all = neighborhood(inputs, product, w_neighborhood @ mean) + self.bias
         center_weight = torch.from_numpy(inputs.center_weight).to(device)[:, None]
 
         def make_fold(columns: NDArray[np.int64], folds: list[int]) -> Fold:
@@ -107,7 +107,7 @@ class Plan:
                 hidden[:, ranges[i]] = True
                 center = center - products[i]
                 if mask == "neighborhood":
-                    around = around - _neighborhood(inputs, products[i], weights[i], mean[ranges[i]])
+                    around = around - neighborhood(inputs, products[i], weights[i] @ mean[ranges[i]])
             return Fold(hidden, columns, around + center_weight * center if self.is_pooled else around)
 
         is_requested = np.isin(genes, self.measured)
@@ -212,12 +212,6 @@ def predict(
             unmeasured[:] = network.prediction(network.decode(network.encode(h), genes), rates).cpu()
         recovery.add_spots(len(batch.counts))
         yield plan.inputs.section.rows[rows], measured, unmeasured
-
-
-def _neighborhood(inputs: SectionInput, product: Tensor, weight: Tensor, mean: Tensor) -> Tensor:
-    """Return ``weight v`` of some genes for every spot (n_spots, hidden), from their product ``U weight^T``."""
-    shifted = torch.from_numpy(inputs.shift).to(mean.device)[:, None] * (weight @ mean)
-    return average(inputs.operator, product) - shifted
 
 
 def _unmeasured_rates(network: SpotNetwork, batch: Batch, hidden: Tensor, genes: Tensor) -> Tensor:

@@ -59,10 +59,9 @@ class FirstLayer:
 
     def h(self, rows: slice) -> Tensor:
         """Return the output of the first layer at some spots (n_rows, hidden)."""
-        inputs, device = self.inputs, self.bias.device
-        around = average(inputs.operator[rows], self.neighborhood)
-        around -= torch.from_numpy(inputs.shift[rows, None]).to(device) * self.neighborhood_mean
-        return self.center[rows] + around + self.bias
+        return (
+            self.center[rows] + neighborhood(self.inputs, self.neighborhood, self.neighborhood_mean, rows) + self.bias
+        )
 
 
 @dataclass(frozen=True)
@@ -142,6 +141,12 @@ def project(
         for i, (weight, product) in enumerate(zip(weights, products, strict=True)):
             torch.mm(dense[:, bounds[i] : bounds[i + 1]], weight.T, out=product[rows])
     return products
+
+
+def neighborhood(inputs: SectionInput, product: Tensor, mean: Tensor, rows: slice = slice(None)) -> Tensor:
+    """Return ``W_neigh v`` at some spots (n_rows, n_out) from ``U W_neigh^T`` of all spots and ``W_neigh u_mean``."""
+    shift = torch.from_numpy(inputs.shift[rows, None]).to(product.device)
+    return average(inputs.operator[rows], product) - shift * mean
 
 
 def average(operator: sparse.csr_matrix, product: Tensor) -> Tensor:
