@@ -31,16 +31,9 @@ PUBLISHED_NAME: Final = "published"
 _STATE_KEY = "model_state_dict"
 #: Entries of the authors' dictionary that say how the network was trained.
 _FACTS = (
-    "epoch",
-    "best_val_loss",
-    "hidden_channels",
-    "learning_rate",
-    "weight_decay",
-    "mask_percentage",
-    "batch_size",
-    "in_channels",
-    "num_gene_features",
-)
+    "epoch", "best_val_loss", "hidden_channels", "learning_rate", "weight_decay", "mask_percentage", "batch_size",
+    "in_channels", "num_gene_features",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -89,7 +82,8 @@ def load_published(path: str | os.PathLike[str] | None = None, *, progress: bool
 
     Returns
     -------
-    The :class:`~sagefm.model.Checkpoint`.
+    The :class:`~sagefm.model.Checkpoint`. Its ``training`` holds the settings stored in the file, and its ``source``:
+    sha256, size, and address, or a note that the sha256 differs from that of the published file.
 
     Raises
     ------
@@ -99,11 +93,6 @@ def load_published(path: str | os.PathLike[str] | None = None, *, progress: bool
         The download fails, or brings another file than the published one; the file was not written by ``torch.save``,
         or needs code to load, which is never run; it does not hold the parameters of this network, or they are not
         finite; the cache cannot be written.
-
-    Notes
-    -----
-    ``training`` of the result holds the settings stored in the file, and its ``source``: sha256, size, and
-    address, or a note that the sha256 differs from that of the published file.
 
     References
     ----------
@@ -224,10 +213,10 @@ def _load_tensors(path: Path) -> dict[str, Any]:
         stored = torch.load(path, map_location="cpu", weights_only=True, mmap=head.startswith(b"PK\x03\x04"))
     except Exception as error:
         raise CheckpointError(_why_unreadable(path, head, str(error))) from error
-    if not isinstance(stored, dict) or not (_STATE_KEY in stored or _is_state(stored)):
+    if not isinstance(stored, dict) or not _is_state(stored.get(_STATE_KEY, stored)):
         content = f"the keys {[str(key) for key in stored][:6]}" if isinstance(stored, dict) else type(stored).__name__
         raise CheckpointError(
-            f"{path} holds {content}; expected a dictionary with {_STATE_KEY!r}, or parameters by name."
+            f"{path} holds {content}; expected a dictionary with {_STATE_KEY!r}, parameters by name, or just those."
         )
     return stored
 
@@ -272,10 +261,8 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, bool | int | float | str | None) else str(value)
 
 
-def _make_network(state: Any, path: Path) -> PooledNetwork:
+def _make_network(state: dict[str, Tensor], path: Path) -> PooledNetwork:
     """Return the network of the authors' parameters, copied out of the file."""
-    if not _is_state(state):
-        raise CheckpointError(f"{path}: {_STATE_KEY} is no dictionary of parameters by name, as was expected.")
     n_genes = len(published_vocabulary())
     first = state.get("conv1.lin.weight")
     if first is not None and first.ndim == 2 and first.shape[1] != n_genes:
