@@ -62,7 +62,7 @@ class NeighborsField(BaseAnnDataField):
         return {"n_edges": int(get_neighbors(adata, self._keys).nnz)}
 
     def transfer_field(self, state_registry: dict[str, Any], adata_target: AnnData, **kwargs: Any) -> dict[str, Any]:
-        """Register the field on another table, which has its own graph."""
+        """Register another table, which has its own graph."""
         return self.register_field(adata_target)
 
     def get_summary_stats(self, state_registry: dict[str, Any]) -> dict[str, int]:

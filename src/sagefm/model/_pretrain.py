@@ -45,6 +45,8 @@ def pretrain(
 ) -> SAGEFM:
     """Train a new model on the sections of a corpus, which are read from their files during training.
 
+    With several devices or nodes (``strategy="ddp"``), each reads its own sections.
+
     Parameters
     ----------
     corpus
@@ -76,10 +78,6 @@ def pretrain(
     sagefm.errors.SagefmError
         A file cannot be used (the message gives its path and says why), or an argument is outside its range.
 
-    Notes
-    -----
-    With several devices or nodes (``strategy="ddp"``), each reads its own sections.
-
     Examples
     --------
     >>> import sagefm
@@ -103,8 +101,7 @@ def pretrain(
     )
     seed = as_seed(rng)
     config = TrainingConfig.of(network_config, rng=seed, sections_in_memory=sections_in_memory, **settings)
-    keep = sections_in_memory is None
-    sections = CorpusSections(corpus, genes, network_config, keep=keep)
+    sections = CorpusSections(corpus, genes, network_config, keep=sections_in_memory is None)
     result = fit(
         make_network(network_config, seed),
         sections,
@@ -120,12 +117,7 @@ def pretrain(
         vocabulary=genes,
         name="SAGEFM",
         training={**result.record, "sections": {name: corpus.sha256(i) for i, name in enumerate(corpus.names)}},
-        setup={
-            "layer": corpus.layer,
-            "gene_key": corpus.gene_key,
-            "spatial_key": corpus.spatial_key,
-            "library_key": corpus.library_key,
-        },
+        setup={key: getattr(corpus, key) for key in ("layer", "gene_key", "spatial_key", "library_key")},
         history=result.losses,
     )
     model = SAGEFM.from_pretrained(checkpoint)
@@ -137,8 +129,7 @@ def _groups(sections: CorpusSections, split_by: str) -> list[str]:
     """Return the donor or organ of each section; those without a value are groups of their own."""
     metadata = sections.corpus.metadata
     if split_by not in metadata:
-        raise MissingKeyError(
-            f"split_by={split_by!r} is not a column of the corpus' metadata; found {list(metadata.columns)}."
-        )
+        columns = list(metadata.columns)
+        raise MissingKeyError(f"split_by={split_by!r} is not a column of the corpus' metadata; found {columns}.")
     values = metadata[split_by].iloc[sections.files]
     return values.astype(str).where(values.notna(), [f"section {name}" for name in sections.names]).tolist()

@@ -126,8 +126,7 @@ class SAGEFM(TableModel):
         if "_scvi_uuid" not in table.uns:
             raise MissingKeyError("The table has not been set up: call SAGEFM.setup_anndata(adata) first.")
         super().__init__(table)
-        names = get_gene_names(table, self._keys().gene_key)
-        genes = make_vocabulary(names, vocabulary)
+        genes = make_vocabulary(get_gene_names(table, self._keys().gene_key), vocabulary)
         config = NetworkConfig.of(
             architecture, n_genes=len(genes), hidden=hidden, likelihood=likelihood, scale=scale, dropout=dropout
         )
@@ -228,8 +227,9 @@ class SAGEFM(TableModel):
         training = {**result.record, "spots_sha256": spots_sha256(self.adata)}
         if len(sections) == 1:
             training["validation_spots"] = sections[0].rows[result.validation_spots[0]].tolist()
-        trained = {"network": result.network, "training": training, "history": result.losses, **_NEW}
-        self._take(replace(self.to_checkpoint(), **trained))
+        self._take(
+            replace(self.to_checkpoint(), network=result.network, training=training, history=result.losses, **_NEW)
+        )
         self._saves = result.saves
 
     def save(self, dir_path: str | os.PathLike[str], *, overwrite: bool = False, half: bool = False) -> None:
@@ -267,14 +267,8 @@ class SAGEFM(TableModel):
 
         Parameters
         ----------
-        repo_id
-            ``"organization/name"`` or ``"user/name"``; created if it does not exist.
-        license
-            Identifier of the license you give, e.g. ``"bsd-3-clause"``. Default: the card says that none was stated.
-        private
-            Whether a new repository is private. Default: the organization's setting.
-        half
-            Store parameters in half precision, for half the size.
+        repo_id, license, private, half
+            As in :func:`sagefm.model.push_to_hub`.
 
         Returns
         -------
@@ -283,10 +277,8 @@ class SAGEFM(TableModel):
 
         Raises
         ------
-        ArgumentError
-            `repo_id` is not such a name; or the parameters come from the authors' checkpoint and no license is given.
-        CheckpointError
-            The Hub refuses the upload or cannot be reached, or huggingface_hub is not installed.
+        ArgumentError, CheckpointError
+            As in :func:`sagefm.model.push_to_hub`.
 
         Examples
         --------
@@ -346,7 +338,7 @@ class SAGEFM(TableModel):
         sha256
             Expected hash of the parameters.
         table_key, mod
-            Table of a SpatialData object, modality of a MuData object; also for objects passed to the methods later.
+            As in :class:`SAGEFM`; also for objects passed to the methods later.
         **setup
             Arguments of :meth:`setup_anndata` that differ from those used in training.
 

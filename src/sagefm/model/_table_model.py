@@ -109,10 +109,8 @@ class TableModel(BaseModelClass):
 
         Parameters
         ----------
-        mdata
-            The object.
-        mod
-            Name of the modality, needed if there are several.
+        mdata, mod
+            The object, and the name of the modality, needed if there are several.
         **kwargs
             As in :meth:`setup_anndata`.
 
@@ -161,8 +159,8 @@ class TableModel(BaseModelClass):
             The table cannot be used; the message says why.
         """
         self._check_if_trained()
-        resolved = resolve_device(device)
-        return embed_table(self._reader(adata), self.to_checkpoint(), device=resolved, batch_size=batch_size)
+        reader, checkpoint = self._reader(adata), self.to_checkpoint()
+        return embed_table(reader, checkpoint, device=resolve_device(device), batch_size=batch_size)
 
     def impute(
         self,
@@ -230,10 +228,8 @@ class TableModel(BaseModelClass):
         self._check_if_trained()
         reader, checkpoint, seed = self._reader(adata), self.to_checkpoint(), as_seed(rng)
         checked = check_pairs(reader, checkpoint, pairs, sources, targets, levels, n_null, seed)
-        resolved = resolve_device(device)
-        return perturb_table(
-            reader, checkpoint, checked, levels=levels, n_null=n_null, rng=seed, device=resolved
-        ).scores
+        settings: dict[str, Any] = {"levels": levels, "n_null": n_null, "rng": seed, "device": resolve_device(device)}
+        return perturb_table(reader, checkpoint, checked, **settings).scores
 
     def _take(self, checkpoint: Checkpoint) -> None:
         """Hold a checkpoint, its parts where scvi-tools looks for them."""

@@ -43,18 +43,15 @@ class TrainingConfig:
     ----------
     decoupled
         Whether weight decay is decoupled (AdamW), or part of the gradient (Adam).
-    mask_fraction
-        Range of each spot's share of hidden genes.
     lr_factor, lr_patience
         Schedule ``"plateau"``: the learning rate is multiplied by the factor after more epochs than this without a
         better validation loss.
-    patience
-        Epochs without a better validation loss before training stops; None: it does not stop early.
     """
 
     decoupled: bool = True
     lr: float = 1e-3
     weight_decay: float = 1e-2
+    #: Range of each spot's share of hidden genes.
     mask_fraction: tuple[float, float] = (0.1, 0.7)
     lr_factor: float = 0.5
     lr_patience: int = 4
@@ -62,6 +59,7 @@ class TrainingConfig:
     max_epochs: int = 100
     batch_size: int = 256
     validation_size: float = 0.1
+    #: Epochs without a better validation loss before training stops; None: it does not stop early.
     patience: int | None = 10
     n_shards: int | None = None
     sections_in_memory: int | None = None
@@ -69,7 +67,7 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         checked: dict[str, Any] = {"mask_fraction": _as_range(self.mask_fraction)}
-        for name, minimum in {**_WHOLE, **_WHOLE_OR_NONE}.items():
+        for name, minimum in (_WHOLE | _WHOLE_OR_NONE).items():
             if (value := getattr(self, name)) is not None or name in _WHOLE:
                 checked[name] = whole_number(value, name=name, minimum=minimum)
         for name, (is_valid, expected) in _RANGES.items():
@@ -92,13 +90,7 @@ class TrainingConfig:
         rng: int | np.random.Generator = 0,
         **settings: Any,
     ) -> TrainingConfig:
-        """Return the settings that are given, the others as the architecture has them.
-
-        Raises
-        ------
-        ArgumentError
-            A value outside its range.
-        """
+        """Return the settings that are given, the others as the architecture has them."""
         for name in ("lr", "weight_decay", "mask_fraction"):
             if settings.get(name, 0) is None:
                 del settings[name]

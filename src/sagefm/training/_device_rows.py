@@ -15,32 +15,31 @@ if TYPE_CHECKING:
     from scipy import sparse
 
     from sagefm.data._input import SectionInput
-    from sagefm.data._section import Section
 
 
 class DeviceRows:
     """Rows of a CSR float32 matrix on a device, made dense without waiting for it: all sizes are known on the host."""
 
     def __init__(self, matrix: sparse.csr_matrix, device: torch.device) -> None:
-        self.shape = matrix.shape
+        self.n_columns = matrix.shape[1]
         self.indptr = matrix.indptr.astype(np.int64)
         self.indices = torch.from_numpy(matrix.indices).to(device)
         self.data = torch.from_numpy(matrix.data).to(device)
 
     def dense(self, rows: NDArray[np.int64], out: Tensor | None = None) -> Tensor:
         """Return rows, dense (n_rows, n_columns)."""
-        device, n_columns = self.data.device, self.shape[1]
+        device = self.data.device
+        out = torch.empty((len(rows), self.n_columns), device=device) if out is None else out
         lengths = self.indptr[rows + 1] - self.indptr[rows]
-        total = int(lengths.sum())
         # Position in `data` of each value less its position in the result.
         shift = self.indptr[rows] - (np.cumsum(lengths) - lengths)
-        per_row = torch.from_numpy(np.stack([np.arange(len(rows)) * n_columns, shift])).to(device, non_blocking=True)
+        per_row = torch.from_numpy(np.stack([np.arange(len(rows)) * self.n_columns, shift])).to(
+            device, non_blocking=True
+        )
         repeats = torch.from_numpy(lengths).to(device, non_blocking=True)
-        start, shift_of = torch.repeat_interleave(per_row, repeats, dim=1, output_size=total)
-        source = torch.arange(total, device=device) + shift_of
-        out = torch.empty((len(rows), n_columns), device=device) if out is None else out
-        flat = out.zero_().view(-1)
-        flat.scatter_(0, start + self.indices[source], self.data[source])
+        starts, shifts = torch.repeat_interleave(per_row, repeats, dim=1, output_size=int(lengths.sum()))
+        source = torch.arange(len(shifts), device=device) + shifts
+        out.zero_().view(-1).scatter_(0, starts + self.indices[source], self.data[source])
         return out
 
 
@@ -48,11 +47,10 @@ class ResidentInput:
     """What a network reads of a section, on a device; as :class:`~sagefm.data._input.SectionInput` is on the CPU."""
 
     def __init__(self, inputs: SectionInput, device: torch.device) -> None:
-        self.device = device
-        self.section: Section = inputs.section
-        self.mean, self.center_weight = inputs.mean, inputs.center_weight
-        self.operator = inputs.operator
-        self.shift = torch.from_numpy(inputs.shift).to(device)
+        self.device, self.section = device, inputs.section
+        self.operator, self.center_weight = inputs.operator, inputs.center_weight
+        self._has_mean = bool(inputs.mean.any())
+        self._shift = torch.from_numpy(inputs.shift).to(device)
         self._mean = torch.from_numpy(inputs.mean).to(device)
         self._counts = DeviceRows(to_memory(inputs.section.counts), device)
         self._values = DeviceRows(to_memory(inputs.values), device)
@@ -78,6 +76,6 @@ class ResidentInput:
         values = self._values.dense(neighbors.astype(np.int64))
         out = torch.empty((len(rows), self.section.n_genes), device=device) if out is None else out
         torch.mm(torch.from_numpy(weights).to(device, non_blocking=True), values, out=out)
-        if self.mean.any():
-            out.addcmul_(self.shift[torch.from_numpy(rows).to(device)][:, None], self._mean, value=-1)
+        if self._has_mean:
+            out.addcmul_(self._shift[torch.from_numpy(rows).to(device)][:, None], self._mean, value=-1)
         return out

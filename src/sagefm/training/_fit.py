@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from sagefm.training._config import TrainingConfig
     from sagefm.training._sections import Sections
 
+    Network = PooledNetwork | CenterNeighborhoodNetwork
 
 #: What Lightning warns of.
 _NOTES: Final = (
@@ -57,7 +58,7 @@ class Fit:
     Of several processes that train together, the first ``saves``.
     """
 
-    network: PooledNetwork | CenterNeighborhoodNetwork
+    network: Network
     losses: dict[str, list[float]]
     validation_spots: list[NDArray[np.int64]]
     record: dict[str, Any]
@@ -65,7 +66,7 @@ class Fit:
 
 
 def fit(
-    network: PooledNetwork | CenterNeighborhoodNetwork,
+    network: Network,
     sections: Sections,
     vocabulary: Sequence[str],
     config: TrainingConfig,
@@ -85,12 +86,11 @@ def fit(
     network = copy.deepcopy(network).train()
     earlier = _earlier_records(before or {})
     first_epoch = sum(record.get("epochs", 0) for record in earlier)
-    train_spots, validation_spots = split_spots(
-        sections, config.validation_size, np.random.default_rng(config.seed), groups
-    )
-    has_validation = any(len(rows) for rows in validation_spots)
+    rng = np.random.default_rng(config.seed)
+    train_spots, validation_spots = split_spots(sections, config.validation_size, rng, groups)
+    held_out = [name for name, rows in zip(sections.names, validation_spots, strict=True) if len(rows)]
     with _quiet():
-        trainer = _make_trainer(config, trainer_arguments or {}, has_validation=has_validation, progress=progress)
+        trainer = _make_trainer(config, trainer_arguments or {}, has_validation=bool(held_out), progress=progress)
         n_shards = config.n_shards or trainer.world_size
         if n_shards % trainer.world_size:
             raise ArgumentError(f"n_shards={n_shards}; expected a multiple of the {trainer.world_size} processes.")
@@ -103,17 +103,18 @@ def fit(
             n_shards=n_shards,
         )
         batches = [make(train_spots, window=config.sections_in_memory)]
-        if has_validation:
+        if held_out:
             batches.append(make(validation_spots, shuffle=False))
         record = {
             **config.to_dict(),
             "n_shards": n_shards,
             "n_spots": int(sections.sizes.sum()),
             "n_sections": len(sections.names),
-            "validation_sections": [n for n, rows in zip(sections.names, validation_spots, strict=True) if len(rows)],
+            "validation_sections": held_out,
         }
         if state_file is not None:
-            run = {**network.config.to_dict(), **record, "first_epoch": first_epoch, "data": sections.fingerprint()}
+            run = network.config.to_dict() | record
+            run |= {"first_epoch": first_epoch, "data": sections.fingerprint()}
             run["vocabulary"] = hashlib.sha256("\n".join(vocabulary).encode()).hexdigest()
             if config.schedule == "plateau":
                 # More epochs may be added, but not to a cosine, which ends with the last.
@@ -122,15 +123,15 @@ def fit(
         plan = TrainingPlan(network, config, batches, first_epoch)
         device = trainer.strategy.root_device
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            trainer.fit(plan, batches[0], batches[1] if has_validation else None)
+            trainer.fit(plan, batches[0], batches[1] if held_out else None)
+    record |= {"epochs": len(plan.logged["train_loss"]), "best_epoch": None}
     if plan.best is not None:
-        network.load_state_dict(plan.best[2])
-    record["epochs"] = len(plan.logged["train_loss"])
-    record["best_epoch"] = None if plan.best is None else plan.best[1]
+        _, record["best_epoch"], parameters = plan.best
+        network.load_state_dict(parameters)
     record |= {"is_trained": True, "sagefm_version": __version__}
     if earlier:
         record["before"] = earlier
-    return Fit(network.cpu().eval(), plan.logged, validation_spots, record, trainer.is_global_zero)
+    return Fit(network.cpu().eval(), dict(plan.logged), validation_spots, record, trainer.is_global_zero)
 
 
 def check_trainer_arguments(names: Iterable[str]) -> None:
@@ -141,16 +142,18 @@ def check_trainer_arguments(names: Iterable[str]) -> None:
         raise ArgumentError(f"Training has no argument {', '.join(unknown)}, nor has lightning.pytorch.Trainer.{hint}")
 
 
-def _make_trainer(config: TrainingConfig, given: dict[str, Any], *, has_validation: bool, progress: bool) -> Trainer:
-    check_trainer_arguments(given)
-    arguments: dict[str, Any] = {
+def _make_trainer(
+    config: TrainingConfig, arguments: dict[str, Any], *, has_validation: bool, progress: bool
+) -> Trainer:
+    check_trainer_arguments(arguments)
+    arguments = {
         "devices": "auto",
         "logger": False,
         "enable_checkpointing": False,
         "enable_model_summary": False,
         "enable_progress_bar": False,
         "num_sanity_val_steps": 0,
-        **given,
+        **arguments,
     }
     if arguments["devices"] == "auto" and not {"strategy", "num_nodes"} & set(arguments):
         arguments["devices"] = 1
@@ -180,13 +183,12 @@ def _earlier_records(before: dict[str, Any]) -> list[dict[str, Any]]:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Leave out Lightning's notes on loaders and devices, which do not concern the user."""
-    lightning_logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-    level = lightning_logger.level
-    lightning_logger.setLevel(logging.ERROR)
+    logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
-            for message in _NOTES:
-                warnings.filterwarnings("ignore", message=f".*{message}")
+            warnings.filterwarnings("ignore", message=f".*({'|'.join(_NOTES)})")
             yield
     finally:
-        lightning_logger.setLevel(level)
+        logger.setLevel(level)

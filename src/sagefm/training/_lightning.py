@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -35,15 +36,12 @@ class TrainingPlan(LightningModule):
         first_epoch: int = 0,
     ) -> None:
         super().__init__()
-        self.network = network
-        self.config = config
-        self.batches = batches
-        self.first_epoch = first_epoch
-        self.logged: dict[str, list[float]] = {}
+        self.network, self.config, self.batches, self.first_epoch = network, config, batches, first_epoch
+        self.logged: defaultdict[str, list[float]] = defaultdict(list)
         #: Validation loss, epoch and parameters.
         self.best: tuple[float, int, dict[str, Tensor]] | None = None
         #: Sums over the epoch, of training and of the validation that interrupts it.
-        self._sums: dict[str, dict[str, Tensor]] = {}
+        self._sums: defaultdict[str, dict[str, Tensor]] = defaultdict(dict)
 
     def configure_optimizers(self) -> Any:
         """Adam with the learning rate reduced on a plateau (Zhan et al. 2026), or along half a cosine."""
@@ -73,10 +71,9 @@ class TrainingPlan(LightningModule):
             prior.copy_((profile / profile.sum()).clamp(min=1e-9))
 
     def on_train_epoch_start(self) -> None:
-        """Start the order and the sums of the epoch, and record its learning rate."""
+        """Start the order of the epoch, and record its learning rate."""
         self.batches[0].epoch = self.first_epoch + self.current_epoch
-        self._sums["train"] = {}
-        self._append("learning_rate", float(self.trainer.optimizers[0].param_groups[0]["lr"]))
+        self.logged["learning_rate"].append(float(self.trainer.optimizers[0].param_groups[0]["lr"]))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of a batch on freshly hidden genes."""
@@ -96,10 +93,6 @@ class TrainingPlan(LightningModule):
         """Record the epoch."""
         self._record("train")
 
-    def on_validation_epoch_start(self) -> None:
-        """Start the sums of validation."""
-        self._sums["validation"] = {}
-
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Add the loss of a held-out batch."""
         mask = batch.draw_mask(self.config.mask_fraction)
@@ -109,6 +102,7 @@ class TrainingPlan(LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Record the epoch and keep the parameters if it is the best so far."""
         if self.trainer.sanity_checking:
+            self._sums.clear()
             return
         loss = self._record("validation")
         if self.best is None or loss < self.best[0]:
@@ -125,13 +119,11 @@ class TrainingPlan(LightningModule):
     def _record(self, stage: str) -> float:
         """Log the losses of an epoch, over all processes, and return its loss."""
         reduce = self.trainer.strategy.reduce
-        sums = {name: float(reduce(value, reduce_op="sum")) for name, value in self._sums[stage].items()}
+        sums = {name: float(reduce(value, reduce_op="sum")) for name, value in self._sums.pop(stage).items()}
         loss = sums["loss"] / max(sums["hidden"], 1)
-        self._append(f"{stage}_loss", loss)
+        self.logged[f"{stage}_loss"].append(loss)
         if "null" in sums:
-            self._append(f"{stage}_d2", 1 - sums["model"] / sums["null"] if sums["null"] > 0 else float("nan"))
+            d2 = 1 - sums["model"] / sums["null"] if sums["null"] > 0 else float("nan")
+            self.logged[f"{stage}_d2"].append(d2)
         self.log(f"{stage}_loss", loss)
         return loss
-
-    def _append(self, name: str, value: float) -> None:
-        self.logged.setdefault(name, []).append(value)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from sagefm.training._order import Part
     from sagefm.training._sections import Sections
 
+    Input = SectionInput | ResidentInput
+
 
 class SpotBatches:
     """Batches of spots of some sections, each made in a thread while the one before is computed.
@@ -33,14 +35,10 @@ class SpotBatches:
 
     Parameters
     ----------
-    sections, spots
-        The sections, and the spots of each to go through.
-    n_vocabulary
-        Size of the vocabulary.
+    spots
+        Spots of each section to go through.
     batch_size
         Spots that each of the `n_shards` parts of the sections gives to a batch.
-    seed
-        Seed of order and masks.
     shuffle
         Another order and other masks in each epoch. Else: spots in order, and the same masks.
     window
@@ -59,15 +57,9 @@ class SpotBatches:
         window: int | None = None,
         n_shards: int = 1,
     ) -> None:
-        self.sections = sections
-        self.shards = shard_spots(spots, n_shards)
-        self.n_vocabulary = n_vocabulary
-        self.batch_size = batch_size
-        self.seed = seed
-        self.shuffle = shuffle
-        self.window = window
-        #: Number of the epoch.
-        self.epoch = 0
+        self.sections, self.shards = sections, shard_spots(spots, n_shards)
+        self.n_vocabulary, self.batch_size, self.window = n_vocabulary, batch_size, window
+        self.seed, self.shuffle, self.epoch = seed, shuffle, 0
         #: Shards of this process.
         self.own = range(n_shards)
         #: Where batches are made.
@@ -99,16 +91,15 @@ class SpotBatches:
             rng = np.random.default_rng([self.seed, shard, *epoch]) if self.shuffle else None
             plans[shard] = plan_batches(self.shards[shard], self.batch_size, rng, self.window)
         last = {i: step for plan in plans.values() for step, parts in enumerate(plan) for i, _ in parts}
-        loaded: dict[int, SectionInput | ResidentInput] = {}
+        loaded: dict[int, Input] = {}
         for step in range(len(self)):
             parts: list[Part] = []
             seeds = []
             for shard, plan in plans.items():
-                shard_parts = plan[step] if step < len(plan) else []
-                parts += shard_parts
-                entropy = [self.seed, int(self.shuffle), shard, step, *epoch]
-                seed = np.random.default_rng(entropy).integers(2**63)
-                seeds.append((sum(len(rows) for _, rows in shard_parts), int(seed)))
+                own = plan[step] if step < len(plan) else []
+                seed = np.random.default_rng([self.seed, int(self.shuffle), shard, step, *epoch]).integers(2**63)
+                seeds.append((sum(len(rows) for _, rows in own), int(seed)))
+                parts += own
             if not parts:
                 # This process has no spots left; the others wait for its gradients.
                 parts = [(next(iter(loaded), 0), np.arange(0))]
@@ -118,7 +109,7 @@ class SpotBatches:
             yield make_batch([(loaded[i], rows) for i, rows in parts], self.n_vocabulary, tuple(seeds))
             loaded = {i: inputs for i, inputs in loaded.items() if last.get(i, -1) > step or len(loaded) == 1}
 
-    def _load(self, i: int) -> SectionInput | ResidentInput:
+    def _load(self, i: int) -> Input:
         if i in self._resident:
             return self._resident[i]
         inputs = self.sections[i]
@@ -134,9 +125,7 @@ class SpotBatches:
 
 
 def make_batch(
-    parts: Sequence[tuple[SectionInput | ResidentInput, NDArray[np.int64]]],
-    n_vocabulary: int,
-    seeds: tuple[tuple[int, int], ...],
+    parts: Sequence[tuple[Input, NDArray[np.int64]]], n_vocabulary: int, seeds: tuple[tuple[int, int], ...]
 ) -> Batch:
     """Return spots of some sections as one batch, with the `seeds` of its masks.
 
@@ -151,11 +140,11 @@ def make_batch(
     counts, neighborhood = (torch.empty((sum(sizes), n_genes), device=device) for _ in range(2))
     gene_totals = np.zeros((len(parts), n_genes), np.float32)
     measured = np.zeros((len(parts), n_genes), dtype=bool)
-    for i, ((inputs, rows), end) in enumerate(zip(parts, np.cumsum(sizes).tolist(), strict=True)):
+    blocks = zip(counts.split(sizes), neighborhood.split(sizes), strict=True)
+    for i, ((inputs, rows), (own_counts, own_neighborhood)) in enumerate(zip(parts, blocks, strict=True)):
         columns: Any = slice(None) if is_same else inputs.section.genes
-        fills: Any = ((inputs.dense_counts, counts), (inputs.dense_neighborhood, neighborhood))
-        for fill, whole in fills:
-            own = whole[end - len(rows) : end]
+        fills: Any = ((inputs.dense_counts, own_counts), (inputs.dense_neighborhood, own_neighborhood))
+        for fill, own in fills:
             if is_same and isinstance(inputs, ResidentInput):
                 fill(rows, out=own)
             elif is_same and device.type == "cpu":

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from lightning.pytorch import Callback
+from lightning.pytorch import Callback, Trainer
 from tqdm.auto import tqdm
-
-if TYPE_CHECKING:
-    from lightning.pytorch import LightningModule, Trainer
 
 
 class ProgressBar(Callback):
@@ -16,7 +13,7 @@ class ProgressBar(Callback):
 
     bar: Any = None
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, *_: Any) -> None:
         """Show the bar, a resumed training's with the epochs that are done."""
         n_batches = int(trainer.num_training_batches)
         self.bar = tqdm(
@@ -32,17 +29,16 @@ class ProgressBar(Callback):
         """Count a batch."""
         self.bar.update()
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: Trainer, *_: Any) -> None:
         """Show the epoch and its loss."""
         metrics = trainer.callback_metrics
         loss = metrics.get("validation_loss", metrics.get("train_loss"))
         self.bar.set_postfix(epoch=trainer.current_epoch, loss="" if loss is None else f"{float(loss):.4f}")
 
-    def on_exception(self, *_: Any) -> None:
-        """Take the bar away, for Lightning calls no teardown here."""
-        self.teardown()
-
     def teardown(self, *_: Any, **__: Any) -> None:
         """Take the bar away."""
         if self.bar is not None:
             self.bar.close()
+
+    #: After an error, Lightning calls no teardown.
+    on_exception = teardown

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -25,18 +26,13 @@ class SaveState(Callback):
 
     One safetensors file: parameters, moments of the optimizer and parameters of the best epoch as tensors; schedule,
     early stopping, history and what must be the same in the next run as JSON in its header. Order, masks and dropout
-    depend on seed, epoch and step alone, so that no generator is part of it.
-
-    Parameters
-    ----------
-    path
-        The file; may not exist yet.
-    run
-        What determines the run, as JSON types. A file of another run is not taken up.
+    depend on seed, epoch and step alone, so that no generator is part of it. A file at `path` of another `run` is
+    refused.
     """
 
     def __init__(self, path: Path, run: dict[str, Any]) -> None:
         self.path = path
+        # As it is read from JSON: tuples are lists.
         self.run: dict[str, Any] = json.loads(json.dumps(run))
         self.meta: dict[str, Any] | None = None
         if not path.exists():
@@ -83,51 +79,46 @@ class SaveState(Callback):
             )
         if self.meta is None:
             return
-        parts: dict[str, dict[str, Tensor]] = {"network": {}, "optimizer": {}, "best": {}}
+        parts: defaultdict[str, dict[str, Tensor]] = defaultdict(dict)
         with safe_open(self.path, framework="pt") as file:
             for key in file.keys():  # noqa: SIM118 no dictionary
-                part, name = key.split("/", 1)
+                part, name = key.rsplit("/", 1)
                 # Copied: what is read may stay in the file, which the next epoch replaces.
                 parts[part][name] = file.get_tensor(key).clone()
         pl_module.network.load_state_dict(parts["network"])
-        moments: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in parts["optimizer"].items():
-            index, moment = name.split("/")
-            moments.setdefault(int(index), {})[moment] = tensor
+        moments = {int(part.split("/")[1]): values for part, values in parts.items() if part.startswith("optimizer/")}
         trainer.optimizers[0].load_state_dict({"state": moments, "param_groups": self.meta["param_groups"]})
         trainer.lr_scheduler_configs[0].scheduler.load_state_dict(self.meta["scheduler"])
-        pl_module.logged = self.meta["logged"]
+        pl_module.logged.update(self.meta["logged"])
         if self.meta["best"] is not None:
             pl_module.best = (*self.meta["best"], parts["best"])
-        stopping = trainer.early_stopping_callback
-        if stopping is not None and self.meta["stopping"] is not None:
-            stopping.wait_count = self.meta["stopping"]["wait_count"]
-            stopping.best_score = torch.tensor(self.meta["stopping"]["best_score"])
+        if trainer.early_stopping_callback is not None and (stopping := self.meta["stopping"]) is not None:
+            trainer.early_stopping_callback.wait_count = stopping["wait_count"]
+            trainer.early_stopping_callback.best_score = torch.tensor(stopping["best_score"])
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         """Write the state: here the schedule, too, is done with the epoch before."""
         if not trainer.is_global_zero or trainer.current_epoch == self.epochs:
             return
         optimizer, stopping = trainer.optimizers[0].state_dict(), trainer.early_stopping_callback
-        tensors = {f"network/{name}": tensor for name, tensor in pl_module.network.state_dict().items()}
-        for index, moments in optimizer["state"].items():
-            tensors |= {f"optimizer/{index}/{name}": torch.as_tensor(moment) for name, moment in moments.items()}
-        if pl_module.best is not None:
-            tensors |= {f"best/{name}": tensor for name, tensor in pl_module.best[2].items()}
+        best = pl_module.best
+        parts = {"network": pl_module.network.state_dict(), "best": best[2] if best else {}}
+        parts |= {f"optimizer/{index}": moments for index, moments in optimizer["state"].items()}
+        tensors = {
+            f"{part}/{name}": torch.as_tensor(tensor).detach().contiguous().cpu()
+            for part, values in parts.items()
+            for name, tensor in values.items()
+        }
         state = {
             "run": self.run,
             "epochs": trainer.current_epoch,
             "logged": pl_module.logged,
-            "best": None if pl_module.best is None else pl_module.best[:2],
+            "best": best and best[:2],
             "param_groups": optimizer["param_groups"],
             "scheduler": trainer.lr_scheduler_configs[0].scheduler.state_dict(),
             "stopping": stopping and {"wait_count": stopping.wait_count, "best_score": float(stopping.best_score)},
         }
         staged = self.path.with_name(f".{self.path.name}.part")
         staged.parent.mkdir(parents=True, exist_ok=True)
-        save_file(
-            {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()},
-            staged,
-            metadata={"format": _FORMAT, "state": json.dumps(state)},
-        )
+        save_file(tensors, staged, metadata={"format": _FORMAT, "state": json.dumps(state)})
         staged.replace(self.path)

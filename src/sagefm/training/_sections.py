@@ -125,18 +125,17 @@ def split_spots(
 ) -> tuple[Spots, Spots]:
     """Split spots into training and validation, one array of spots a section.
 
-    Of several sections, whole sections are held out. Of one section, square tiles up to eight spots wide
-    are: neighbors share counts, so a random choice of spots would be validated on what it was trained on. Sections of
-    one of the `groups`, e.g. donors, are held out together.
+    Of several sections, whole sections are held out, those of one of the `groups` (e.g. donors) together. Of one
+    section, square tiles up to eight spots wide are: neighbors share counts, so a random choice of spots would be
+    validated on what it was trained on.
     """
-    whole, empty = [np.arange(size) for size in sections.sizes], np.arange(0)
+    whole = [np.arange(size) for size in sections.sizes]
     if validation_size == 0:
-        return whole, [empty for _ in whole]
-    if len(sections.sizes) == 1:
+        return whole, [spots[:0] for spots in whole]
+    if len(whole) == 1:
         return _split_tiles(sections[0].section.coordinates, validation_size, rng)
-    # Names of sections need not be distinct.
-    labels = range(len(sections.sizes)) if groups is None else groups
-    names, group = np.unique(np.asarray(labels), return_inverse=True)
+    # Without groups, by number: names of sections need not be distinct.
+    names, group = np.unique(range(len(whole)) if groups is None else groups, return_inverse=True)
     if len(names) < 2:
         raise ArgumentError(
             f"All {len(group)} sections are of one group, '{names[0]}': none can be held out. "
@@ -150,8 +149,8 @@ def split_spots(
             held.append(i)
     held = held or [int(order[np.argmin(sizes[order])])]
     is_held = np.isin(group, held)
-    train = [empty if is_out else spots for is_out, spots in zip(is_held, whole, strict=True)]
-    return train, [spots if is_out else empty for is_out, spots in zip(is_held, whole, strict=True)]
+    train = [spots[:0] if is_out else spots for is_out, spots in zip(is_held, whole, strict=True)]
+    return train, [spots if is_out else spots[:0] for is_out, spots in zip(is_held, whole, strict=True)]
 
 
 def _split_tiles(
