@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
 from sagefm._constants import EMBEDDING_KEY, SPATIAL_KEY
-from sagefm.data._table import TableKeys, find_spots, get_column
+from sagefm.data._table import TableKeys, get_column
 from sagefm.errors import ArgumentError, MissingKeyError
 from sagefm.pl._tissue import (
     COLORBAR_WIDTH,
@@ -129,8 +129,8 @@ def embedding(
     >>> ax = sagefm.pl.embedding(adata, color="infiltrate")
     """
     table = select_table(adata, table_key, mod)
-    spots = find_spots(adata, table, TableKeys(spatial_key=spatial_key, library_key=library_key))
-    section = select_section(spots, library)
+    keys = TableKeys(spatial_key=spatial_key, library_key=library_key)
+    section = select_section(adata, table, keys, library)
     if color is not None:
         if components is not None:
             raise ArgumentError(f"Found components={components!r} and color={color!r}; pass one of the two.")

@@ -9,7 +9,7 @@ import pandas as pd
 from scipy.sparse import issparse
 
 from sagefm._constants import IMPUTED_KEY, SPATIAL_KEY, UNS_KEY
-from sagefm.data._table import TableKeys, find_spots
+from sagefm.data._table import TableKeys
 from sagefm.errors import GenesError, MissingKeyError
 from sagefm.pl._tissue import COLORBAR_WIDTH, add_colorbar, draw_spots, get_panels, select_section, select_table
 
@@ -77,8 +77,8 @@ def imputation(
     >>> measured, imputed = sagefm.pl.imputation(adata, "MS4A1")
     """
     table = select_table(adata, table_key, mod)
-    spots = find_spots(adata, table, TableKeys(spatial_key=spatial_key, library_key=library_key))
-    section = select_section(spots, library)
+    keys = TableKeys(spatial_key=spatial_key, library_key=library_key)
+    section = select_section(adata, table, keys, library)
     params = table.uns.get(UNS_KEY, {}).get(key)
     if params is None:
         raise MissingKeyError(f"Found no {key!r} in adata.uns[{UNS_KEY!r}]; run sagefm.tl.impute(adata) first.")

@@ -10,7 +10,7 @@ from matplotlib.patches import Rectangle
 from scipy.sparse import csr_matrix
 
 from sagefm._constants import NEIGHBORS_KEY, SPATIAL_KEY
-from sagefm.data._table import TableKeys, find_spots
+from sagefm.data._table import TableKeys, get_libraries
 from sagefm.errors import ArgumentError, MissingKeyError
 from sagefm.pl._tissue import draw_spots, get_panels, select_section, select_table
 
@@ -74,8 +74,9 @@ def neighborhood(
         argument = "" if neighbors_key == NEIGHBORS_KEY else f", key_added={neighbors_key!r}"
         call = f"sagefm.pp.spatial_neighbors(adata{argument})"
         raise MissingKeyError(f"Found no {graph_key!r} in adata.obsp; run {call} first.")
-    spots = find_spots(adata, table, TableKeys(spatial_key=spatial_key, library_key=library_key))
-    section = select_section(spots, spots.names[spots.libraries[center]] or None)
+    codes, names = get_libraries(table, library_key)
+    keys = TableKeys(spatial_key=spatial_key, library_key=library_key)
+    section = select_section(adata, table, keys, names[codes[center]] or None)
     row = csr_matrix(table.obsp[graph_key][[center]])
     # Stored zeros are no neighbors.
     neighbors = np.setdiff1d(row.indices[row.data != 0], center)

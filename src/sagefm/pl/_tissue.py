@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import EllipseCollection
 from scipy.spatial import cKDTree
 
-from sagefm.data._table import get_table
+from sagefm.data._table import find_spots, get_table, library_column
 from sagefm.errors import ArgumentError, MissingKeyError
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.cm import ScalarMappable
     from numpy.typing import NDArray
 
-    from sagefm.data._table import Spots
+    from sagefm.data._table import TableKeys
 
 #: Inches: a tissue panel that this package makes, and the color bar beside it.
 _PANEL_WIDTH = 3.4
@@ -59,16 +59,19 @@ def select_table(data: Any, table_key: str | None, mod: str | None) -> AnnData:
     return data if isinstance(data, AnnData) else get_table(data, table_key=table_key, mod=mod)
 
 
-def select_section(spots: Spots, library: str | None) -> Section:
-    """Return the spots of `library`, or of the only one."""
-    if len(spots.coordinates) == 0:
+def select_section(data: Any, table: AnnData, keys: TableKeys, library: str | None) -> Section:
+    """Return the spots of `library`, or of the only one, in a table of `data`."""
+    if table.n_obs == 0:
         raise ArgumentError("Found a table without spots; expected at least one.")
+    spots, column = find_spots(data, table, keys), library_column(table, keys.library_key)
     if library is None and len(spots.names) > 1:
-        raise ArgumentError(f"Found {len(spots.names)} libraries: {spots.names}. Pass library=... .")
-    if library is not None and spots.names == [""]:
+        raise ArgumentError(
+            f"Found {len(spots.names)} libraries in adata.obs[{column!r}]: {spots.names}. Pass library=... ."
+        )
+    if library is not None and column is None:
         raise ArgumentError(f"library={library!r} needs library_key, the column of adata.obs that holds it.")
     if library is not None and str(library) not in spots.names:
-        raise MissingKeyError(f"library={library!r} is not one of the libraries {spots.names}.")
+        raise MissingKeyError(f"library={library!r} is not in adata.obs[{column!r}]; found {spots.names}.")
     rows = np.flatnonzero(spots.libraries == (0 if library is None else spots.names.index(str(library))))
     return Section(spots.coordinates, rows, _pitch(spots.coordinates[rows]))
 
