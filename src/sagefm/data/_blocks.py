@@ -31,7 +31,9 @@ class StoredMatrix:
     matrix
         Backed CSR matrix (:class:`anndata.abc.CSRDataset`), HDF5 or zarr array, or Dask array (n_rows, n_columns).
     prepare
-        Turns a block of rows, as read, into rows of this matrix of `n_columns`: checks, takes columns, transforms.
+        Turns a block of rows, as read, into rows of this matrix: checks counts, takes columns, transforms.
+    n_columns
+        Number of columns that `prepare` returns. Default: those of `matrix`.
     rows
         Rows of `matrix` that this one has, increasing. Default: all.
     """

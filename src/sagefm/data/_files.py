@@ -80,7 +80,7 @@ def replace_path(path: Path, staged: Path) -> None:
     if not path.is_dir():
         staged.replace(path)
         return
-    # Not in a folder of `staged`: that may be deleted before.
+    # Beside `path`: the caller removes the folder that holds `staged`, whatever happens.
     before = path.with_name(f".{path.name}-{uuid4().hex}-before")
     path.replace(before)
     try:

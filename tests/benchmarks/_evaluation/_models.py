@@ -66,7 +66,7 @@ class Variant:
             adapt=self.adapt,
             device=DEVICE,
         )
-        return np.maximum(np.expm1(made.layer) if made.scale == "log1p" else made.layer, 0)
+        return np.maximum(np.expm1(made.layer) if self.checkpoint.network.scale == "log1p" else made.layer, 0)
 
 
 def variants(checkpoint: Checkpoint, published: Checkpoint | None) -> dict[str, Variant]:
