@@ -66,7 +66,8 @@ def test_shapes_of_spatialdata_io_give_the_coordinates(tissue, expected, tmp_pat
     np.testing.assert_array_equal(sdata["table"].obsm["spatial"], tissue[0].obsm["spatial"])
     np.testing.assert_array_equal(sdata["table"].obsm["X_sagefm"], expected)
     hires = f"{LIBRARY}_downscaled_hires"
-    sagefm.tl.embed(sdata, spatial_key=hires, key_added="hires")
+    with pytest.warns(UserWarning, match="built with spatial_key='spatial'"):
+        sagefm.tl.embed(sdata, spatial_key=hires, key_added="hires")
     scaled = tissue[0].obsm["spatial"] * SCALE["tissue_hires_scalef"]
     np.testing.assert_allclose(sdata["table"].obsm[hires], scaled)
     np.testing.assert_array_equal(sdata["table"].obsm["hires"], expected)
