@@ -30,7 +30,7 @@ _CONTENTS = {
 @device_option
 @overwrite_option
 @debug_option
-def demo(output: Path, model: str, seed: int, device: str, overwrite: bool) -> None:
+def demo(output: Path, model: str, rng: int, device: str, overwrite: bool) -> None:
     """Embed, cluster, impute and perturb a bundled section of human cortex, and draw the results.
 
     The section is 10x Visium of dorsolateral prefrontal cortex, 3,529 spots and 5,000 genes, of a donor that the
@@ -54,7 +54,7 @@ def demo(output: Path, model: str, seed: int, device: str, overwrite: bool) -> N
 
     with replacing(output) as folder:
         folder.mkdir()
-        run_demo(folder, model, seed=seed, device=device)
+        run_demo(folder, model, seed=rng, device=device)
     click.echo(f"Wrote {output} in {time.perf_counter() - start:.0f} s")
     for name, content in _CONTENTS.items():
         report(name, content)

@@ -40,8 +40,15 @@ model_folder_option = click.option(
 )
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
 device_option = click.option("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda, cuda:1, ...")
-seed_option = click.option("--seed", type=click.IntRange(min=0), default=0, help="The same seed gives the same result.")
+seed_option = click.option(
+    "--seed", "rng", type=click.IntRange(min=0), default=0, help="The same seed gives the same result."
+)
+state_file_option = click.option(
+    "--state-file", type=click.Path(path_type=Path, dir_okay=False),
+    help="File for the state of training, written after every epoch. If it is there, training goes on from it.",
+)  # fmt: skip
 
+layer_option = click.option("--layer", show_default="X", help="Layer that holds raw counts.")
 gene_key_option = click.option(
     "--gene-key", show_default="var_names", help="Column of var with gene symbols or Ensembl ids."
 )
@@ -51,7 +58,7 @@ library_key_option = click.option(
 )
 table_key_option = click.option("--table-key", show_default="its only table", help="Table of a SpatialData store.")
 table_options = apply(
-    click.option("--layer", show_default="X", help="Layer that holds raw counts."),
+    layer_option,
     gene_key_option,
     spatial_key_option,
     library_key_option,

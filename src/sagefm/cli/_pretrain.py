@@ -14,9 +14,17 @@ import click
 
 from sagefm._constants import CONFIG_FILE, WEIGHTS_FILE
 from sagefm.cli._files import check_folder
-from sagefm.cli._options import device_option, model_folder_option, overwrite_option
+from sagefm.cli._options import (
+    device_option,
+    existing_file,
+    gene_key_option,
+    layer_option,
+    model_folder_option,
+    overwrite_option,
+    state_file_option,
+)
 from sagefm.cli._run import debug_option, json_option, leave_to_first, report, say
-from sagefm.cli._train import state_file_option, trainer_arguments
+from sagefm.cli._train import trainer_arguments
 from sagefm.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -29,13 +37,13 @@ _OPTIONS = {
     "sections_in_memory": "--in-memory",
     "state_file": "--state-file",
 }
+_positive = click.IntRange(min=1)
 
 
 def _read_recipe(_ctx: click.Context, _parameter: click.Parameter, value: str) -> dict[str, Any]:
     bundled = files("sagefm.checkpoint") / "recipes" / f"{value}.json"
     try:
-        text = bundled.read_text() if bundled.is_file() else Path(value).read_text()
-        recipe = json.loads(text)
+        recipe = json.loads((bundled if bundled.is_file() else Path(value)).read_text())
     except (OSError, ValueError) as error:
         raise click.BadParameter(f"{value!r} is neither a bundled recipe nor a JSON file: {error}") from None
     if not isinstance(recipe, dict):
@@ -47,23 +55,20 @@ def _read_recipe(_ctx: click.Context, _parameter: click.Parameter, value: str) -
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @model_folder_option
 @click.option(
-    "--config", "recipe", default="default", show_default=True, metavar="RECIPE", callback=_read_recipe,
+    "--config", "recipe", default="default", metavar="RECIPE", callback=_read_recipe,
     help="JSON file of arguments of sagefm.model.pretrain, or 'default': the recipe of the bundled model.",
 )  # fmt: skip
-@click.option(
-    "--metadata", type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="Table of the sections (CSV).  [default: that of the folder]",
-)  # fmt: skip
+@click.option("--metadata", type=existing_file, show_default="that of the folder", help="Table of the sections (CSV).")
 @click.option("--donor-key", metavar="COLUMN", help="Column of the table that names the donor of each section.")
 @click.option(
     "--exclude", multiple=True, metavar="NAME",
     help="Sections, or with --donor-key donors, to leave out; * stands for anything. May be given several times.",
 )  # fmt: skip
-@click.option("--layer", help="Layer that holds raw counts.  [default: X]")
-@click.option("--gene-key", help="Column of var with gene symbols or Ensembl ids.  [default: var_names]")
-@click.option("--epochs", type=click.IntRange(min=1), help="Passes through the spots.  [default: the recipe's]")
-@click.option("--in-memory", type=click.IntRange(min=1), help="Sections mixed at a time.  [default: all, read once]")
-@click.option("--devices", type=click.IntRange(min=1), default=1, show_default=True, help="Processes or GPUs (DDP).")
+@layer_option
+@gene_key_option
+@click.option("--epochs", type=_positive, show_default="the recipe's", help="Passes through the spots.")
+@click.option("--in-memory", type=_positive, show_default="all, read once", help="Sections mixed at a time.")
+@click.option("--devices", type=_positive, default=1, help="Processes or GPUs (DDP).")
 @state_file_option
 @click.option("--half", is_flag=True, help="Store the parameters in half precision, half the size.")
 @device_option

@@ -17,6 +17,7 @@ from sagefm.cli._options import (
     model_folder_option,
     overwrite_option,
     seed_option,
+    state_file_option,
     table_options,
 )
 from sagefm.cli._run import debug_option, json_option, report, say
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     from sagefm.datasets import Corpus
 
-_SETTINGS = ("batch_size", "validation_size", "mask_fraction", "lr", "weight_decay", "patience", "state_file")
+_NETWORK = ("architecture", "hidden", "likelihood", "dropout", "vocabulary")
 
 
 def _split_widths(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -> list[int] | None:
@@ -41,42 +42,41 @@ def _split_widths(_ctx: click.Context, _parameter: click.Parameter, value: str |
         raise click.BadParameter(f"{value!r} is no list of whole numbers, such as 256,64.") from None
 
 
-state_file_option = click.option(
-    "--state-file", type=click.Path(path_type=Path, dir_okay=False),
-    help="File for the state of training, written after every epoch. If it is there, training goes on from it.",
-)  # fmt: skip
-_share = click.FloatRange(0, 1, min_open=True)
 _model_options = apply(
     click.option(
-        "--architecture", type=click.Choice(["center_neighborhood", "published"]), default="center_neighborhood", show_default=True,
+        "--architecture", type=click.Choice(["center_neighborhood", "published"]), default="center_neighborhood",
         help="The spot and its neighborhood apart; or the five graph convolutions of SAGE-FM (arXiv 2601.15504).",
     ),
     click.option("--hidden", metavar="W,W,...", callback=_split_widths, help="Widths of the layers, the last that of the embedding."),
     click.option(
-        "--likelihood", type=click.Choice(["poisson", "negative_binomial"]), default="poisson", show_default=True,
+        "--likelihood", type=click.Choice(["poisson", "negative_binomial"]), default="poisson",
         help="Of the architecture center_neighborhood.",
     ),
     click.option(
-        "--dropout", type=click.FloatRange(0, 1, max_open=True), default=0.5, show_default=True,
+        "--dropout", type=click.FloatRange(0, 1, max_open=True), default=0.5,
         help="Of the architecture center_neighborhood.",
     ),
     click.option(
-        "--vocabulary", type=click.Choice(["input", "published"]), default="input", show_default=True,
+        "--vocabulary", type=click.Choice(["input", "published"]), default="input",
+        callback=lambda _ctx, _parameter, value: None if value == "input" else value,
         help="Genes of the model: those of the input, or the 14,558 of the published network.",
     ),
 )  # fmt: skip
 _training_options = apply(
-    click.option("--epochs", type=click.IntRange(min=1), default=100, show_default=True, help="At most this many."),
-    click.option("--batch-size", type=click.IntRange(min=1), default=256, show_default=True, help="Spots of a step."),
-    click.option("--lr", type=click.FloatRange(0, min_open=True), help="Learning rate.  [default: the architecture's]"),
-    click.option("--weight-decay", type=click.FloatRange(0), help="Weight decay.  [default: the architecture's]"),
-    click.option("--mask-fraction", type=_share, help="Share of a spot's genes that is hidden.  [default: the architecture's]"),
+    click.option("--epochs", "max_epochs", type=click.IntRange(min=1), default=100, help="At most this many."),
+    click.option("--batch-size", type=click.IntRange(min=1), default=256, help="Spots of a step."),
+    click.option("--lr", type=click.FloatRange(0, min_open=True), help="Learning rate.", show_default="the architecture's"),
+    click.option("--weight-decay", type=click.FloatRange(0), help="Weight decay.", show_default="the architecture's"),
     click.option(
-        "--validation-size", type=click.FloatRange(0, 1, max_open=True), default=0.1, show_default=True,
+        "--mask-fraction", type=click.FloatRange(0, 1, min_open=True), show_default="the architecture's",
+        help="Share of a spot's genes that is hidden.",
+    ),
+    click.option(
+        "--validation-size", type=click.FloatRange(0, 1, max_open=True), default=0.1,
         help="Share held out: whole sections, or square tiles of a single one.",
     ),
     click.option(
-        "--patience", type=click.IntRange(min=0), default=10, show_default=True,
+        "--patience", type=click.IntRange(min=0), default=10,
         help="Stop after this many epochs without a better validation loss; 0 never stops early.",
     ),
     state_file_option,
@@ -94,7 +94,7 @@ _training_options = apply(
 @overwrite_option
 @json_option
 @debug_option
-def train(sections: tuple[Path, ...], output: Path, overwrite: bool, **options: Any) -> None:
+def train(sections: tuple[Path, ...], output: Path, device: str, overwrite: bool, **options: Any) -> None:
     """Train a model to predict hidden genes of a spot from its other genes and its neighborhood.
 
     Several files are several sections, each named after its file (with --library-key, after file and column) and with
@@ -118,52 +118,43 @@ def train(sections: tuple[Path, ...], output: Path, overwrite: bool, **options: 
     from sagefm.model import SAGEFM, pretrain
 
     start = time.perf_counter()
-    network = {name: options[name] for name in ("architecture", "hidden", "likelihood", "dropout")}
-    network |= {
-        "vocabulary": None if options["vocabulary"] == "input" else options["vocabulary"],
-        "rng": options["seed"],
-    }
-    training = {
-        **{name: options[name] for name in _SETTINGS},
-        **trainer_arguments(options["device"]),
-        "max_epochs": options["epochs"],
-        "early_stopping": options["patience"] > 0,
-        "rng": options["seed"],
-    }
+    keys = {name: options.pop(name) for name in TABLE_ARGUMENTS}
+    network = {name: options.pop(name) for name in _NETWORK}
+    training = {**options, **trainer_arguments(device), "early_stopping": options["patience"] > 0}
     if len(sections) == 1:
-        model = SAGEFM(_read_table(sections[0], options), **network)
+        model = SAGEFM(_read_table(sections[0], **keys), **network, rng=options["rng"])
         model.train(**training)
     else:
-        model = pretrain(_read_corpus(sections, options), **network | training)
+        model = pretrain(_read_corpus(sections, **keys), **network, **training)
     seconds = time.perf_counter() - start
     model.save(output, overwrite=overwrite)
     checkpoint = model.to_checkpoint()
-    n_spots, n_genes = checkpoint.training["n_spots"], len(checkpoint.vocabulary)
-    text = f"Trained in {seconds:.0f} s on {n_spots:,} spots x {n_genes:,} genes"
-    say(text, seconds=round(seconds, 3), n_spots=n_spots, n_genes=n_genes)
+    facts = {"n_spots": checkpoint.training["n_spots"], "n_genes": len(checkpoint.vocabulary)}
+    text = "Trained in {:.0f} s on {n_spots:,} spots x {n_genes:,} genes".format(seconds, **facts)
+    say(text, seconds=round(seconds, 3), **facts)
     _report_training(checkpoint.training, checkpoint.history)
     say(f"Wrote {output}", output=str(output), status="written")
 
 
-def _read_table(path: Path, options: dict[str, Any]) -> AnnData:
+def _read_table(path: Path, table_key: str | None, **keys: Any) -> AnnData:
     """Return the table of a file, set up for training."""
     from sagefm.data._table import find_coordinates, get_table
     from sagefm.model import SAGEFM
 
     data = read_section(path)
-    table = get_table(data, table_key=options["table_key"])
-    table.obsm[options["spatial_key"]] = find_coordinates(data, table, options["spatial_key"])
-    SAGEFM.setup_anndata(table, **{name: options[name] for name in TABLE_ARGUMENTS if name != "table_key"})
+    table = get_table(data, table_key=table_key)
+    table.obsm[keys["spatial_key"]] = find_coordinates(data, table, keys["spatial_key"])
+    SAGEFM.setup_anndata(table, **keys)
     return table
 
 
-def _read_corpus(paths: Sequence[Path], options: dict[str, Any]) -> Corpus:
+def _read_corpus(paths: Sequence[Path], neighbors_key: str | None, **keys: Any) -> Corpus:
     """Return several files as a corpus."""
     from sagefm.datasets import Corpus
 
-    if options["neighbors_key"] is not None:
+    if neighbors_key is not None:
         raise click.UsageError("--neighbors-key takes a single input: in several files, the 14 nearest spots are read.")
-    corpus = Corpus(paths, **{name: options[name] for name in TABLE_ARGUMENTS if name != "neighbors_key"})
+    corpus = Corpus(paths, **keys)
     report("genes", f"{len(corpus.vocabulary()):,} measured in at least half of the {len(corpus)} files")
     return corpus
 
@@ -193,10 +184,10 @@ def _report_training(training: dict[str, Any], history: dict[str, list[float]]) 
         report("training loss", f"{train_loss:.4f}; nothing was held out for validation", train_loss=train_loss)
         return
     names = [name for name in training["validation_sections"] if name]
-    where = f"held-out {', '.join(names)}" if names else "held-out tiles of the section"
+    where = ", ".join(names) or "tiles of the section"
     loss, d2 = history["validation_loss"][best], history["validation_d2"][best]
     report("best epoch", f"{best}, counted from 0; its parameters are kept")
     report("training loss", f"{train_loss:.4f}", train_loss=train_loss)
-    report("validation loss", f"{loss:.4f}, on {where}", validation_loss=loss, validation_sections=names)
+    report("validation loss", f"{loss:.4f}, on held-out {where}", validation_loss=loss, validation_sections=names)
     text = f"{d2:.4f} (deviance explained over the section's average; 0 = learned nothing)"
     report("validation D2", text, validation_d2=d2)

@@ -61,7 +61,7 @@ def embed(**options: Any) -> None:
     "--folds", "n_folds", type=click.IntRange(min=2), default=4, help="1/FOLDS of the genes are hidden at a time."
 )
 @seed_option
-def impute(genes: list[str] | None, genes_file: list[str] | None, seed: int, **options: Any) -> None:
+def impute(genes: list[str] | None, genes_file: list[str] | None, **options: Any) -> None:
     """Predict genes at every spot from the other genes there and around it.
 
     A gene is never shown to itself: each is predicted while it is hidden. Values are expected counts at the spot's
@@ -85,8 +85,7 @@ def impute(genes: list[str] | None, genes_file: list[str] | None, seed: int, **o
     if genes is not None and genes_file is not None:
         raise click.UsageError("Pass --genes or --genes-file, not both.")
     genes = genes or genes_file
-    printed = partial(_report_imputation, requested=genes is not None)
-    for_each("impute", printed, genes=genes, rng=seed, **options)
+    for_each("impute", partial(_report_imputation, requested=genes is not None), genes=genes, **options)
 
 
 def _read_pairs(ctx: click.Context, parameter: click.Parameter, value: str | None) -> pd.DataFrame | str | None:
@@ -120,7 +119,7 @@ def _read_pairs(ctx: click.Context, parameter: click.Parameter, value: str | Non
 @click.option("--n-null", type=click.IntRange(min=0), default=100, help="Random genes a target is compared with.")
 @click.option("--per-spot", is_flag=True, help='Also write the effect at every spot to obsm["sagefm_perturb"].')
 @seed_option
-def perturb(seed: int, **options: Any) -> None:
+def perturb(**options: Any) -> None:
     """Set a gene in the neighbors of every spot, and read others at the spot.
 
     The source is set to levels from its lowest to its highest value in the data. The effect of a pair is the change
@@ -137,10 +136,10 @@ def perturb(seed: int, **options: Any) -> None:
       sagefm perturb section.h5ad -o perturbed.h5ad --sources SST,PTN --targets SSTR2,PTPRZ1
       sagefm perturb section.h5ad -o perturbed.h5ad --pairs pairs.csv --table scores.csv
     """
-    given = {name for name in ("pairs", "sources", "targets") if options[name] is not None}
-    if given not in ({"pairs"}, {"sources", "targets"}):
+    passed = {name for name in ("pairs", "sources", "targets") if options[name] is not None}
+    if passed not in ({"pairs"}, {"sources", "targets"}):
         raise click.UsageError("Pass either --pairs, or both --sources and --targets.")
-    for_each("perturb", _report_perturbation, rng=seed, **options)
+    for_each("perturb", _report_perturbation, **options)
 
 
 def echo_table(table: pd.DataFrame) -> None:
@@ -156,10 +155,11 @@ def _separator(path: Path) -> str:
 def _report_run(params: dict[str, Any]) -> None:
     """Print which model answered, and how many of its genes the section has."""
     names = ("model", "architecture", "checkpoint_sha256", "n_genes_matched", "n_genes_vocabulary", "coverage")
-    model, architecture, sha256, matched, vocabulary, coverage = (params[name] for name in names)
     facts = {name: params[name] for name in names}
-    report("model", f"{model}, {architecture} architecture, sha256 {sha256[:12]}", **facts)
-    report("genes", f"{matched:,} of the model's {vocabulary:,} ({coverage:.0%})", **facts)
+    report("model", "{model}, {architecture} architecture, sha256 {checkpoint_sha256:.12}".format(**facts), **facts)
+    report(
+        "genes", "{n_genes_matched:,} of the model's {n_genes_vocabulary:,} ({coverage:.0%})".format(**facts), **facts
+    )
 
 
 def _report_embedding(table: AnnData, key: str, _job: Job) -> None:
