@@ -76,37 +76,34 @@ def read_section(path: Path, *, lazy: bool = False) -> Any:
         import zarr
 
         group = zarr.open_group(path, mode="r")
-        attributes = dict(group.attrs)
-        if attributes.get("encoding-type") == "anndata" and lazy:
+        kind = group.attrs.get("encoding-type", "no AnnData and no SpatialData")
+        if kind == "anndata" and lazy:
             parts = {key: anndata.io.read_elem(group[key]) for key in _SMALL_PARTS if key in group}
             stored: Any = group.get("layers", {})
             layers = {key: _stored(stored[key]) for key in stored}
             return anndata.AnnData(X=_stored(group["X"]) if "X" in group else None, layers=layers, **parts)
-        if attributes.get("encoding-type") == "anndata":
+        if kind == "anndata":
             return anndata.read_zarr(path)
-        if "spatialdata_attrs" in attributes:
+        if "spatialdata_attrs" in group.attrs:
             import spatialdata
 
             return spatialdata.read_zarr(path)
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise ArgumentError(f"{path} cannot be read: {error}") from error
-    kind = attributes.get("encoding-type", "no AnnData and no SpatialData")
     raise ArgumentError(f"{path} is a zarr store of {kind}; expected AnnData or SpatialData.")
 
 
 def _stored(element: Any) -> Any:
     """Return a matrix of a zarr store, which stays there."""
-    import anndata
+    from anndata.io import sparse_dataset
 
-    is_sparse = str(element.attrs.get("encoding-type", "")).endswith("_matrix")
-    return anndata.io.sparse_dataset(element) if is_sparse else element
+    return sparse_dataset(element) if str(element.attrs.get("encoding-type", "")).endswith("_matrix") else element
 
 
 def check_output(path: Path, *, overwrite: bool) -> None:
     """Raise unless a file or store may be written."""
-    is_store = path.suffix.lower() == ".zarr"
-    kind, is_replaceable = ("zarr store", is_zarr(path)) if is_store else ("file", path.is_file())
-    _check(path, overwrite, "" if is_replaceable else f"is no {kind}")
+    kind, is_replaceable = ("zarr store", is_zarr) if path.suffix.lower() == ".zarr" else ("file", Path.is_file)
+    _check(path, overwrite, "" if is_replaceable(path) else f"is no {kind}")
 
 
 def check_folder(path: Path, *, contents: tuple[str, ...], overwrite: bool) -> None:
