@@ -120,11 +120,8 @@ def _results(table: AnnData) -> list[str]:
             places = [f'{name}["{key}"]' for name in ("obsm", "layers", "var") if key in getattr(table, name)]
             lines.append(_result(", ".join(places) or f'uns["{UNS_KEY}"]["{key}"]', params))
     for key, entry in table.uns.items():
-        if (
-            isinstance(entry, Mapping)
-            and isinstance(entry.get("params"), Mapping)
-            and {"scores", "curves"} <= set(entry)
-        ):
+        is_result = isinstance(entry, Mapping) and {"scores", "curves", "params"} <= set(entry)
+        if is_result and isinstance(entry["params"], Mapping):
             lines.append(_result(f'uns["{key}"], {len(entry["scores"]):,} pairs', entry["params"]))
     return lines
 
