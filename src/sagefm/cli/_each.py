@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
 
-    from sagefm.model import Checkpoint
+    #: Prints the result in a table, by its key.
+    Report = Callable[[AnnData, str, "Job"], None]
 
 #: Suffixes of outputs; a file in a folder of outputs has that of its input, or the first.
 SECTION_SUFFIXES, TABLE_SUFFIXES = (".zarr", ".h5ad"), (".csv", ".tsv")
@@ -36,7 +38,7 @@ class Job:
 
 def for_each(
     verb: str,
-    report: Callable[[AnnData, str, Job], None],
+    report: Report,
     *,
     sections: Sequence[Path],
     model: str,
@@ -47,14 +49,11 @@ def for_each(
     lazy: bool,
     **options: Any,
 ) -> None:
-    """Run a function of ``sagefm.tl`` on one section after the other; those that fail do not stop the others.
-
-    `report` prints the result in a table of AnnData, by its key. `options` are those of :func:`_run_job`.
-    """
+    """Run a function of ``sagefm.tl`` on one section after the other; those that fail do not stop the others."""
     from sagefm.checkpoint._resolve import resolve_model
 
     jobs = _plan(sections, output, table, overwrite=overwrite, skip_existing=skip_existing, lazy=lazy)
-    checkpoint = resolve_model(model)
+    function = partial(getattr(sagefm.tl, verb), model=resolve_model(model))
     failed = []
     for job in jobs:
         say("", input=str(job.section), output=str(job.output))
@@ -63,7 +62,7 @@ def for_each(
             if skip_existing and job.output.exists():
                 say(f"{job.section}: {job.output} exists, skipped", status="skipped")
             else:
-                _run_job(job, verb, report, checkpoint, lazy=lazy, **options)
+                _run_job(job, function, report, lazy=lazy, **options)
                 say(f"Wrote {job.output}", status="written", seconds=round(time.perf_counter() - start, 3))
         except SagefmError as error:
             say("", status="failed", error=str(error))
@@ -81,23 +80,15 @@ def for_each(
 
 
 def _run_job(
-    job: Job,
-    verb: str,
-    report: Callable[[AnnData, str, Job], None],
-    checkpoint: Checkpoint,
-    *,
-    lazy: bool,
-    compression: str | None,
-    **arguments: Any,
+    job: Job, function: Callable[..., None], report: Report, *, lazy: bool, compression: str | None, **arguments: Any
 ) -> None:
     """Read a section, run a function of ``sagefm.tl`` with its arguments, print and write the result."""
     from sagefm.data._table import get_table
 
     data = read_section(job.section, lazy=lazy)
     table = get_table(data, table_key=arguments["table_key"])
-    n_spots, n_genes = table.shape
-    say(f"{job.section}: {n_spots:,} spots x {n_genes:,} genes", n_spots=n_spots, n_genes=n_genes)
-    getattr(sagefm.tl, verb)(data, checkpoint, **arguments)
+    say(f"{job.section}: {table.n_obs:,} spots x {table.n_vars:,} genes", n_spots=table.n_obs, n_genes=table.n_vars)
+    function(data, **arguments)
     report(table, arguments["key_added"], job)
     if lazy and data is table:
         data = table = without_counts(table, arguments["key_added"])
@@ -132,21 +123,15 @@ def _plan(
 
 def _places(sections: Sequence[Path], path: Path, suffixes: tuple[str, ...], option: str) -> list[Path]:
     """Return where the result of each section goes: `path`, or a file in this folder, named after the section."""
+    problem = partial(click.BadParameter, param_hint=option)
     if path.suffix.lower() in suffixes:
         if len(sections) == 1:
             return [path]
-        raise click.BadParameter(
-            f"{str(path)!r} is one file; {len(sections)} inputs need a folder, which gets a file of each.",
-            param_hint=option,
-        )
+        raise problem(f"{str(path)!r} is one file; {len(sections)} inputs need a folder, which gets a file of each.")
     if is_zarr(path) or path.is_file() or (len(sections) == 1 and path.suffix and not path.is_dir()):
-        ends = " or ".join(suffixes)
-        raise click.BadParameter(f"{str(path)!r} does not end with {ends}, and is no folder.", param_hint=option)
+        raise problem(f"{str(path)!r} does not end with {' or '.join(suffixes)}, and is no folder.")
     names = [file.name if file.suffix.lower() in suffixes else f"{file.stem}{suffixes[0]}" for file in sections]
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
-        raise click.BadParameter(
-            f"several inputs would be written to {path / repeated[0]}: give inputs of one name one by one.",
-            param_hint=option,
-        )
+        raise problem(f"several inputs would be written to {path / repeated[0]}: give inputs of one name one by one.")
     return [path / name for name in names]
