@@ -66,8 +66,10 @@ def _read_recipe(_ctx: click.Context, _parameter: click.Parameter, value: str) -
 )  # fmt: skip
 @layer_option
 @gene_key_option
-@click.option("--epochs", type=_positive, show_default="the recipe's", help="Passes through the spots.")
-@click.option("--in-memory", type=_positive, show_default="all, read once", help="Sections mixed at a time.")
+@click.option("--epochs", "max_epochs", type=_positive, show_default="the recipe's", help="Passes through the spots.")
+@click.option(
+    "--in-memory", "sections_in_memory", type=_positive, show_default="all, read once", help="Sections mixed at a time."
+)
 @click.option("--devices", type=_positive, default=1, help="Processes or GPUs (DDP).")
 @state_file_option
 @click.option("--half", is_flag=True, help="Store the parameters in half precision, half the size.")
@@ -99,21 +101,17 @@ def pretrain(folder: Path, output: Path, overwrite: bool, recipe: dict[str, Any]
     _check_names(recipe)
     start = time.perf_counter()
     corpus = _read_corpus(folder, options)
-    arguments = {
-        **recipe,
-        **trainer_arguments(options["device"], options["devices"]),
-        "sections_in_memory": options["in_memory"],
-        "state_file": options["state_file"],
-    }
-    if options["epochs"] is not None:
-        arguments["max_epochs"] = options["epochs"]
+    arguments = recipe | trainer_arguments(options["device"], options["devices"])
+    arguments |= {name: options[name] for name in ("sections_in_memory", "state_file")}
+    if options["max_epochs"] is not None:
+        arguments["max_epochs"] = options["max_epochs"]
     if isinstance(vocabulary := arguments.get("vocabulary"), dict):
         arguments["vocabulary"] = corpus.expressed_genes(by=options["donor_key"], **vocabulary)
         report("genes", f"{len(arguments['vocabulary']):,}", n_genes=len(arguments["vocabulary"]))
     trained = model.pretrain(corpus, **arguments)
     trained.save(output, overwrite=overwrite, half=options["half"])
-    seconds = time.perf_counter() - start
-    report("trained", f"{seconds:.0f} s", seconds=round(seconds, 3))
+    seconds = round(time.perf_counter() - start, 3)
+    report("trained", f"{seconds:.0f} s", seconds=seconds)
     say(f"Wrote {output}", output=str(output), status="written")
 
 
