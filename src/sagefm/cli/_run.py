@@ -128,10 +128,7 @@ def _warnings_as_lines(run: Run) -> Iterator[None]:
 @contextmanager
 def _without_info(loggers: list[logging.Logger]) -> Iterator[None]:
     """Silence loggers below warnings; by a filter, since their packages set their levels when they are imported."""
-
-    def is_warning(record: logging.LogRecord) -> bool:
-        return record.levelno >= logging.WARNING
-
+    is_warning = lambda record: record.levelno >= logging.WARNING
     for logger in loggers:
         logger.addFilter(is_warning)
     try:
