@@ -156,10 +156,10 @@ def _report_run(params: dict[str, Any]) -> None:
     """Print which model answered, and how many of its genes the section has."""
     names = ("model", "architecture", "checkpoint_sha256", "n_genes_matched", "n_genes_vocabulary", "coverage")
     facts = {name: params[name] for name in names}
-    report("model", "{model}, {architecture} architecture, sha256 {checkpoint_sha256:.12}".format(**facts), **facts)
-    report(
-        "genes", "{n_genes_matched:,} of the model's {n_genes_vocabulary:,} ({coverage:.0%})".format(**facts), **facts
-    )
+    model = "{model}, {architecture} architecture, sha256 {checkpoint_sha256:.12}".format(**facts)
+    genes = "{n_genes_matched:,} of the model's {n_genes_vocabulary:,} ({coverage:.0%})".format(**facts)
+    report("model", model, **facts)
+    report("genes", genes, **facts)
 
 
 def _report_embedding(table: AnnData, key: str, _job: Job) -> None:
