@@ -121,7 +121,7 @@ def size_factors(counts: Tensor, totals: Tensor, mask: Tensor) -> Tensor:
         True where a gene is hidden, (n_spots, n_genes) or (1, n_genes).
     """
     shown = _shown(mask, counts)
-    shown = torch.where(shown.sum(dim=1, keepdim=True) > 0, shown, 1.0)
+    shown += shown.sum(dim=1, keepdim=True) == 0
     depth = (counts * shown).sum(dim=1, keepdim=True).clamp(min=1.0)
     return depth / (totals * shown).sum(dim=1, keepdim=True).clamp(min=PROFILE_PRIOR)
 
