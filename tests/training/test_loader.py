@@ -164,3 +164,19 @@ def test_products_on_a_device():
     product = torch.rand((40, 5))
     expected = average(section.operator, product)
     torch.testing.assert_close(as_torch(section.operator, torch.device("cpu")) @ product, expected)
+
+
+def test_a_section_that_shards_share_is_read_once_an_epoch():
+    """It was dropped after the last step of the last shard, though another shard had spots of it left."""
+    sections = TableSections([make_section(np.arange(N_GENES), seed) for seed in range(3)], CONFIG)
+    sections.keep = False
+    read = []
+    original = sections._read
+    sections._read = lambda i: read.append(i) or original(i)
+    for seed in range(10):
+        batches = SpotBatches(
+            sections, [np.arange(40)] * 3, n_vocabulary=N_GENES, batch_size=2, seed=seed, window=1, n_shards=5
+        )
+        read.clear()
+        assert sum(len(batch.counts) for batch in batches) == 120
+        assert sorted(read) == [0, 1, 2]

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sagefm.data._input import SectionInput
-    from sagefm.training._order import Part
     from sagefm.training._sections import Sections
 
     Input = SectionInput | ResidentInput
@@ -90,10 +89,13 @@ class SpotBatches:
         for shard in self.own:
             rng = np.random.default_rng([self.seed, shard, *epoch]) if self.shuffle else None
             plans[shard] = plan_batches(self.shards[shard], self.batch_size, rng, self.window)
-        last = {i: step for plan in plans.values() for step, parts in enumerate(plan) for i, _ in parts}
+        last: dict[int, int] = {}
+        for plan in plans.values():
+            for step, parts in enumerate(plan):
+                last |= {i: max(step, last.get(i, step)) for i, _ in parts}
         loaded: dict[int, Input] = {}
         for step in range(len(self)):
-            parts: list[Part] = []
+            parts = []
             seeds = []
             for shard, plan in plans.items():
                 own = plan[step] if step < len(plan) else []
