@@ -138,13 +138,13 @@ def train(sections: tuple[Path, ...], output: Path, device: str, overwrite: bool
 
 def _read_table(path: Path, table_key: str | None, **keys: Any) -> AnnData:
     """Return the table of a file, set up for training."""
-    from sagefm.data._table import find_coordinates, get_table
+    from sagefm.data._table import coordinates_in_table, get_table
     from sagefm.model import SAGEFM
 
     data = read_section(path)
     table = get_table(data, table_key=table_key)
-    table.obsm[keys["spatial_key"]] = find_coordinates(data, table, keys["spatial_key"])
-    SAGEFM.setup_anndata(table, **keys)
+    with coordinates_in_table(data, table, keys["spatial_key"]):
+        SAGEFM.setup_anndata(table, **keys)
     return table
 
 

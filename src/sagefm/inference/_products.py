@@ -185,13 +185,13 @@ def first_layer(
         return FirstLayer(inputs, product * weight, product, torch.zeros_like(bias), bias, result.sizes)
     transforms, weights = [sparse_root, inputs.transform], [w_center, w_neighborhood]
     result = projector(section.counts, transforms, weights, block_rows=block_rows)
-    center, neighborhood = (product.to(device) for product in result.products)
+    center, around = (product.to(device) for product in result.products)
     # What the profile gives at a spot's depth is a function of depth.
     between, depths = depth_grid(result.sizes)
     expected = torch.from_numpy(expected_roots(depths, section_profile(result.sums[0]))).to(device) @ w_center.T
     mean = torch.from_numpy((result.sums[1] / section.n_spots).astype(np.float32)).to(device)
     center.sub_(average(between, expected))
-    return FirstLayer(inputs, center, neighborhood, w_neighborhood @ mean, bias, result.sizes)
+    return FirstLayer(inputs, center, around, w_neighborhood @ mean, bias, result.sizes)
 
 
 def section_profile(gene_totals: NDArray[np.floating]) -> NDArray[np.floating]:

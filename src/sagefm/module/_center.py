@@ -88,9 +88,9 @@ class CenterNeighborhoodNetwork(nn.Module):
         # Products may be in bfloat16 (mixed precision); losses are not.
         return self.decode(self.encode(h), batch.genes).to(batch.counts.dtype)
 
-    def loss(self, output: Tensor, batch: Batch, mask: Tensor) -> Tensor:
-        """Return the negative log-likelihood of the hidden counts."""
-        rates = batch.null_rates(mask)
+    def loss(self, output: Tensor, batch: Batch, mask: Tensor, rates: Tensor | None = None) -> Tensor:
+        """Return the negative log-likelihood of the hidden counts; `rates` are the null's, if they are known already."""
+        rates = batch.null_rates(mask) if rates is None else rates
         if self.config.likelihood == "poisson":
             return masked_poisson(output, rates, batch.counts, mask)
         dispersion = self.log_dispersion if batch.genes is None else self.log_dispersion[batch.genes]

@@ -21,8 +21,8 @@ def masked_loss(network: SpotNetwork, batch: Batch, mask: Tensor) -> Tensor:
 def masked_deviance(network: SpotNetwork, batch: Batch, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return the loss on the hidden entries, and the deviances of model and null; D2 = 1 - model / null."""
     output = network.predict(batch, mask)
-    loss = network.loss(output, batch, mask)
     rates = batch.null_rates(mask)
+    loss = network.loss(output, batch, mask, rates)
     model, null = (poisson_deviance(batch.counts, r) for r in (network.expected_counts(output, rates), rates))
     return loss, model.masked_fill(~mask, 0.0).sum(), null.masked_fill(~mask, 0.0).sum()
 

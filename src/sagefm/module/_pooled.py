@@ -91,9 +91,9 @@ class PooledNetwork(nn.Module):
         # Products may be in bfloat16 (mixed precision); losses are not.
         return self.decode(self.encode(linear(pooled, weight, bias)), batch.genes).to(batch.counts.dtype)
 
-    def loss(self, output: Tensor, batch: Batch, mask: Tensor) -> Tensor:
+    def loss(self, output: Tensor, batch: Batch, mask: Tensor, rates: Tensor | None = None) -> Tensor:
         """Return the mean squared error of log1p counts on the hidden entries (Zhan et al. 2026)."""
-        return masked_mse(output, batch.counts.log1p(), mask)
+        return masked_mse(output, batch.log1p, mask)
 
     def prediction(self, output: Tensor, rates: Tensor) -> Tensor:
         """Return what imputation writes, on :attr:`scale`: the log1p counts as they are."""

@@ -6,7 +6,8 @@ gene is hidden. Nothing in this file reads a hidden count, except that a spot wh
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any, Protocol
 
 import torch
@@ -53,10 +54,16 @@ class Batch:
 
     def to(self, device: torch.device, **kwargs: Any) -> Batch:
         """Return the batch on a device; `kwargs` as in :meth:`torch.Tensor.to`."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
         moved: dict[str, Any] = {
-            name: value.to(device, **kwargs) for name, value in vars(self).items() if isinstance(value, Tensor)
+            name: value.to(device, **kwargs) for name, value in values.items() if isinstance(value, Tensor)
         }
         return replace(self, **moved)
+
+    @cached_property
+    def log1p(self) -> Tensor:
+        """``log(1 + x)`` (n_spots, n_genes): center and target of the published network."""
+        return self.counts.log1p()
 
     def at_spots(self, by_section: Tensor) -> Tensor:
         """Return a value of each section (n_sections, ...) for each spot: (n_spots, ...), or (1, ...) of one section."""
@@ -151,7 +158,7 @@ def null_rates(counts: Tensor, gene_totals: Tensor, mask: Tensor, measured: Tens
 
 def log1p_center(batch: Batch, mask: Tensor) -> Tensor:
     """Return ``a_i log(1 + x_ig)``, and 0 for hidden genes: the center of the published network (n_spots, n_genes)."""
-    return batch.counts.log1p().mul_(batch.center_weight).mul_(_shown(mask, batch.counts))
+    return (batch.log1p * batch.center_weight).mul_(_shown(mask, batch.counts))
 
 
 def root_center(batch: Batch, mask: Tensor) -> Tensor:
@@ -182,6 +189,6 @@ class SpotNetwork(Protocol):
     def encode(self, h: Tensor) -> Tensor: ...
     def decode(self, z: Tensor, genes: Tensor | None = None) -> Tensor: ...
     def predict(self, batch: Batch, mask: Tensor) -> Tensor: ...
-    def loss(self, output: Tensor, batch: Batch, mask: Tensor) -> Tensor: ...
+    def loss(self, output: Tensor, batch: Batch, mask: Tensor, rates: Tensor | None = None) -> Tensor: ...
     def prediction(self, output: Tensor, rates: Tensor) -> Tensor: ...
     def expected_counts(self, output: Tensor, rates: Tensor) -> Tensor: ...
