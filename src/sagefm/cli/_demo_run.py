@@ -78,7 +78,7 @@ def _report_imputation(adata: AnnData, seed: int) -> pd.DataFrame:
     """Print how hidden genes are recovered, beside controls on the same spots; return it by gene."""
     order = np.random.default_rng(seed).permutation(adata.n_obs)
     test, train = (np.sort(rows) for rows in np.split(order, [round(_TEST_SHARE * adata.n_obs)]))
-    weak = metrics.controls(adata, train=train, test=test, ridge=1.0)
+    weak = metrics.controls(adata, predictors=["pca"], train=train, test=test, ridge=1.0)
     recovered = metrics.controls(adata, train=train, test=test, predicted=IMPUTED_KEY)
     detected = np.asarray((adata.X > 0).mean(axis=0)).ravel() >= _DETECTED
     median = {name: table["r"][detected].median() for name, table in recovered.items()}
