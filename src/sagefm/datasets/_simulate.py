@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,16 +12,14 @@ import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 from scipy import sparse
-from scipy.cluster.vq import kmeans2
-from scipy.sparse.csgraph import dijkstra
-from scipy.spatial import cKDTree
 
 from sagefm._arguments import as_seed, whole_number
 from sagefm._constants import BLOCK_ROWS, N_SPOTS, SPATIAL_KEY
 from sagefm.data._genes import published_vocabulary
+from sagefm.datasets._array import PITCH, grow_domains, lattice, nearest, neighbor_mixing
+from sagefm.datasets._decoys import check_kinds, draw_composition, draw_markers, marker_factors, pair_levels
 from sagefm.errors import ArgumentError
 
-_PITCH = 100.0  # um between neighboring spots of a Visium array
 _ABUNDANCE_SD = 1.2
 _PROGRAM_SHARE = 0.3
 _MAX_LOG = 2.0
@@ -34,16 +34,20 @@ def simulate(
     n_domains: int = 4,
     n_effects: int = 10,
     n_decoys: int = 10,
+    decoys: Sequence[str] = ("domain",),
     strength: float = 0.5,
     median_counts: float = 5000.0,
     depth_sd: float = 0.4,
     domain_sd: float = 0.5,
     donor_sd: float = 0.3,
+    factor_sd: float = 0.6,
+    field_length: float = 8.0,
+    bleed: float = 0.0,
     inverse_dispersion: float = 10.0,
     return_rates: bool = False,
     rng: int | np.random.Generator = 0,
 ) -> AnnData:
-    r"""Simulate hexagonal sections with domains and planted effects of the neighbors on the center.
+    r"""Simulate hexagonal sections with domains, planted effects of the neighbors on the center, and decoys.
 
     Parameters
     ----------
@@ -59,8 +63,17 @@ def simulate(
     n_effects
         Planted pairs: the source in the neighbors acts on the target in the center.
     n_decoys
-        Pairs without an effect that share a domain program, so that they are expressed together.
-        No gene is in two pairs: ``2 * (n_effects + n_decoys) <= n_genes``.
+        Pairs without an effect, of each kind in `decoys`.
+        No gene is in two pairs: ``2 * (n_effects + n_decoys * len(decoys)) <= n_genes``.
+    decoys
+        What the two genes of a decoy share:
+
+        - ``"domain"``: a domain program;
+        - ``"cell_type"``: both are markers of one of 6 cell types, which are mixed in each spot and which 4 % of the
+          other genes mark as well, each;
+        - ``"factor"``, ``"white_factor"``, ``"field"``: a factor that no other gene has. It varies within about 2
+          pitches (distances between adjacent spots), from spot to spot, or within about `field_length` pitches;
+        - ``"absent"``: nothing.
     strength
         Largest effect: change of the target's log rate for one standard deviation of the source's neighbor mean.
         Sizes are evenly spaced from half of it to all of it, with alternating signs.
@@ -72,6 +85,12 @@ def simulate(
         Standard deviation of a domain program, in log rate.
     donor_sd
         Standard deviation of a section's profile around the shared one, in log rate.
+    factor_sd
+        Standard deviation of a factor or field that the genes of a decoy share, in log rate.
+    field_length
+        Length of the fields of ``"field"`` decoys, in pitches: the distance at which their correlation is 1/e.
+    bleed
+        Share of the expected counts of a spot that comes from its 6 nearest spots, less than 1.
     inverse_dispersion
         :math:`\theta` of the negative binomial: the variance is :math:`\lambda + \lambda^2/\theta`.
     return_rates
@@ -88,9 +107,10 @@ def simulate(
         - ``obsm["spatial"]``: coordinates in um, float64. Every section begins at (0, 0): with several sections, pass
           ``library_key="library"``.
         - ``uns["truth"]``: DataFrame with one row per pair: ``source``, ``target``, ``strength`` (signed;
-          0 for decoys), ``kind`` ("planted" or "decoy").
+          0 for decoys), ``kind`` ("planted" or the kind of decoy).
         - ``uns["simulation"]``: the parameters.
-        - ``layers["rate"]``: :math:`\lambda`, float32, with `return_rates`.
+        - ``obsm["cell_types"]``: share of each cell type in each spot, with ``"cell_type"`` decoys.
+        - ``layers["rate"]``: the expected counts :math:`\bar\lambda`, float32, with `return_rates`.
 
     Raises
     ------
@@ -104,22 +124,28 @@ def simulate(
 
     .. math::
 
-        x_{ig} &= \beta_{dg} + a_{ig}
+        x_{ig} &= \beta_{dg} + a_{ig} + c_{ig}
             && \beta_{dg} \sim N(0, \text{domain\_sd}^2), \quad a_{ig} \sim N(0, 1) \\
         \pi_{ig} &= \frac{\exp(\mu_g + \delta_{sg} + x_{ig})}{\sum_h \exp(\mu_h + \delta_{sh} + x_{ih})}
             && \mu_g \sim N(0, 1.2^2), \quad \delta_{sg} \sim N(0, \text{donor\_sd}^2) \\
         m_{ig} &= \operatorname{standardize}_s\Big(\tfrac{1}{14} \textstyle\sum_{j \in N(i)} x_{jg}\Big) \\
         \lambda_{ig} &= L_i \, \pi_{ig} \, \exp(\text{strength}_g \, m_{i,\text{source}(g)})
             && \log L_i \sim N(\log \text{median\_counts}, \text{depth\_sd}^2) \\
-        y_{ig} &\sim \text{NB}(\text{mean } \lambda_{ig}, \text{inverse dispersion } \theta)
+        \bar\lambda_{ig} &= (1 - \text{bleed}) \, \lambda_{ig}
+            + \text{bleed} \; \tfrac{1}{6} \textstyle\sum_{j \in N_6(i)} \lambda_{jg} \\
+        y_{ig} &\sim \text{NB}(\text{mean } \bar\lambda_{ig}, \text{inverse dispersion } \theta)
 
-    - :math:`x` is the latent expression. The activity :math:`a` is drawn for every spot, and only for the sources of
-      planted pairs and decoys (it is 0 for all other genes). Beyond the domain, a source's level in the neighbors says
-      nothing about its level in the center: effects act from neighbor to center, not within a spot.
+    - :math:`x` is the latent expression. The activity :math:`a` is drawn for every spot, and only for sources and for
+      the targets of ``"absent"`` pairs (it is 0 for all other genes). Beyond the domain, the level of a planted source
+      in the neighbors says nothing about its level in the center: effects act from neighbor to center, not within a
+      spot.
+    - :math:`c` is what decoys share (0 for all other genes): factor_sd times a Gaussian field of mean 0 and variance 1
+      in the section, with correlation :math:`\exp(-(\text{distance}/\text{length})^2)`; or, for markers of a cell type
+      whose share in the spot is :math:`w_i`, :math:`\log(1 + 7 w_i)`.
     - The exponential factor of :math:`\lambda` is 1 for all genes but planted targets. It multiplies the rate after
       normalization: no other gene changes, and the library size grows.
-    - A program :math:`\beta` is zero for 70 % of domains and genes. Sources, however, have a program in every
-      domain, and the target of a decoy shares that of its source.
+    - A program :math:`\beta` is zero for 70 % of domains and genes. Sources of planted pairs and ``"domain"`` decoys,
+      however, have a program in every domain, and the target of such a decoy shares that of its source.
     - The genes of pairs have middle to high abundance: the upper half without the highest 5 %, where these
       are enough.
     - Domains grow from spread-out seeds along shortest paths with random step lengths, so they are contiguous.
@@ -131,12 +157,14 @@ def simulate(
     >>> adata.shape
     (400, 300)
     >>> adata.uns["truth"]["kind"].value_counts().to_dict()
-    {'planted': 10, 'decoy': 10}
+    {'planted': 10, 'domain': 10}
     """
+    kinds = check_kinds(decoys)
     parameters: dict[str, Any] = {
         "n_spots": n_spots, "n_genes": n_genes, "n_sections": n_sections, "n_domains": n_domains,
-        "n_effects": n_effects, "n_decoys": n_decoys, "strength": strength, "median_counts": median_counts,
-        "depth_sd": depth_sd, "domain_sd": domain_sd, "donor_sd": donor_sd, "inverse_dispersion": inverse_dispersion,
+        "n_effects": n_effects, "n_decoys": n_decoys, "decoys": kinds, "strength": strength,
+        "median_counts": median_counts, "depth_sd": depth_sd, "domain_sd": domain_sd, "donor_sd": donor_sd,
+        "factor_sd": factor_sd, "field_length": field_length, "bleed": bleed, "inverse_dispersion": inverse_dispersion,
     }  # fmt: skip
     _check(parameters)
     if isinstance(rng, np.random.Generator):
@@ -145,40 +173,49 @@ def simulate(
         parameters["rng"] = as_seed(rng)
         rng = np.random.default_rng(parameters["rng"])
 
+    kind = np.array(["planted"] * n_effects + [name for name in kinds for _ in range(n_decoys)], dtype=object)
     abundance = rng.normal(0.0, _ABUNDANCE_SD, n_genes)
-    sources, targets = _draw_pairs(abundance, n_effects + n_decoys, rng)
-    planted = slice(n_effects)
+    sources, targets = _draw_pairs(abundance, len(kind), rng)
+    planted, same_domain = kind == "planted", kind == "domain"
     signed = strength * np.linspace(0.5, 1.0, n_effects) * (-1.0) ** np.arange(n_effects)
     # Log fold changes of domains (n_domains, n_genes), most of them zero.
     programs = rng.normal(0.0, domain_sd, (n_domains, n_genes)) * (rng.random((n_domains, n_genes)) < _PROGRAM_SHARE)
-    programs[:, sources] = rng.normal(0.0, domain_sd, (n_domains, len(sources)))
-    programs[:, targets[n_effects:]] = programs[:, sources[n_effects:]]
+    with_program = sources[planted | same_domain]
+    programs[:, with_program] = rng.normal(0.0, domain_sd, (n_domains, len(with_program)))
+    programs[:, targets[same_domain]] = programs[:, sources[same_domain]]
+    markers, marker_types = draw_markers(sources, targets, kind, n_genes, rng)
 
-    array = _lattice(n_spots)
-    coordinates = array[:, ::-1] * (_PITCH / 2) * np.array([1.0, math.sqrt(3.0)])
-    neighbors = _nearest(array)
+    array = lattice(n_spots)
+    coordinates = array[:, ::-1] * (PITCH / 2) * np.array([1.0, math.sqrt(3.0)])
+    neighbors = nearest(array)
+    mixing = neighbor_mixing(array, bleed) if bleed else None
 
-    domains, counts, rates = [], [], []
+    domains, compositions, counts, rates = [], [], [], []
     for _ in range(n_sections):
-        domain = _grow_domains(coordinates, n_domains, rng)
+        domain = grow_domains(coordinates, n_domains, rng)
         profile = np.exp(abundance + rng.normal(0.0, donor_sd, n_genes) + programs)
         depth = median_counts * np.exp(depth_sd * rng.standard_normal(n_spots))
-        activity = rng.standard_normal((n_spots, len(sources)))
-        latent = programs[:, sources[planted]][domain] + activity[:, planted]
+        source, target = pair_levels(kind, coordinates, factor_sd=factor_sd, field_length=field_length, rng=rng)
+        latent = programs[:, sources[planted]][domain] + source[:, planted]
         mean = latent[neighbors].mean(axis=1)
         effect = np.exp(signed * (mean - mean.mean(axis=0)) / mean.std(axis=0))
+        composition = draw_composition(coordinates, rng) if len(markers) else np.empty((n_spots, 0))
+        section = _Section(
+            profile, domain, depth,
+            np.concatenate([sources, targets]), np.hstack([source, target]),
+            markers, marker_types, marker_factors(composition),
+            targets[planted], effect,
+        )  # fmt: skip
         # Blocks of rows: only the rates, if asked for, are ever dense as a whole.
         for start in range(0, n_spots, BLOCK_ROWS):
-            rows = slice(start, start + BLOCK_ROWS)
-            rate = profile[domain[rows]]
-            rate[:, sources] *= np.exp(activity[rows])
-            rate *= (depth[rows] / rate.sum(axis=1))[:, None]
-            rate[:, targets[planted]] *= effect[rows]
+            rows = np.arange(start, min(start + BLOCK_ROWS, n_spots))
+            rate = section.rates(rows) if mixing is None else section.mixed_rates(rows, mixing)
             noise = rng.standard_gamma(inverse_dispersion, rate.shape) / inverse_dispersion
             counts.append(sparse.csr_matrix(rng.poisson(rate * noise).astype(np.float32)))
             if return_rates:
                 rates.append(rate.astype(np.float32))
         domains.append(domain)
+        compositions.append(composition)
 
     library = np.repeat(np.arange(n_sections), n_spots)
     obs = pd.DataFrame(
@@ -196,63 +233,53 @@ def simulate(
         {
             "source": genes[sources],
             "target": genes[targets],
-            "strength": np.concatenate([signed, np.zeros(n_decoys)]),
-            "kind": ["planted"] * n_effects + ["decoy"] * n_decoys,
+            "strength": np.concatenate([signed, np.zeros(len(kind) - n_effects)]),
+            "kind": kind,
         },
         index=[str(i) for i in range(len(sources))],
     )
+    obsm = {SPATIAL_KEY: np.tile(coordinates, (n_sections, 1))}
+    if len(markers):
+        obsm["cell_types"] = np.concatenate(compositions)
     return AnnData(
         X=sparse.csr_matrix(sparse.vstack(counts, format="csr")),
         obs=obs,
         var=pd.DataFrame(index=genes),
-        obsm={SPATIAL_KEY: np.tile(coordinates, (n_sections, 1))},
+        obsm=obsm,
         layers={"rate": np.concatenate(rates)} if return_rates else None,
         uns={"truth": truth, "simulation": parameters},
     )
 
 
-def _lattice(n_spots: int) -> NDArray[np.int64]:
-    """Return the places of a roughly square section, row by row: array row, array column (n_spots, 2).
+@dataclass(frozen=True)
+class _Section:
+    """What the expected counts of a section are computed from, row by row; equations in :func:`simulate`."""
 
-    As on a Visium array, columns count half a pitch and even rows hold even columns.
-    """
-    width = round(math.sqrt(n_spots * math.sqrt(3.0) / 2))
-    row, place = np.divmod(np.arange(n_spots), width)
-    return np.column_stack([row, 2 * place + row % 2])
+    profile: NDArray[np.float64]  # (n_domains, n_genes)
+    domain: NDArray[np.int64]  # (n_spots,)
+    depth: NDArray[np.float64]  # (n_spots,)
+    pair_genes: NDArray[np.int64]  # (2 n_pairs,)
+    levels: NDArray[np.float64]  # log, of pair_genes (n_spots, 2 n_pairs)
+    markers: NDArray[np.int64]  # (n_markers,)
+    marker_types: NDArray[np.int64]  # (n_markers,)
+    factors: NDArray[np.float64]  # of the markers of each cell type (n_spots, n_cell_types)
+    targets: NDArray[np.int64]  # (n_effects,)
+    effects: NDArray[np.float64]  # factors (n_spots, n_effects)
 
+    def rates(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return expected counts, without bleed (n_rows, n_genes)."""
+        rate = self.profile[self.domain[rows]]
+        rate[:, self.pair_genes] *= np.exp(self.levels[rows])
+        rate[:, self.markers] *= self.factors[rows][:, self.marker_types]
+        rate *= (self.depth[rows] / rate.sum(axis=1))[:, None]
+        rate[:, self.targets] *= self.effects[rows]
+        return rate
 
-def _nearest(array: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the 14 nearest spots of each spot, of equal ones the first (n_spots, 14).
-
-    Squared distances are whole numbers in units of half a pitch, so that ties are exact. The fourteenth
-    neighbor's distance ends well before the 32nd candidate on this lattice, on edges and corners too.
-    """
-    scaled = array * np.array([math.sqrt(3.0), 1.0])
-    _, candidates = cKDTree(scaled).query(scaled, k=min(len(array), 32))
-    squared = ((array[candidates] - array[:, None]) ** 2 * np.array([3, 1])).sum(axis=2)
-    order = np.lexsort((candidates, squared), axis=1)[:, 1:N_SPOTS]  # the first is the spot itself
-    return np.take_along_axis(candidates, order, axis=1)
-
-
-def _grow_domains(coordinates: NDArray[np.float64], n_domains: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Return contiguous domains, 0 to n_domains - 1 (n_spots,).
-
-    Seeds are drawn and spread by a few steps of k-means. Each spot takes the domain of the seed with the shortest path
-    along the lattice, where every step has a random length. All spots on that path have the same seed, so no domain
-    falls apart.
-    """
-    n_spots = len(coordinates)
-    drawn = coordinates[rng.choice(n_spots, n_domains, replace=False)]
-    centers, cell = kmeans2(coordinates, drawn, iter=5, minit="matrix", missing="raise")
-    off_center = np.linalg.norm(coordinates - centers[cell], axis=1)
-    order = np.lexsort((off_center, cell))
-    # Of each cell, in order, the spot nearest its center; a domain has the number of its seed's cell.
-    seeds = order[np.searchsorted(cell[order], np.arange(n_domains))]
-    steps = cKDTree(coordinates).query_pairs(1.01 * _PITCH, output_type="ndarray")
-    lengths = rng.uniform(0.5, 1.5, len(steps))
-    graph = sparse.csr_matrix((lengths, (steps[:, 0], steps[:, 1])), shape=(n_spots, n_spots))
-    _, _, nearest = dijkstra(graph, directed=False, indices=seeds, return_predecessors=True, min_only=True)
-    return cell[nearest]
+    def mixed_rates(self, rows: NDArray[np.int64], mixing: sparse.csr_matrix) -> NDArray[np.float64]:
+        """Return expected counts, mixed among neighbors (n_rows, n_genes)."""
+        weights = mixing[rows]
+        around = np.unique(weights.indices)
+        return weights[:, around] @ self.rates(around)
 
 
 def _draw_pairs(
@@ -273,6 +300,8 @@ def _categorical(codes: NDArray[np.int64], name: str, n: int) -> pd.Categorical:
 def _check(parameters: dict[str, Any]) -> None:
     least = {"n_spots": N_SPOTS, "n_genes": 1, "n_sections": 1, "n_domains": 1, "n_effects": 0, "n_decoys": 0}
     for name, value in parameters.items():
+        if name == "decoys":
+            continue
         if name in least:
             whole_number(value, name=name, minimum=least[name])
             continue
@@ -280,6 +309,8 @@ def _check(parameters: dict[str, Any]) -> None:
             raise ArgumentError(f"{name}={value!r}; expected a number.")
         if name.endswith("_sd"):
             allowed, expected = 0 <= value <= _MAX_LOG, f"0 to {_MAX_LOG:g}, in natural-log units"
+        elif name == "bleed":
+            allowed, expected = 0 <= value < 1, "0 to less than 1, a share of the counts"
         elif name == "strength":
             allowed, expected = 0 < value <= _MAX_LOG, f"more than 0 and at most {_MAX_LOG:g}, in natural-log units"
         else:
@@ -295,9 +326,11 @@ def _check(parameters: dict[str, Any]) -> None:
             f"n_domains={n_domains} with n_spots={n_spots}; expected at most {n_spots // _MIN_DOMAIN} domains, "
             f"of {_MIN_DOMAIN} spots each. Pass fewer domains or more spots."
         )
-    taken = 2 * (parameters["n_effects"] + parameters["n_decoys"])
+    n_effects, n_decoys, kinds = parameters["n_effects"], parameters["n_decoys"], parameters["decoys"]
+    taken = 2 * (n_effects + n_decoys * len(kinds))
     if taken > n_genes:
+        of_kinds = f" of each of {len(kinds)} kinds" if len(kinds) > 1 else ""
         raise ArgumentError(
-            f"n_effects={parameters['n_effects']} and n_decoys={parameters['n_decoys']} take {taken} genes, a source "
+            f"n_effects={n_effects} and n_decoys={n_decoys}{of_kinds} take {taken} genes, a source "
             f"and a target for each pair; found n_genes={n_genes}. Pass n_genes={taken} or more, or fewer pairs."
         )
