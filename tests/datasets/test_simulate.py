@@ -12,6 +12,7 @@ from scipy.spatial.distance import cdist
 from sagefm.datasets import simulate
 from sagefm.errors import ArgumentError
 
+KINDS = ["domain", "cell_type", "factor", "white_factor", "field", "absent"]
 SMALL = {"n_spots": 120, "n_genes": 60, "n_sections": 2, "n_domains": 3, "n_effects": 4, "n_decoys": 3}
 
 
@@ -51,6 +52,7 @@ def test_layout():
     assert adata.uns["simulation"] == {
         **{name: p.default for name, p in inspect.signature(simulate).parameters.items() if name != "return_rates"},
         **SMALL,
+        "decoys": ["domain"],
     }
 
 
@@ -65,8 +67,8 @@ def test_truth():
     adata = simulate(**SMALL, strength=0.8)
     truth = adata.uns["truth"]
     assert list(truth.columns) == ["source", "target", "strength", "kind"]
-    assert list(truth["kind"]) == ["planted"] * 4 + ["decoy"] * 3
-    assert (truth["strength"][truth["kind"] == "decoy"] == 0).all()
+    assert list(truth["kind"]) == ["planted"] * 4 + ["domain"] * 3
+    assert (truth["strength"][truth["kind"] == "domain"] == 0).all()
     planted = truth["strength"][truth["kind"] == "planted"].to_numpy()
     assert set(np.sign(planted)) == {-1, 1}
     assert np.abs(planted).max() == pytest.approx(0.8)
@@ -74,6 +76,27 @@ def test_truth():
     genes = [*truth["source"], *truth["target"]]
     assert len(set(genes)) == len(genes)
     assert set(genes) <= set(adata.var_names)
+
+
+def test_kinds_of_decoys():
+    adata = simulate(**{**SMALL, "n_genes": 200}, decoys=KINDS)
+    truth = adata.uns["truth"]
+    assert truth["kind"].tolist() == ["planted"] * 4 + [kind for kind in KINDS for _ in range(3)]
+    assert (truth["strength"] != 0).tolist() == [True] * 4 + [False] * 18
+    genes = [*truth["source"], *truth["target"]]
+    assert len(set(genes)) == len(genes)
+    assert adata.uns["simulation"]["decoys"] == KINDS
+    assert simulate(**SMALL, decoys="field").uns["truth"]["kind"].tolist() == ["planted"] * 4 + ["field"] * 3
+    assert simulate(**SMALL, decoys=()).uns["truth"]["kind"].tolist() == ["planted"] * 4
+
+
+def test_defaults_are_as_without_the_new_arguments():
+    """Nor does the size of what is not there matter."""
+    first = simulate(**SMALL, rng=5)
+    named = {"decoys": ("domain",), "bleed": 0.0, "factor_sd": 0.6, "field_length": 8.0}
+    assert identical(first, simulate(**SMALL, rng=5, **named))
+    assert identical(first, simulate(**SMALL, rng=5, factor_sd=1.0, field_length=3.0))
+    assert "cell_types" not in first.obsm
 
 
 def test_same_seed_same_bits():
@@ -243,8 +266,129 @@ def test_source_in_the_center_does_not_act():
         assert abs(np.corrcoef(both.T)[0, 1]) < 0.12
 
 
+def log_rates(kind: str, **kwargs: object) -> tuple[ad.AnnData, np.ndarray, np.ndarray, np.ndarray]:
+    """Return a section with 20 decoys of a kind and no domains, and log rates of sources, targets and other genes.
+
+    Without the rate's normalization, which is seen in genes that have no level of their own.
+    """
+    arguments = {"n_genes": 500, "n_effects": 0, "n_decoys": 20, "domain_sd": 0, "rng": 7} | kwargs
+    adata = simulate(1500, decoys=[kind], return_rates=True, **arguments)
+    truth = adata.uns["truth"]
+    logged = np.log(adata.layers["rate"].astype(np.float64))
+    logged -= logged.mean(axis=0)
+    others = ~adata.var_names.isin(truth[["source", "target"]].to_numpy().ravel())
+    logged -= np.median(logged[:, others], axis=1, keepdims=True)
+    source, target = (logged[:, adata.var_names.get_indexer(truth[role])] for role in ("source", "target"))
+    return adata, source, target, logged[:, others]
+
+
+def correlogram(adata: ad.AnnData, values: np.ndarray) -> list[float]:
+    """Return the mean correlation of values, of variance 1, between spots 1, 2, 4 and 8 pitches apart."""
+    distances = cdist(adata.obsm["spatial"], adata.obsm["spatial"]) / 100
+    found = []
+    for distance in (1, 2, 4, 8):
+        near = np.abs(distances - distance) < 0.01
+        found.append(float(((near @ values) * values).sum() / near.sum() / values.shape[1]))
+    return found
+
+
+@pytest.mark.parametrize(("kind", "length"), [("factor", 2.0), ("field", 8.0), ("field", 3.0), ("white_factor", 1e-6)])
+def test_shared_factors_follow_their_equation(kind, length):
+    """The level of a target is the factor alone; that of its source is the factor and an activity of its own."""
+    adata, source, target, others = log_rates(kind, field_length=length if kind == "field" else 8.0)
+    np.testing.assert_allclose(target.std(axis=0), 0.6, rtol=0.05)
+    np.testing.assert_allclose(others, 0, atol=1e-4)
+    shared = target / target.std(axis=0)
+    own = source - 0.6 * shared
+    np.testing.assert_allclose(own.std(axis=0), 1, rtol=0.1)
+    r = np.array([np.corrcoef(s, t)[0, 1] for s, t in zip(source.T, target.T, strict=True)])
+    assert r.mean() == pytest.approx(0.6 / np.sqrt(1 + 0.36), abs=0.05)
+    # Standardized in a section of about 40 pitches: a long field loses what all spots have in common.
+    common = np.exp(-((cdist(adata.obsm["spatial"], adata.obsm["spatial"]) / 100 / length) ** 2)).mean()
+    expected = (np.exp(-((np.array([1, 2, 4, 8]) / length) ** 2)) - common) / (1 - common)
+    np.testing.assert_allclose(correlogram(adata, shared), expected, atol=0.12 if length == 8 else 0.06)
+    assert np.abs(correlogram(adata, own)).max() < 0.05
+    # No two pairs have a factor in common.
+    between = np.corrcoef(shared.T)[~np.eye(20, dtype=bool)]
+    assert abs(between.mean()) < 0.1
+
+
+def test_factor_sd():
+    for sd in (0.0, 1.0):
+        _, _, target, _ = log_rates("factor", factor_sd=sd)
+        np.testing.assert_allclose(target.std(axis=0), sd, rtol=0.05, atol=1e-4)
+
+
+def test_absent_pairs_share_nothing():
+    adata, source, target, others = log_rates("absent")
+    np.testing.assert_allclose(others, 0, atol=1e-4)
+    for levels in (source, target):
+        np.testing.assert_allclose(levels.std(axis=0), 1, rtol=0.1)
+        assert np.abs(correlogram(adata, levels)).max() < 0.05
+    r = [np.corrcoef(s, t)[0, 1] for s, t in zip(source.T, target.T, strict=True)]
+    assert np.abs(r).max() < 0.12
+
+
+def test_cell_types_are_mixed_and_have_markers():
+    adata, source, target, others = log_rates("cell_type")
+    composition = adata.obsm["cell_types"]
+    assert composition.shape == (1500, 6)
+    np.testing.assert_allclose(composition.sum(axis=1), 1)
+    assert composition.std(axis=0).min() > 0.1
+    standardized = (composition - composition.mean(axis=0)) / composition.std(axis=0)
+    near, _, _, far = correlogram(adata, standardized)
+    assert near > 0.6
+    assert abs(far) < 0.2
+    levels = np.log(1 + 7 * composition)
+    levels -= levels.mean(axis=0)
+    for k in range(20):
+        np.testing.assert_allclose(target[:, k], levels[:, k % 6], atol=1e-4)
+        assert np.corrcoef(source[:, k], levels[:, k % 6])[0, 1] > 0.3
+    # Other genes are markers as well: of 500, 20 of each type.
+    markers = (np.abs(others[:, :, None] - levels[:, None]).max(axis=0) < 1e-4).sum(axis=0)
+    assert markers.tolist() == [20] * 6
+    assert (np.abs(others).max(axis=0) < 1e-4).sum() == others.shape[1] - 120
+
+
+def test_markers_where_genes_are_few():
+    adata = simulate(60, n_genes=10, n_domains=1, n_effects=1, n_decoys=2, decoys=["cell_type", "absent"])
+    assert adata.obsm["cell_types"].shape == (60, 6)
+
+
+def test_decoys_leave_planted_effects_alone():
+    """The same sources and effects, among decoys of all kinds."""
+    adata = simulate(1000, n_genes=600, decoys=KINDS, domain_sd=0, strength=1.0, return_rates=True, rng=3)
+    truth = adata.uns["truth"].query("kind == 'planted'")
+    rate = np.log(adata.layers["rate"].astype(np.float64))
+    rate -= np.median(rate - rate.mean(axis=0), axis=1, keepdims=True)
+    neighbors = neighbors_by_brute_force(adata.obsm["spatial"])
+    for pair in truth.itertuples():
+        source, target = (rate[:, adata.var_names.get_loc(gene)] for gene in (pair.source, pair.target))
+        mean = source[neighbors].mean(axis=1)
+        np.testing.assert_allclose(target - target.mean(), pair.strength * (mean - mean.mean()) / mean.std(), atol=1e-3)
+
+
+def test_bleed_mixes_rates_among_the_six_nearest():
+    arguments = {**SMALL, "n_spots": 700, "n_sections": 1, "return_rates": True, "rng": 2}
+    clean, mixed = simulate(**arguments), simulate(**arguments, bleed=0.15)
+    assert mixed.uns["truth"].equals(clean.uns["truth"])
+    rate = clean.layers["rate"]
+    near = neighbors_by_brute_force(clean.obsm["spatial"])[:, :6]
+    expected = 0.85 * rate + 0.15 * rate[near].mean(axis=1)
+    np.testing.assert_allclose(mixed.layers["rate"], expected, rtol=1e-5)
+    deviation = mixed.X.toarray() - expected
+    assert abs(deviation.sum()) < 5 * np.sqrt((expected + expected**2 / 10).sum())
+
+
+def test_bleed_is_the_same_with_all_decoys_and_without_rates():
+    arguments = {**SMALL, "n_genes": 200, "decoys": KINDS, "bleed": 0.2, "rng": 5}
+    first = simulate(**arguments)
+    assert identical(first, simulate(**arguments, return_rates=True))
+    assert identical(first, simulate(**arguments))
+
+
 def test_round_trip(tmp_path):
-    adata = simulate(**SMALL, return_rates=True)
+    adata = simulate(**{**SMALL, "n_genes": 200}, return_rates=True, decoys=KINDS, bleed=0.1)
     adata.write_h5ad(tmp_path / "section.h5ad")
     back = ad.read_h5ad(tmp_path / "section.h5ad")
     assert (back.X != adata.X).nnz == 0
@@ -277,6 +421,13 @@ def test_smallest_section_and_no_pairs():
         ({"donor_sd": float("nan")}, r"donor_sd=nan"),
         ({"median_counts": 0}, r"median_counts=0"),
         ({"inverse_dispersion": float("inf")}, r"inverse_dispersion=inf"),
+        ({"decoys": ["domain", "twin"]}, r"decoys=\['domain', 'twin'\]; expected kinds among \['domain', 'cell_type'"),
+        ({"decoys": ["field", "field"]}, r"each once"),
+        ({"decoys": KINDS, "n_decoys": 5}, r"n_effects=4 and n_decoys=5 of each of 6 kinds take 68 genes"),
+        ({"bleed": 1}, r"bleed=1; expected 0 to less than 1"),
+        ({"bleed": -0.1}, r"bleed=-0\.1"),
+        ({"factor_sd": 2.5}, r"factor_sd=2\.5; expected 0 to 2"),
+        ({"field_length": 0}, r"field_length=0; expected more than 0"),
         ({"rng": -1}, r"rng=-1; expected a whole number"),
         ({"rng": "seed"}, r"rng='seed'; expected a whole number"),
     ],

@@ -66,7 +66,7 @@ def draw_markers(
     n_genes: int,
     rng: np.random.Generator,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the markers of cell types and the type of each (n_markers,): both genes of a pair, and genes of no pair."""
+    """Return the markers of cell types and their types (n_markers,): both genes of a pair, and genes of no pair."""
     pairs = np.flatnonzero(kind == "cell_type")
     if not len(pairs):
         return np.empty(0, np.int64), np.empty(0, np.int64)

@@ -99,11 +99,12 @@ def plant(
 
     .. math::
 
-        y'_{it} \sim \text{Binomial}\big(y_{it}, \exp(\text{strength} \; m_i - \textstyle\max_j \text{strength} \; m_j)\big),
+        y'_{it} \sim \text{Binomial}\big(y_{it}, \, p_i\big), \qquad
+        p_i = \exp(\text{strength} \; m_i - \textstyle\max_j \text{strength} \; m_j),
 
     where :math:`m` is the mean of the source's :math:`\log(1 + 10^4 x / \text{total})` over the 14 nearest spots,
     without the spot itself, standardized within its library and clipped at :math:`\pm 2`. Counts never grow: at
-    strength 0.5, a target loses about 60 % of them. Several effects on one target are multiplied.
+    strength 0.5, a target loses more than half of them. Several effects on one target are multiplied.
 
     ``"rotated"`` pairs show what the loss of counts does by itself. Their targets are thinned just as strongly, but by
     the field :math:`m` of the source turned on the tissue by 90, 180 or 270 degrees, or mirrored. Turns after which the
@@ -199,10 +200,9 @@ def _turned_spots(spots: Spots) -> NDArray[np.int64]:
 
 def _turn(field: NDArray[np.float64], turned: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.float64]:
     """Return a field turned at random, such that it does not resemble itself (n_spots,)."""
-    fields = field[turned]
-    correlation = np.abs(np.nan_to_num([np.corrcoef(field, other)[0, 1] for other in fields]))
+    correlation = np.abs(np.corrcoef(field, field[turned])[0, 1:])
     allowed = np.flatnonzero(correlation <= max(_MAX_CORRELATION, correlation.min()))
-    return fields[rng.choice(allowed)]
+    return field[turned[rng.choice(allowed)]]
 
 
 def _draw_pairs(
@@ -213,6 +213,9 @@ def _draw_pairs(
     n_decoys: int,
     rng: np.random.Generator,
 ) -> pd.DataFrame:
+    """Return random pairs with kind and the strength at which their targets are thinned."""
+    if strength == 0:
+        raise ArgumentError("strength=0; expected another for pairs that are drawn, or pairs of your own.")
     n_effects = whole_number(n_effects, name="n_effects", minimum=0)
     n_decoys = whole_number(n_decoys, name="n_decoys", minimum=0)
     seen = np.bincount(counts.indices[counts.data > 0], minlength=counts.shape[1])
@@ -238,7 +241,7 @@ def _draw_pairs(
 
 
 def _check_pairs(pairs: pd.DataFrame, columns: dict[str, int], strength: float) -> pd.DataFrame:
-    """Return a user's pairs with strength and kind."""
+    """Return a user's pairs with strength and kind, or raise."""
     if not isinstance(pairs, pd.DataFrame) or not {"source", "target"} <= set(pairs) or not len(pairs):
         found = list(pairs) if isinstance(pairs, pd.DataFrame) else type(pairs).__name__
         raise ArgumentError(f"pairs: found {found}; expected a DataFrame of pairs with columns source and target.")
@@ -257,8 +260,8 @@ def _check_pairs(pairs: pd.DataFrame, columns: dict[str, int], strength: float) 
     both = sorted(set(planted["source"]) & set(planted["target"]))
     if both:
         raise ArgumentError(
-            f"pairs: {both[:5]} are sources of effects and targets of others ({len(both)} in all), and thinning a target "
-            f"would change what it does as a source. Leave some of these pairs out."
+            f"pairs: {both[:5]} are sources of effects and targets of others ({len(both)} in all); to thin a target "
+            f"changes what it does as a source. Leave some of these pairs out."
         )
     return effects
 

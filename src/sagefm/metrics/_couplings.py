@@ -46,8 +46,8 @@ def couplings(edges: pd.DataFrame, truth: pd.DataFrame, *, score: str = "z", alp
 
     - ``fdr``: share of decoys among the called pairs (0 if none is called);
     - ``power``: share of the planted pairs that is called;
-    - ``right_signs``, ``right_signs_called``: share of the planted pairs, and of those that are called, whose effect has
-      the planted sign.
+    - ``right_signs``, ``right_signs_called``: share of the planted pairs, and of those that are called, whose effect
+      has the planted sign.
 
     Raises
     ------
@@ -115,8 +115,8 @@ def _join(edges: pd.DataFrame, truth: pd.DataFrame, score: str) -> pd.DataFrame:
             raise ArgumentError(f"{name} has no column {', '.join(absent)}; found {list(frame.columns)}.")
     if _PLANTED not in set(truth["kind"]) or set(truth["kind"]) == {_PLANTED}:
         raise ArgumentError(
-            f"truth holds pairs of kind {sorted(set(truth['kind']))}; expected {_PLANTED!r} ones and decoys to tell them "
-            f"from, as sagefm.datasets.simulate and sagefm.datasets.plant write them."
+            f"truth holds pairs of kind {sorted(set(truth['kind']))}; expected {_PLANTED!r} ones and decoys to tell "
+            f"them from, as sagefm.datasets.simulate and sagefm.datasets.plant write them."
         )
     values = edges[list(dict.fromkeys(["source", "target", "effect", score, *edges.columns.intersection(["pval"])]))]
     pairs = truth[["source", "target", "strength", "kind"]].merge(
@@ -125,8 +125,8 @@ def _join(edges: pd.DataFrame, truth: pd.DataFrame, score: str) -> pd.DataFrame:
     twice = pairs.duplicated(["source", "target"])
     if twice.any():
         raise ArgumentError(
-            f"{int(twice.sum())} pairs are there more than once, e.g. {_names(pairs[twice])}; expected one row for each "
-            f"pair. Of several sections, pass the rows of one, or the combined ones."
+            f"{int(twice.sum())} pairs are there more than once, e.g. {_names(pairs[twice])}; expected one row for "
+            f"each pair. Of several sections, pass the rows of one, or the combined ones."
         )
     missing = pairs["_merge"] == "left_only"
     if missing.any():
