@@ -63,6 +63,7 @@ def test_only_targets_lose_counts(synovium):
 
 
 def test_input_is_left_alone(synovium):
+    """Its graph included, and what it shares with the result."""
     before = synovium.copy()
     plant(synovium, n_effects=3, n_decoys=2).obs["new"] = 1
     assert (synovium.X != before.X).nnz == 0
@@ -193,7 +194,7 @@ def test_a_stored_graph_is_used(section):
     assert (plant(section, pairs, neighbors_key="near").X != expected.X).nnz > 0
 
 
-@pytest.mark.parametrize("form", ["csc", "dense", "int", "view", "layer", "backed", "mudata"])
+@pytest.mark.parametrize("form", ["csc", "dense", "int", "view", "layer", "backed", "dask", "mudata", "spatialdata"])
 def test_forms_of_a_table(section, form, tmp_path):
     arguments = {"n_effects": 4, "n_decoys": 3, "rng": 3}
     expected = plant(section, **arguments)
@@ -212,6 +213,14 @@ def test_forms_of_a_table(section, form, tmp_path):
     elif form == "backed":
         section.write_h5ad(tmp_path / "section.h5ad")
         section = ad.read_h5ad(tmp_path / "section.h5ad", backed="r")
+    elif form == "dask":
+        import dask.array
+
+        section.X = dask.array.from_array(section.X, chunks=(150, section.n_vars))
+    elif form == "spatialdata":
+        from spatialdata import SpatialData
+
+        section = SpatialData(tables={"table": section})
     else:
         import mudata
 

@@ -69,8 +69,8 @@ def simulate(
         What the two genes of a decoy share:
 
         - ``"domain"``: a domain program;
-        - ``"cell_type"``: both are markers of one of 6 cell types, which are mixed in each spot and which 4 % of the
-          other genes mark as well, each;
+        - ``"cell_type"``: both are markers of one of 6 cell types, which are mixed in every spot. Each type has other
+          markers too, 4 % of all genes;
         - ``"factor"``, ``"white_factor"``, ``"field"``: a factor that no other gene has. It varies within about 2
           pitches (distances between adjacent spots), from spot to spot, or within about `field_length` pitches;
         - ``"absent"``: nothing.
@@ -140,8 +140,8 @@ def simulate(
       in the neighbors says nothing about its level in the center: effects act from neighbor to center, not within a
       spot.
     - :math:`c` is what decoys share (0 for all other genes): factor_sd times a Gaussian field of mean 0 and variance 1
-      in the section, with correlation :math:`\exp(-(\text{distance}/\text{length})^2)`; or, for markers of a cell type
-      whose share in the spot is :math:`w_i`, :math:`\log(1 + 7 w_i)`.
+      in the section, with correlation :math:`\exp(-(\text{distance}/\text{length})^2)`, or times white noise; or, for
+      markers of a cell type whose share in the spot is :math:`w_i`, :math:`\log(1 + 7 w_i)`.
     - The exponential factor of :math:`\lambda` is 1 for all genes but planted targets. It multiplies the rate after
       normalization: no other gene changes, and the library size grows.
     - A program :math:`\beta` is zero for 70 % of domains and genes. Sources of planted pairs and ``"domain"`` decoys,
