@@ -12,6 +12,7 @@ NEIGHBORS_KEY: Final = "sagefm"
 EMBEDDING_KEY: Final = "X_sagefm"
 IMPUTED_KEY: Final = "sagefm_imputed"
 PERTURB_KEY: Final = "sagefm_perturb"
+NETWORK_KEY: Final = "sagefm_network"
 ANNOTATION_KEY: Final = "sagefm_label"
 #: ``uns`` entry that holds parameters and provenance of what was written elsewhere.
 UNS_KEY: Final = "sagefm"

@@ -1,4 +1,4 @@
-"""Tools: embed, impute, perturb, annotate, pool."""
+"""Tools: embed, impute, perturb, find couplings, annotate, pool."""
 
 from __future__ import annotations
 
@@ -7,5 +7,6 @@ from sagefm.tl._embed import embed
 from sagefm.tl._impute import impute
 from sagefm.tl._perturb import perturb
 from sagefm.tl._pool import pool
+from sagefm.tl._regulatory_network import regulatory_network
 
-__all__ = ["annotate", "embed", "impute", "perturb", "pool"]
+__all__ = ["annotate", "embed", "impute", "perturb", "pool", "regulatory_network"]

@@ -1,0 +1,175 @@
+"""Couplings of the genes that a table measured, whatever a model's vocabulary."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy import sparse
+
+from sagefm._arguments import listed
+from sagefm.data._blocks import to_memory
+from sagefm.data._genes import Vocabulary, get_gene_names, match_genes, to_symbols
+from sagefm.data._table import get_column, untouched_on_error
+from sagefm.errors import ArgumentError, GenesError
+from sagefm.inference._couplings_table import SUBUNITS, DonorSection, GeneSet, Network, couple, find_genes, seen_genes
+from sagefm.inference._impute_table import impute_table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from sagefm.checkpoint._checkpoint import Checkpoint
+    from sagefm.data._reader import TableReader
+
+
+def own_vocabulary(table: Any, gene_key: str | None = None) -> Vocabulary:
+    """Return the genes of a table as a vocabulary, sorted: results do not depend on the order of genes."""
+    return Vocabulary(tuple(sorted(set(map(str, to_symbols(get_gene_names(table, gene_key)))))))
+
+
+def couple_table(
+    reader: TableReader,
+    vocabulary: Vocabulary,
+    sources: Sequence[str] | str | None,
+    targets: Sequence[str] | str | None,
+    *,
+    checkpoint: Checkpoint | None = None,
+    donor_key: str | None = None,
+    n_components: int = 20,
+    neighborhood: bool = True,
+    rotate: bool = False,
+    device: torch.device,
+) -> Network:
+    """Return the couplings of a table that was read with its own vocabulary; see :func:`sagefm.tl.regulatory_network`."""
+    donors = _donors(reader, donor_key)
+    # A name that is wrong is found before the work.
+    source_set = None if sources is None else _named(sources, vocabulary, "sources")
+    target_set = None if targets is None else _named(targets, vocabulary, "targets")
+    with untouched_on_error(reader.table):
+        sections = reader.sections()
+        if source_set is None or target_set is None:
+            seen = seen_genes(sections, vocabulary)
+            source_set, target_set = source_set or seen, target_set or seen
+        expected = None if checkpoint is None else _expected(reader, vocabulary, checkpoint, device)
+        order = np.argsort(donors, kind="stable")
+        return couple(
+            (
+                DonorSection(sections[i], donors[i], None if expected is None else expected[sections[i].rows])
+                for i in order.tolist()
+            ),
+            vocabulary,
+            source_set,
+            target_set,
+            several=len(sections) > 1,
+            n_components=n_components,
+            neighborhood=neighborhood,
+            rotate=rotate,
+            device=device,
+        )
+
+
+def couple_pairs(reader: TableReader, pairs: pd.DataFrame, *, device: torch.device) -> pd.DataFrame:
+    """Return the couplings of pairs [source, target], in their order: effect, se, z, pval, qval.
+
+    The table may have been read with a model's vocabulary. Pairs with a gene that the table did not measure are NaN;
+    several sections are combined.
+    """
+    vocabulary = own_vocabulary(reader.table, reader.keys.gene_key)
+    reader = replace(reader, match=match_genes(reader.table, vocabulary, reader.keys.gene_key))
+    columns = ["effect", "se", "z", "pval", "qval"]
+    measured = np.array(
+        [
+            _is_measured(source, vocabulary) and _is_measured(target, vocabulary)
+            for source, target in pairs[["source", "target"]].to_numpy()
+        ]
+    )
+    if not measured.any():
+        return pairs[["source", "target"]].assign(**dict.fromkeys(columns, np.nan))
+    sources, targets = (
+        find_genes(pairs.loc[measured, column].tolist(), vocabulary, argument=column) for column in ("source", "target")
+    )
+    rows, places = (
+        pd.Index(genes.names).get_indexer(pairs.loc[measured, column])
+        for genes, column in ((sources, "source"), (targets, "target"))
+    )
+    wanted = sparse.csr_matrix((np.ones(len(rows)), (rows, places)), shape=(len(sources.names), len(targets.names)))
+    sections = reader.sections()
+    network = couple(
+        (DonorSection(section, section.name) for section in sections),
+        vocabulary,
+        sources,
+        targets,
+        wanted=wanted,
+        several=len(sections) > 1,
+        device=device,
+    )
+    edges = network.edges
+    if len(sections) > 1:
+        edges = edges[edges["library"] == "combined"]
+    return pairs[["source", "target"]].merge(edges[["source", "target", *columns]], on=["source", "target"], how="left")
+
+
+def resource_genes(role: str, vocabulary: Vocabulary) -> list[str]:
+    """Return the ligands or receptors of LIANA's consensus resource that were measured, complexes included."""
+    try:
+        from liana.resource import select_resource  # type: ignore[import-not-found,unused-ignore]
+    except ImportError as error:
+        raise ArgumentError(
+            f"{role!r} are read from LIANA's resource, and liana is not installed: pip install liana. It is GPL-3 and "
+            f"therefore no dependency; or name the genes: sources=[...], targets=[...]"
+        ) from error
+    names = select_resource("consensus")[role.removesuffix("s")].unique()
+    return sorted(name for name in names if _is_measured(name, vocabulary))
+
+
+def _is_measured(name: str, vocabulary: Vocabulary) -> bool:
+    return name in vocabulary.position or all(part in vocabulary.position for part in name.split(SUBUNITS))
+
+
+def _named(genes: Sequence[str] | str, vocabulary: Vocabulary, argument: str) -> GeneSet:
+    if isinstance(genes, str) and genes in ("ligands", "receptors"):
+        genes = resource_genes(genes, vocabulary)
+        if not genes:
+            raise GenesError(f"{argument}: this table measured none of the genes of LIANA's consensus resource.")
+    return find_genes(to_symbols(pd.Index(listed(genes, argument=argument))).tolist(), vocabulary, argument=argument)
+
+
+def _donors(reader: TableReader, donor_key: str | None) -> list[str]:
+    """Return the donor of each library. Default: each library is a donor."""
+    names = reader.spots.names
+    if donor_key is None:
+        return list(names)
+    column = get_column(reader.table, donor_key, argument="donor_key").astype(str).to_numpy()
+    donors = [np.unique(column[reader.spots.libraries == code]) for code in range(len(names))]
+    mixed = [name for name, values in zip(names, donors, strict=True) if len(values) > 1]
+    if mixed:
+        raise ArgumentError(
+            f"donor_key={donor_key!r} names several donors in {mixed[:3]}; expected one for each library. "
+            f"Pass library_key=... if the table holds several sections."
+        )
+    return [str(values[0]) for values in donors]
+
+
+def _expected(
+    reader: TableReader, vocabulary: Vocabulary, checkpoint: Checkpoint, device: torch.device
+) -> NDArray[np.float32]:
+    """Return counts that a model expects, each gene predicted while hidden (n_spots, n_vocabulary).
+
+    Genes that the model does not know: depth times the gene's share in the table.
+    """
+    match = match_genes(reader.table, checkpoint.vocabulary, reader.keys.gene_key)
+    layer = np.asarray(impute_table(replace(reader, match=match), checkpoint, device=device).layer)
+    expected = np.empty((reader.table.n_obs, len(vocabulary)), dtype=np.float32)
+    expected[:, reader.match.genes] = layer[:, reader.match.columns]
+    for section in reader.sections():
+        unknown = np.isnan(expected[section.rows[0]])
+        totals, depth = section.gene_totals, np.asarray(to_memory(section.counts).sum(axis=1)).ravel()
+        share = np.zeros(len(vocabulary), dtype=np.float32)
+        share[section.genes] = totals / totals.sum()
+        expected[np.ix_(section.rows, np.flatnonzero(unknown))] = np.outer(depth, share[unknown])
+    return expected
