@@ -30,7 +30,6 @@ import numpy as np
 import torch
 from scipy import sparse
 from scipy.spatial import cKDTree
-from sklearn.utils.extmath import randomized_svd
 
 from sagefm.data._graph import averaging
 
@@ -288,6 +287,9 @@ def _leading_components(
     Columns have unit variance. The largest singular value of noise, and the angle between the estimated and the true
     vector beyond it, are those of large random matrices (Benaych-Georges and Nadakuditi 2012).
     """
+    # scikit-learn takes a second to import, and embedding does not need it.
+    from sklearn.utils.extmath import randomized_svd
+
     n_spots, n_genes = residuals.shape
     largest, ratio = max(n_spots, n_genes), min(n_spots, n_genes) / max(n_spots, n_genes)
     n_components = min(n_components, min(n_spots, n_genes) - 1)

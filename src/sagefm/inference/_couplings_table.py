@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 #: Of all genes, those seen in this share of the spots are tested.
 MIN_SEEN: Final = 0.05
 #: Up to this many pairs all are kept, of more those with a q-value below `MAX_Q`.
-KEEP_ALL: Final = 100_000
+KEEP_ALL: Final = 1_000_000
 MAX_Q: Final = 0.05
 #: Pairs that are combined over sections: ten numbers are held of each.
 _MAX_COMBINED: Final = 25_000_000

@@ -13,17 +13,19 @@ from scipy import sparse
 from sagefm._arguments import listed
 from sagefm.data._blocks import to_memory
 from sagefm.data._genes import Vocabulary, get_gene_names, match_genes, to_symbols
-from sagefm.data._table import get_column, untouched_on_error
-from sagefm.errors import ArgumentError, GenesError
+from sagefm.data._reader import read_table
+from sagefm.data._table import TableKeys, get_column, untouched_on_error
+from sagefm.errors import ArgumentError, GenesError, MissingKeyError
 from sagefm.inference._couplings_table import SUBUNITS, DonorSection, GeneSet, Network, couple, find_genes, seen_genes
 from sagefm.inference._impute_table import impute_table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
     from sagefm.checkpoint._checkpoint import Checkpoint
+    from sagefm.data._corpus import Corpus
     from sagefm.data._reader import TableReader
 
 
@@ -71,6 +73,48 @@ def couple_table(
             rotate=rotate,
             device=device,
         )
+
+
+def couple_corpus(
+    corpus: Corpus,
+    sources: Sequence[str] | str,
+    targets: Sequence[str] | str,
+    *,
+    donor_key: str | None = None,
+    n_components: int = 20,
+    neighborhood: bool = True,
+    rotate: bool = False,
+    device: torch.device,
+) -> Network:
+    """Return the couplings of named genes in the sections of a corpus, each read once, and combined by donor."""
+    vocabulary = Vocabulary(tuple(sorted(map(str, corpus.gene_counts().index))))
+    donors = list(corpus.names)
+    if donor_key is not None:
+        if donor_key not in corpus.metadata:
+            raise MissingKeyError(
+                f"donor_key={donor_key!r} is not a column of the corpus' metadata; found {list(corpus.metadata.columns)}."
+            )
+        donors = corpus.metadata[donor_key].astype(str).tolist()
+    keys = TableKeys(corpus.layer, corpus.gene_key, corpus.spatial_key, corpus.library_key)
+
+    def sections() -> Iterator[DonorSection]:
+        for i in np.argsort(donors, kind="stable").tolist():
+            reader = read_table(corpus.read(i), vocabulary, keys)
+            for section in reader.sections():
+                name = "/".join(filter(None, [corpus.names[i], section.name]))
+                yield DonorSection(replace(section, name=name), donors[i])
+
+    return couple(
+        sections(),
+        vocabulary,
+        _named(sources, vocabulary, "sources"),
+        _named(targets, vocabulary, "targets"),
+        several=True,
+        n_components=n_components,
+        neighborhood=neighborhood,
+        rotate=rotate,
+        device=device,
+    )
 
 
 def couple_pairs(reader: TableReader, pairs: pd.DataFrame, *, device: torch.device) -> pd.DataFrame:

@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, Any, Literal
 from sagefm._arguments import whole_number
 from sagefm._constants import NEIGHBORS_KEY, NETWORK_KEY, SPATIAL_KEY, UNS_KEY
 from sagefm.checkpoint._resolve import resolve_device, resolve_model
+from sagefm.data._corpus import Corpus
 from sagefm.data._reader import read_table
 from sagefm.data._table import TableKeys, copy_data, get_table
 from sagefm.errors import ArgumentError
-from sagefm.inference._network import couple_table, own_vocabulary
+from sagefm.inference._network import couple_corpus, couple_table, own_vocabulary
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Sequence
 
+    from sagefm.inference._couplings_table import Network
     from sagefm.model import SAGEFM, Checkpoint
 
 
@@ -51,7 +53,8 @@ def regulatory_network(
     Parameters
     ----------
     adata, layer, gene_key, spatial_key, library_key, neighbors_key, table_key, mod, device, copy
-        As in :func:`sagefm.tl.embed`.
+        As in :func:`sagefm.tl.embed`; or a :class:`sagefm.datasets.Corpus`, whose sections are read one at a time with its
+        own keys, for named `sources` and `targets`.
     sources, targets
         Genes around the spot, and genes at the spot; complexes as subunits joined by ``_``, which count as their least
         abundant subunit. ``"ligands"`` and ``"receptors"`` are those of LIANA's consensus resource (needs
@@ -67,16 +70,16 @@ def regulatory_network(
         ``"rotation"``: also turn and mirror the tissue of the sources, which leaves their pattern and breaks every
         coupling, and compare p-values with those expected.
     donor_key
-        Column of ``obs`` that names the donor of each library. Default: each library counts as a donor.
+        Column of ``obs``, or of a corpus' metadata, that names the donor of each library. Default: each library counts as a donor.
     key_added
         Key of the result in ``uns``.
 
     Returns
     -------
-    None, or the copy. Sets the following fields:
+    None, or the copy; of a corpus, what would be in ``uns[key_added]``. Sets the following fields:
 
     ``adata.uns[key_added]["edges"]``
-        DataFrame with a row for each pair, by ``pval``: of up to 100,000 pairs all, of more those with ``qval`` below
+        DataFrame with a row for each pair, by ``pval``: of up to a million pairs all, of more those with ``qval`` below
         0.05. ``source``, ``target``; ``effect``, change of the target's log rate per standard deviation of the source
         around, and its standard error ``se``; ``r``, correlation of the target's residual with the source's around, and
         ``shared``, the part of it that what they share explains;
@@ -131,34 +134,38 @@ def regulatory_network(
     if not isinstance(key_added, str) or not key_added or key_added in taken:
         raise ArgumentError(f"key_added={key_added!r}; expected a name other than {taken}.")
     checkpoint = None if model is None else resolve_model(model)
-    resolved = resolve_device(device)
+    settings: dict[str, Any] = {
+        "donor_key": donor_key,
+        "n_components": n_components,
+        "neighborhood": neighborhood,
+        "rotate": null is not None,
+        "device": resolve_device(device),
+    }
+    if isinstance(adata, Corpus):
+        if sources is None or targets is None or checkpoint is not None:
+            raise ArgumentError("Of a corpus, pass both sources= and targets=, and no model=.")
+        return _result(couple_corpus(adata, sources, targets, **settings), settings)
     data = copy_data(adata) if copy else adata
     table = get_table(data, table_key=table_key, mod=mod)
     vocabulary = own_vocabulary(table, gene_key)
     reader = read_table(data, vocabulary, keys, table_key=table_key, mod=mod)
-    network = couple_table(
-        reader,
-        vocabulary,
-        sources,
-        targets,
-        checkpoint=checkpoint,
-        donor_key=donor_key,
-        n_components=n_components,
-        neighborhood=neighborhood,
-        rotate=null is not None,
-        device=resolved,
-    )
+    network = couple_table(reader, vocabulary, sources, targets, checkpoint=checkpoint, **settings)
+    given = {} if checkpoint is None else checkpoint.provenance()
+    given |= {name: value for name, value in asdict(reader.keys).items() if value is not None}
+    table.uns[key_added] = _result(network, settings, given)
+    return data if copy else None
+
+
+def _result(network: Network, settings: dict[str, Any], given: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Return what is stored of a network, in types that h5ad and zarr hold."""
     params = {
-        **({} if checkpoint is None else checkpoint.provenance()),
-        **{name: value for name, value in asdict(reader.keys).items() if value is not None},
-        "n_components": n_components,
-        "neighborhood": neighborhood,
+        **(given or {}),
+        **{
+            name: settings[name] for name in ("donor_key", "n_components", "neighborhood") if settings[name] is not None
+        },
         "n_pairs": network.n_pairs,
         "effect_unit": "log rate per standard deviation around",
         "sagefm_version": version("sagefm"),
     }
-    result: dict[str, Any] = {"edges": network.edges, "params": params}
-    if network.null is not None:
-        result["null"] = network.null
-    table.uns[key_added] = result
-    return data if copy else None
+    result = {"edges": network.edges, "params": params}
+    return result if network.null is None else {**result, "null": network.null}
