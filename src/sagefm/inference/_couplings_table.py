@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 #: Of all genes, those seen in this share of the spots are tested.
 MIN_SEEN: Final = 0.05
-#: Up to this many pairs all are kept, of more those with a q-value below `MAX_Q`.
+#: Up to this many pairs of named genes are all kept; of more, or of all genes, those with a q-value below `MAX_Q`.
 KEEP_ALL: Final = 1_000_000
 MAX_Q: Final = 0.05
 #: Pairs that are combined over sections: ten numbers are held of each.
@@ -77,10 +77,11 @@ class Network(NamedTuple):
 
 
 class Tested(NamedTuple):
-    """Which pairs are tested: those that share no gene, and of these the wanted ones (n_sources, n_targets)."""
+    """Which pairs are tested: those that share no gene, and of these the wanted ones (n_sources, n_targets); and kept."""
 
     same_gene: sparse.csr_matrix
     wanted: sparse.csr_matrix | None
+    keep_all: bool
 
     @property
     def n_pairs(self) -> int:
@@ -137,6 +138,7 @@ def couple(
     targets: GeneSet,
     *,
     wanted: sparse.csr_matrix | None = None,
+    keep_all: bool = True,
     several: bool = False,
     n_components: int = 20,
     neighborhood: bool = True,
@@ -155,7 +157,7 @@ def couple(
             f"Found {shape[0]:,} sources x {shape[1]:,} targets in several sections; expected at most "
             f"{_MAX_COMBINED:,} pairs to combine. Name fewer: sources=[...], targets=[...]"
         )
-    tested = Tested(sparse.csr_matrix(sources.membership(n_genes) @ targets.membership(n_genes).T), wanted)
+    tested = Tested(sparse.csr_matrix(sources.membership(n_genes) @ targets.membership(n_genes).T), wanted, keep_all)
     combined = Combined(shape if several else (0, 0))
     tables, nulls, n_pairs = [], [], 0
     for section, donor, expected in sections:
@@ -316,7 +318,7 @@ def blocks(shape: tuple[int, int]) -> Iterator[tuple[slice, slice]]:
 
 def _select(pairs: Pairs, sources: GeneSet, targets: GeneSet, tested: Tested) -> tuple[pd.DataFrame, int]:
     """Return all pairs, or of many those with a q-value below `MAX_Q`, by p-value; and how many were tested."""
-    keep_all = tested.n_pairs <= KEEP_ALL
+    keep_all = tested.keep_all and tested.n_pairs <= KEEP_ALL
     # No pair with a larger p-value has a q-value below the bound.
     least_z = 0.0 if keep_all else float(stats.norm.isf(MAX_Q / 2))
     parts, n_tested = [], 0

@@ -67,6 +67,7 @@ def couple_table(
             vocabulary,
             source_set,
             target_set,
+            keep_all=sources is not None and targets is not None,
             several=len(sections) > 1,
             n_components=n_components,
             neighborhood=neighborhood,

@@ -79,8 +79,8 @@ def regulatory_network(
     None, or the copy; of a corpus, what would be in ``uns[key_added]``. Sets the following fields:
 
     ``adata.uns[key_added]["edges"]``
-        DataFrame with a row for each pair, by ``pval``: of up to a million pairs all, of more those with ``qval`` below
-        0.05. ``source``, ``target``; ``effect``, change of the target's log rate per standard deviation of the source
+        DataFrame with a row for each pair, by ``pval``: all of them if both sides are named and there are at most a million,
+        otherwise those with ``qval`` below 0.05. ``source``, ``target``; ``effect``, change of the target's log rate per standard deviation of the source
         around, and its standard error ``se``; ``r``, correlation of the target's residual with the source's around, and
         ``shared``, the part of it that what they share explains;
         ``z``, the coupling in standard deviations; ``pval`` (two-sided), ``qval`` (Benjamini-Hochberg, over all pairs
