@@ -38,7 +38,7 @@ def written(adata, slots):
     """Return keys by slot; of what the package keeps in ``uns``, the keys within."""
     found = {(slot, key) for slot in slots for key in getattr(adata, slot) if key is not None and slot != "uns"}
     for key, value in adata.uns.items():
-        nested = key in ("sagefm", "sagefm_perturb")
+        nested = key in ("sagefm", "sagefm_perturb", "sagefm_network")
         found |= {("uns", key, inner) for inner in value} if nested else {("uns", key)}
     return found
 
