@@ -124,7 +124,7 @@ def run_verbs(pairs: pd.DataFrame) -> Callable[..., SimpleNamespace]:
     def run(adata: Any, model: Any, *, table: Callable[[Any], AnnData] = lambda adata: adata, **kwargs: Any) -> Any:
         sagefm.tl.embed(adata, model, **kwargs)
         sagefm.tl.impute(adata, model, progress=False, **kwargs)
-        sagefm.tl.perturb(adata, model, pairs=pairs, n_null=20, per_spot=True, progress=False, **kwargs)
+        sagefm.tl.perturb(adata, model, pairs=pairs, per_spot=True, progress=False, **kwargs)
         written = table(adata)
         return SimpleNamespace(
             embedding=np.array(written.obsm["X_sagefm"]),

@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 
 import sagefm
-from sagefm.data._genes import _ensembl_to_symbol
+from sagefm.data._genes import Vocabulary, _ensembl_to_symbol
 from sagefm.errors import ArgumentError, GenesError, MissingKeyError
+from sagefm.inference._pairs import subunits
 from sagefm.model import SAGEFM
 
 NAMINGS = ["bare", "versioned"]
@@ -213,6 +214,9 @@ def frame(*pairs) -> pd.DataFrame:
         ({"sources": ["DBI"], "targets": ["DBI"]}, ArgumentError, ("target other than",)),
         ({"sources": "DBI", "targets": "DBI"}, ArgumentError, ("target other than",)),
         ({"pairs": frame()}, ArgumentError, ("at least one",)),
+        ({"pairs": frame(("DBI_MVP", "nonsense_DBI"))}, GenesError, ("pairs: not in the model", "'nonsense'")),
+        ({"pairs": frame(("DBI_MVP", "MVP"))}, ArgumentError, ("gene in common", "'DBI_MVP'", "'MVP'")),
+        ({"sources": "DBI", "targets": "DBI_MVP"}, ArgumentError, ("target other than",)),
         ({"sources": [], "targets": ["DBI"]}, ArgumentError, ("sources=[]", "gene names")),
         ({"pairs": frame(("DBI", None))}, ArgumentError, ("missing values", "dropna()")),
         ({"pairs": frame(("DBI", "MVP")).rename(columns={"source": "ligand"})}, MissingKeyError, ("source", "ligand")),
@@ -240,12 +244,29 @@ def test_source_that_was_not_measured(section, default, rejects):
     rest = section[:, section.var_names != "DBI"].copy()
     call = lambda: sagefm.tl.perturb(rest, default, sources=["DBI"], targets=["MVP"])
     rejects(GenesError, rest, call, "not measured", "'DBI'")
+    call = lambda: sagefm.tl.perturb(rest, default, sources=["MVP_DBI"], targets=["CARM1"])
+    rejects(GenesError, rest, call, "not measured", "['DBI'] (1 in all)")
 
 
 def test_target_that_was_not_measured_is_predicted(section, default):
     rest = section[:, section.var_names != "MVP"].copy()
-    sagefm.tl.perturb(rest, default, sources=["DBI"], targets=["MVP"], n_null=20, progress=False)
+    sagefm.tl.perturb(rest, default, sources=["DBI"], targets=["MVP"], progress=False)
     assert np.isfinite(rest.uns["sagefm_perturb"]["scores"]["effect"]).all()
+
+
+def test_a_gene_may_have_an_underscore_in_its_name(section):
+    """The whole name is looked for first."""
+    names = list(section.var_names)
+    vocabulary = Vocabulary(("A_B", *names[1:]))
+    assert subunits("A_B", vocabulary) == ["A_B"]
+    assert subunits("_".join(names[1:3]), vocabulary) == names[1:3]
+    assert subunits(f"{names[1]}_{names[1]}", vocabulary) == [names[1]]
+
+
+def test_ensembl_ids_of_subunits(section, default):
+    pairs = frame(("ENSG00000155368.16", "MVP"), ("ENSG00000155368_CARM1", "MVP"))
+    sagefm.tl.perturb(section, default, pairs=pairs, progress=False)
+    assert section.uns["sagefm_perturb"]["scores"]["source"].to_list() == ["DBI", "DBI_CARM1"]
 
 
 @pytest.mark.skipif(importlib.util.find_spec("liana") is not None, reason="liana is installed")

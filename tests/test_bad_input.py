@@ -22,7 +22,7 @@ def _impute(adata, model, **kwargs):
 
 
 def _perturb(adata, model, **kwargs):
-    arguments = {"sources": ["DBI"], "targets": ["MVP"], "n_null": 5, "progress": False}
+    arguments = {"sources": ["DBI"], "targets": ["MVP"], "progress": False}
     sagefm.tl.perturb(adata, model, **{**arguments, **kwargs})
 
 
@@ -260,7 +260,7 @@ def test_empty_spots_warn_and_give_finite_results(section, checkpoint, run_verbs
         result = run_verbs(section, checkpoint)
     assert np.isfinite(result.embedding).all()
     assert np.isfinite(result.imputed).all()
-    assert np.isfinite(result.scores[["effect", "slope", "rho", "z", "pval", "qval"]]).all(axis=None)
+    assert np.isfinite(result.scores[["effect", "slope", "rho", "coupling", "pval", "qval"]]).all(axis=None)
     assert np.isfinite(result.per_spot).all(axis=None)
 
 
@@ -281,13 +281,13 @@ def test_all_zero_gene(section, checkpoint, pairs):
     section.X = counts.tocsr()
     sagefm.tl.embed(section, checkpoint)
     sagefm.tl.impute(section, checkpoint, progress=False)
-    sagefm.tl.perturb(section, checkpoint, pairs=pairs, n_null=20, progress=False)
+    sagefm.tl.perturb(section, checkpoint, pairs=pairs, progress=False)
     assert np.isfinite(section.obsm["X_sagefm"]).all()
     assert np.isfinite(section.layers["sagefm_imputed"]).all()
     scores = section.uns["sagefm_perturb"]["scores"].set_index(["source", "target"])
     # A source that is zero everywhere has one level.
     assert scores.loc[(source, target), "effect"] == 0
-    assert np.isfinite(scores.loc[[tuple(pair) for pair in pairs.to_numpy()[1:]], ["effect", "z", "pval"]]).all(
+    assert np.isfinite(scores.loc[[tuple(pair) for pair in pairs.to_numpy()[1:]], ["effect", "coupling", "pval"]]).all(
         axis=None
     )
 
@@ -333,20 +333,42 @@ def test_n_folds(n_folds, section, default, rejects):
     rejects(ArgumentError, section, call, f"n_folds={n_folds!r}", "at least 2")
 
 
+@pytest.mark.parametrize("value", [1, 0, -5, 5.0, "5", True, None, [0, 1], "knock-out"])
+def test_levels(value, section, default, rejects):
+    rejects(
+        ArgumentError, section, lambda: _perturb(section, default, levels=value), f"levels={value!r}", "whole number"
+    )
+
+
 @pytest.mark.parametrize(
-    ("argument", "value"),
-    [("levels", value) for value in (1, 0, -5, 5.0, "5", True, None, [0, 1])]
-    + [("n_null", value) for value in (-1, 10.0, "10", False, None)],
+    ("scale", "value"),
+    [("quantile", value) for value in ([0.1], [-0.1, 1], [0, 1.5], [0, np.nan], 0.5, "0.1,0.9", [[0, 1]], None)]
+    + [("fold", value) for value in (5, [1], [1, -1], [1, np.inf], "double", ["a", "b"], True)],
 )
-def test_levels_and_n_null(argument, value, section, default, rejects):
-    call = lambda: _perturb(section, default, **{argument: value})
-    rejects(ArgumentError, section, call, f"{argument}={value!r}", "whole number")
+def test_levels_of_a_scale(scale, value, section, default, rejects):
+    call = lambda: _perturb(section, default, levels=value, scale=scale)
+    rejects(ArgumentError, section, call, f"levels={value!r}", f"scale={scale!r}", "two or more")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"where": "centre"}, ("where='centre'", "'neighborhood', 'center' or 'both'")),
+        ({"scale": "log"}, ("scale='log'", "'range', 'quantile' or 'fold'")),
+    ],
+)
+def test_where_and_scale(arguments, words, section, default, rejects):
+    rejects(ArgumentError, section, lambda: _perturb(section, default, **arguments), *words)
+
+
+def test_groupby_that_is_no_column(section, default, rejects):
+    call = lambda: _perturb(section, default, groupby="cluster")
+    rejects(MissingKeyError, section, call, "groupby='cluster'", "'domain'")
 
 
 @pytest.mark.parametrize("rng", [-1, 0.5, "seed", None])
-@pytest.mark.parametrize("verb", [_impute, _perturb], ids=["impute", "perturb"])
-def test_rng(verb, rng, section, default, rejects):
-    rejects(ArgumentError, section, lambda: verb(section, default, rng=rng), f"rng={rng!r}")
+def test_rng(rng, section, default, rejects):
+    rejects(ArgumentError, section, lambda: _impute(section, default, rng=rng), f"rng={rng!r}")
 
 
 @each_verb

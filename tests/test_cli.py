@@ -159,7 +159,7 @@ def test_train_embed_impute_perturb_info(file: Path, pairs: pd.DataFrame, tmp_pa
     scores = tmp_path / "scores.csv"
     text = succeeds(
         "perturb", out, "-m", model, "-o", tmp_path / "last.h5ad", "--pairs", tmp_path / "pairs.tsv", "--table", scores,
-        "--n-null", 20, "--per-spot",
+        "--per-spot",
     )  # fmt: skip
     assert all(source in text for source in pairs["source"])
 
@@ -168,7 +168,7 @@ def test_train_embed_impute_perturb_info(file: Path, pairs: pd.DataFrame, tmp_pa
     expected = before.copy()
     sagefm.tl.embed(expected, model)
     sagefm.tl.impute(expected, model, rng=5, progress=False)
-    sagefm.tl.perturb(expected, model, pairs=pairs, n_null=20, progress=False)
+    sagefm.tl.perturb(expected, model, pairs=pairs, progress=False)
     np.testing.assert_array_equal(after.obsm["X_sagefm"], expected.obsm["X_sagefm"])
     np.testing.assert_array_equal(after.layers["sagefm_imputed"], expected.layers["sagefm_imputed"])
     np.testing.assert_array_equal(after.var["sagefm_imputed_r"], expected.var["sagefm_imputed_r"])
@@ -190,6 +190,38 @@ def test_zarr_in_and_out_equals_h5ad(section: ad.AnnData, file: Path, model: Pat
     assert {"X_sagefm"} <= set(ad.read_zarr(tmp_path / "out.zarr").obsm)
     assert "AnnData" in succeeds("info", tmp_path / "out.zarr")
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize(
+    ("options", "arguments"),
+    [
+        (["--levels", "3"], {"levels": 3}),
+        (["--levels", "knockout", "--where", "center"], {"levels": "knockout", "where": "center"}),
+        (["--levels", "0.1,0.9", "--scale", "quantile"], {"levels": (0.1, 0.9), "scale": "quantile"}),
+        (
+            ["--levels", "1,2", "--scale", "fold", "--where", "both"],
+            {"levels": (1, 2), "scale": "fold", "where": "both"},
+        ),
+    ],
+)
+def test_options_of_a_perturbation(
+    options: list[str],
+    arguments: dict[str, object],
+    file: Path,
+    model: Path,
+    pairs: pd.DataFrame,
+    section: ad.AnnData,
+    tmp_path: Path,
+) -> None:
+    pairs.to_csv(tmp_path / "pairs.csv", index=False)
+    out = tmp_path / "out.h5ad"
+    succeeds(
+        "perturb", file, "-m", model, "-o", out, "--pairs", tmp_path / "pairs.csv", "--groupby", "domain", *options
+    )
+    sagefm.tl.perturb(section, model, pairs=pairs, groupby="domain", progress=False, **arguments)
+    found, expected = (adata.uns["sagefm_perturb"] for adata in (ad.read_h5ad(out), section))
+    pd.testing.assert_frame_equal(found["scores"], expected["scores"], check_names=False)
+    pd.testing.assert_frame_equal(found["groups"], expected["groups"], check_names=False)
 
 
 @pytest.mark.parametrize("form", ["h5ad", "zarr", "zarr dense"])
@@ -464,6 +496,9 @@ def test_wrong_usage(file: Path, model: Path, tmp_path: Path) -> None:
     assert "does not end with" in fails(2, "embed", file, "-m", model, "-o", tmp_path / "out.csv")
     assert "--pairs" in fails(2, "perturb", file, "-m", model, "-o", out)
     assert "--pairs" in fails(2, "perturb", file, "-m", model, "-o", out, "--sources", "A")
+    genes = ["--sources", "A", "--targets", "B"]
+    assert "or knockout" in fails(2, "perturb", file, "-m", model, "-o", out, *genes, "--levels", "many")
+    assert "'neighborhood'" in fails(2, "perturb", file, "-m", model, "-o", out, *genes, "--where", "nowhere")
     assert "does not exist" in fails(2, "perturb", file, "-m", model, "-o", out, "--pairs", tmp_path / "no.csv")
     genes = tmp_path / "genes.txt"
     genes.write_text("\n")

@@ -182,7 +182,7 @@ def test_a_run_that_was_stopped(how: signal.Signals, section: ad.AnnData, model:
 
 def test_scores_of_each(folder: Path, model: Path, pairs: pd.DataFrame, tmp_path: Path) -> None:
     pairs.to_csv(tmp_path / "pairs.csv", index=False)
-    arguments = ["perturb", folder / "*.h5ad", "-m", model, "--pairs", tmp_path / "pairs.csv", "--n-null", 20]
+    arguments = ["perturb", folder / "*.h5ad", "-m", model, "--pairs", tmp_path / "pairs.csv"]
     reports = objects(succeeds(*arguments, "-o", tmp_path / "out", "--table", tmp_path / "scores", "--json"))
     for name, found in zip(("one", "three"), reports, strict=True):
         table = pd.read_csv(tmp_path / "scores" / f"{name}.csv")

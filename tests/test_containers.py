@@ -166,7 +166,7 @@ def test_a_workflow_on_a_real_section(synovium, synovium_model, tmp_path):
     sagefm.tl.embed(synovium, synovium_model, layer="counts")
     sagefm.tl.impute(synovium, synovium_model, genes=["CD74", "COL1A1"], layer="counts", progress=False)
     pairs = pd.DataFrame({"source": ["CXCL12", "COL1A1"], "target": ["CD74", "CD44"]})
-    sagefm.tl.perturb(synovium, synovium_model, pairs=pairs, layer="counts", n_null=50, progress=False)
+    sagefm.tl.perturb(synovium, synovium_model, pairs=pairs, layer="counts", progress=False)
     sc.pp.neighbors(synovium, use_rep="X_sagefm")
     sc.tl.leiden(synovium, flavor="igraph", n_iterations=2, directed=False)
     synovium.write_h5ad(tmp_path / "synovium.h5ad")

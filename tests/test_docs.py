@@ -57,7 +57,7 @@ def test_fields_are_those_written(fields, section, sections, folders):
         "pp.match_genes": (section, {"model": model}),
         "tl.embed": (section, {"model": model}),
         "tl.impute": (less, {"model": model, "genes": [gene, section.var_names[1]]}),
-        "tl.perturb": (section, {"model": model, **pair, "n_null": 5, "per_spot": True}),
+        "tl.perturb": (section, {"model": model, **pair, "groupby": "domain", "per_spot": True}),
         "tl.regulatory_network": (section, {**pair, "null": "rotation"}),
         "tl.annotate": (embedded, {"reference": labelled, "label_key": "domain"}),
     }

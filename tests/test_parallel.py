@@ -36,7 +36,7 @@ def parts(sections):
 def every_verb(adata, model, pairs):
     sagefm.tl.embed(adata, model)
     sagefm.tl.impute(adata, model, genes=["DBI"], progress=False)
-    sagefm.tl.perturb(adata, model, pairs=pairs, n_null=9, progress=False)
+    sagefm.tl.perturb(adata, model, pairs=pairs, progress=False)
     return adata
 
 

@@ -1,4 +1,4 @@
-"""All ligands of LIANA's consensus set on one section: seconds, with the null of every pair.
+"""All ligands of LIANA's consensus set on one section: seconds, with the coupling of every pair.
 
 python tests/benchmarks/screen.py [--pairs FILE] [--section FILE.h5ad] [--threads 2]
 

@@ -152,7 +152,7 @@ def perturbation(adata: Any, network: PublishedNetwork, checkpoint: Checkpoint, 
     first = products(adata.n_obs, (N_GENES, widths[0]))
     small = products(adata.n_obs * len(LEVELS), *pairwise(widths))
     theirs, ours, floors = [], [], []
-    call = partial(sagefm.tl.perturb, adata, checkpoint, pairs=pairs, n_null=0, progress=False)
+    call = partial(sagefm.tl.perturb, adata, checkpoint, pairs=pairs, progress=False)
     call()
     for _ in range(n_rounds):
         theirs.append(seconds(partial(published.perturb, network, graphs[:4], 0, TARGETS, LEVELS)) / 4)

@@ -45,7 +45,7 @@ def test_perturbation_does_not_replace_provenance_or_graph(section, checkpoint, 
 def test_perturbing_all_genes_takes_memory_for_some_of_them_at_a_time(section, checkpoint, monkeypatch):
     """It took 14 times spots x levels x targets."""
     genes = list(section.var_names)
-    arguments = {"sources": genes[:1], "targets": genes[1:], "levels": 20, "n_null": 0}
+    arguments = {"sources": genes[:1], "targets": genes[1:], "levels": 20}
     expected = sagefm.tl.perturb(section, checkpoint, **arguments, copy=True).uns["sagefm_perturb"]["scores"]
     whole = section.n_obs * 20 * len(genes) * 4
     monkeypatch.setattr(_perturb, "_TARGET_BYTES", whole // 20)

@@ -62,12 +62,24 @@ def hexagonal(n_rows: int = 10, n_columns: int = 12, *, seed: int = 0) -> ad.Ann
                 continue
             effect = (i - j) / 2 + 0.25
             scores.append(
-                (source, target, effect, effect, np.sign(effect), 4 * effect, 0.01, 0.01 if i == j else 0.3, n)
+                (source, target, effect, effect, np.sign(effect), -effect / 8, 0.1, 0.01, 0.01 if i == j else 0.3, n)
             )
             curves += [(source, target, x, effect * x, effect * x - 0.1 * x, effect * x + 0.1 * x) for x in range(5)]
     adata.uns["sagefm_perturb"] = {
         "scores": pd.DataFrame(
-            scores, columns=["source", "target", "effect", "slope", "rho", "z", "pval", "qval", "n_spots"]
+            scores,
+            columns=[
+                "source",
+                "target",
+                "effect",
+                "slope",
+                "rho",
+                "coupling",
+                "coupling_se",
+                "pval",
+                "qval",
+                "n_spots",
+            ],
         ),
         "curves": pd.DataFrame(curves, columns=["source", "target", "level", "mean", "low", "high"]),
         "params": {"level_unit": "log1p counts", "response_unit": "expected counts"},
@@ -273,7 +285,7 @@ def test_perturbation(adata):
     assert "log1p counts" in ax.get_xlabel()
     assert "expected counts" in ax.get_ylabel()
     (text,) = ax.texts
-    assert text.get_text() == "effect = \N{MINUS SIGN}0.25\nq = 0.3"
+    assert text.get_text() == "effect = \N{MINUS SIGN}0.25\ncoupling = 0.031 (q = 0.3)"
 
 
 def test_perturbation_without_q(adata):
@@ -294,7 +306,30 @@ def test_heatmap(adata):
     (stars,) = [item for item in ax.collections if item is not mesh]
     np.testing.assert_allclose(stars.get_offsets(), [[0.5, 0.5], [1.5, 1.5], [2.5, 2.5]])
     assert ax.child_axes[0].get_ylabel() == "effect\n(expected counts)"
-    assert pl.perturbation_heatmap(adata, value="z").child_axes[0].get_ylabel() == "z"
+    assert ax.get_ylabel() == "source (neighbors)"
+    ax = pl.perturbation_heatmap(adata, value="coupling")
+    assert ax.child_axes[0].get_ylabel() == "coupling\n(log rate per sd around)"
+    np.testing.assert_allclose(ax.collections[0].get_array(), -values / 8)
+
+
+@pytest.mark.parametrize(("where", "place"), [("center", "center"), ("both", "center and neighbors")])
+def test_where_a_source_was_changed(where, place, adata):
+    adata.uns["sagefm_perturb"]["params"]["where"] = where
+    assert pl.perturbation(adata, "VEGFA", "KDR").get_xlabel().startswith(f"VEGFA ({place})\n")
+    assert pl.perturbation_heatmap(adata).get_ylabel() == f"source ({place})"
+
+
+@pytest.mark.parametrize("effect", [1.25, -1.25])
+@pytest.mark.parametrize("falling", [False, True])
+def test_the_text_of_a_curve_is_where_it_begins(effect, falling, adata):
+    scores, curves = (adata.uns["sagefm_perturb"][key] for key in ("scores", "curves"))
+    scores["effect"] = effect
+    if falling:
+        curves["level"] = 4 - curves["level"]
+    ax = pl.perturbation(adata, "VEGFA", "KDR")
+    (text,) = ax.texts
+    assert text.get_ha() == ("right" if falling else "left")
+    assert text.get_va() == ("top" if effect > 0 else "bottom")
 
 
 def test_heatmap_keeps_the_strongest(adata):

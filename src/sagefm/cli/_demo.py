@@ -15,7 +15,7 @@ from sagefm.cli._run import debug_option, report
 #: The files, and what each holds.
 _CONTENTS = {
     "dlpfc.h5ad": f'obsm["{EMBEDDING_KEY}"], obs["leiden"], layers["{IMPUTED_KEY}"], uns["{PERTURB_KEY}"]',
-    "perturbation.csv": "effects of 100 pairs beside those on random genes",
+    "perturbation.csv": "effects and couplings of 100 pairs",
     "demo.png": "embedding, clusters, a gene measured and imputed, perturbations",
 }
 
@@ -36,7 +36,7 @@ def demo(output: Path, model: str, rng: int, device: str, overwrite: bool) -> No
     The section is 10x Visium of dorsolateral prefrontal cortex, 3,529 spots and 5,000 genes, of a donor that the
     bundled model was not trained on. The demo takes less than a minute on two cores, and no network. Every figure of
     the summary stands beside what needs no such model: the section's average, the mean of the neighbors, principal
-    components, random genes.
+    components.
 
     \b
     Writes DIR with

@@ -67,7 +67,7 @@ def run_demo(folder: Path, model: str, *, seed: int, device: str) -> None:
 
     tl.impute(adata, checkpoint, device=device)
     recovered = _report_imputation(adata, seed)
-    scores = _perturb(adata, checkpoint, seed=seed, device=device)
+    scores = _perturb(adata, checkpoint, device=device)
 
     _draw(adata, scores, recovered.loc[_GENE, "r"]).savefig(folder / "demo.png", dpi=140, pil_kwargs={"optimize": True})
     adata.uns[PERTURB_KEY]["scores"].to_csv(folder / "perturbation.csv", index=False)
@@ -95,26 +95,26 @@ def _report_imputation(adata: AnnData, seed: int) -> pd.DataFrame:
     return recovered["predicted"]
 
 
-def _perturb(adata: AnnData, checkpoint: Checkpoint, *, seed: int, device: str) -> pd.DataFrame:
+def _perturb(adata: AnnData, checkpoint: Checkpoint, *, device: str) -> pd.DataFrame:
     """Score the ten pairs and all other combinations of their genes; print and return the scores of the ten."""
     kinds = {**dict.fromkeys(_STRUCTURES, "same structure"), **dict.fromkeys(_LIGANDS, "ligand-receptor")}
     sources, targets = zip(*kinds, strict=True)
     combinations = pd.MultiIndex.from_product([sources, targets], names=["source", "target"]).to_frame(index=False)
-    tl.perturb(adata, checkpoint, pairs=combinations, n_null=400, rng=seed, device=device)
+    tl.perturb(adata, checkpoint, pairs=combinations, device=device)
     scores = adata.uns[PERTURB_KEY]["scores"]
     pairs = zip(scores["source"], scores["target"], strict=True)
     scores.insert(2, "kind", [kinds.get(pair, "unmatched") for pair in pairs])
     chosen = scores[scores["kind"] != "unmatched"]
-    click.echo("Perturbed ten genes in the neighborhood, read ten at the center (log rate ratio; q over 100 pairs)")
+    click.echo("Perturbed ten genes in the neighborhood, read ten at the center (log rate ratio; q of 100 couplings)")
     for kind, group in chosen.groupby("kind", sort=False):
         report(str(kind), f"{int((group['qval'] < 0.05).sum())} of {len(group)} pairs with q < 0.05")
-    echo_table(chosen[["source", "target", "kind", "effect", "z", "qval"]])
+    echo_table(chosen[["source", "target", "kind", "effect", "coupling", "qval"]])
     return chosen
 
 
 def _draw(adata: AnnData, scores: pd.DataFrame, r: float) -> Figure:
     """Return a figure of embedding, clusters, an imputed gene with its recovery `r`, and the perturbations `scores`."""
-    strongest = scores.loc[scores["z"].abs().idxmax()]
+    strongest = scores.loc[scores["pval"].idxmin()]
     with mpl.rc_context(_STYLE):
         engine = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08, wspace=0.02, hspace=0.02)
         figure = Figure(figsize=(14.4, 8.8), layout=engine)
@@ -126,7 +126,7 @@ def _draw(adata: AnnData, scores: pd.DataFrame, r: float) -> Figure:
         pl.imputation(adata, _GENE, axes=axes[1, :2], size=_SPOT)
         axes[1, 1].set_title(f"{_GENE}, imputed (r = {r:.2f} on held-out spots)")
         pl.perturbation_heatmap(
-            adata, value="z", frame=zip(scores["source"], scores["target"], strict=True), ax=axes[1, 2]
+            adata, value="coupling", frame=zip(scores["source"], scores["target"], strict=True), ax=axes[1, 2]
         )
         axes[1, 2].set_title("Ten genes on ten; framed: chosen pairs")
     return figure

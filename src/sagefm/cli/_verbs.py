@@ -101,6 +101,18 @@ def _read_pairs(ctx: click.Context, parameter: click.Parameter, value: str | Non
         raise ArgumentError(f"{path} cannot be read as a table: {error}") from error
 
 
+def _read_levels(_ctx: click.Context, _parameter: click.Parameter, value: str) -> int | list[float] | str:
+    """Return a number of levels, the levels of a comma-separated list, or the name of a set of levels."""
+    if value == "knockout":
+        return value
+    try:
+        return [float(level) for level in value.split(",")] if "," in value else int(value)
+    except ValueError as error:
+        raise click.BadParameter(
+            f"{value!r}; expected a number of levels, numbers like 0.1,0.9, or knockout."
+        ) from error
+
+
 @click.command(short_help="Response of genes to a gene set in the neighborhood.")
 @verb_options(PERTURB_KEY)
 @click.option(
@@ -115,26 +127,40 @@ def _read_pairs(ctx: click.Context, parameter: click.Parameter, value: str | Non
     "--table", type=click.Path(path_type=Path),
     help="Also write the scores to a .csv or .tsv file; of several inputs, to a folder.",
 )  # fmt: skip
-@click.option("--levels", type=click.IntRange(min=2), default=5, help="Levels a source is set to.")
-@click.option("--n-null", type=click.IntRange(min=0), default=100, help="Random genes a target is compared with.")
+@click.option(
+    "--where", type=click.Choice(["neighborhood", "center", "both"]), default="neighborhood",
+    help="Where a source is changed: in the neighbors of a spot, in the spot's own counts, or in both.",
+)  # fmt: skip
+@click.option(
+    "--levels", metavar="N|A,B,...|knockout", callback=_read_levels, default="5",
+    help="Number of levels of a source, or quantiles or factors, as --scale says; knockout stands for the factors 1,0.",
+)  # fmt: skip
+@click.option(
+    "--scale", type=click.Choice(["range", "quantile", "fold"]), default="range",
+    help="range: evenly spaced from a source's lowest to its highest value in the data. quantile: quantiles of its "
+    "values. fold: factors of its counts at each spot.",
+)  # fmt: skip
+@click.option("--groupby", metavar="COLUMN", help="Also average the effects over the groups of a column of obs.")
 @click.option("--per-spot", is_flag=True, help='Also write the effect at every spot to obsm["sagefm_perturb"].')
-@seed_option
 def perturb(**options: Any) -> None:
     """Set a gene in the neighbors of every spot, and read others at the spot.
 
     The source is set to levels from its lowest to its highest value in the data. The effect of a pair is the change
-    of the predicted target from the lowest level to the highest; z, pval and qval compare it with the effects of the
-    same source on random genes of similar expression. This is what the model has learned from the data: an
-    association of places, not a measured cause.
+    of the predicted target from the first level to the last. This is what the model has learned from the data: an
+    association of places, not a measured cause. The coupling is measured on the section itself: the change of the
+    target's log rate with the source in the neighbors, given the other genes; pval and qval test it. Sources and targets
+    may be complexes of subunits joined by "_".
 
     \b
     Writes, in a copy of the input:
-      uns["sagefm_perturb"]   scores (one row per pair), dose curves, settings
+      uns["sagefm_perturb"]   scores (one row per pair), dose curves, effects by
+                              group with --groupby, settings
       obsm["sagefm_perturb"]  with --per-spot: the effect at every spot
     \b
     Examples:
       sagefm perturb section.h5ad -o perturbed.h5ad --sources SST,PTN --targets SSTR2,PTPRZ1
       sagefm perturb section.h5ad -o perturbed.h5ad --pairs pairs.csv --table scores.csv
+      sagefm perturb section.h5ad -o perturbed.h5ad --pairs pairs.csv --levels knockout --groupby domain
     """
     passed = {name for name in ("pairs", "sources", "targets") if options[name] is not None}
     if passed not in ({"pairs"}, {"sources", "targets"}):
@@ -194,9 +220,9 @@ def _report_perturbation(table: AnnData, key: str, job: Job) -> None:
     _report_run(params)
     text = f"{len(scores):,}, of which {n_significant:,} have q < 0.05"
     report("pairs", text, key=key, n_pairs=len(scores), n_significant=n_significant)
-    report("effects", f"in {unit}; the strongest by |z|:", unit=unit)
-    strongest = scores.sort_values("z", key=abs, ascending=False).head(_SHOWN)
-    echo_table(strongest[["source", "target", "effect", "rho", "z", "pval", "qval"]])
+    report("effects", f"in {unit}; the most significant couplings first:", unit=unit)
+    columns = ["source", "target", "effect", "rho", "coupling", "pval", "qval"]
+    echo_table(scores.sort_values("pval", kind="stable").head(_SHOWN)[columns])
     if job.table is not None:
         with replacing(job.table) as staged:
             scores.to_csv(staged, index=False, sep=_separator(job.table))

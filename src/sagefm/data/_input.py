@@ -78,6 +78,10 @@ class SectionInput(ABC):
         genes in the counts of the section (n_genes,).
         """
 
+    @abstractmethod
+    def to_counts(self, values: NDArray[np.float32], sizes: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Return the counts of which `values` (n_spots, n_values) are ``U``, at spots with `sizes` counts in all."""
+
     @cached_property
     def values(self) -> sparse.csr_matrix | StoredMatrix:
         """``U``, CSR float32 (n_spots, n_genes), in memory or stored."""
@@ -137,6 +141,9 @@ class Log1pInput(SectionInput):
     ) -> NDArray[np.float32]:
         return self.center_weight[rows, None] * np.log1p(counts)
 
+    def to_counts(self, values: NDArray[np.float32], sizes: NDArray[np.floating]) -> NDArray[np.float32]:
+        return np.expm1(values)
+
 
 class RelativeInput(SectionInput):
     """The center_neighborhood network's: deviations from the section.
@@ -167,6 +174,10 @@ class RelativeInput(SectionInput):
         self, counts: NDArray[np.float32], sizes: NDArray[np.floating], profile: NDArray[np.floating], rows: slice
     ) -> NDArray[np.float32]:
         return root(counts) - expected_roots(np.maximum(sizes, 1), profile)
+
+    def to_counts(self, values: NDArray[np.float32], sizes: NDArray[np.floating]) -> NDArray[np.float32]:
+        factors: NDArray[np.float32] = np.maximum(sizes, 1).astype(np.float32) / np.float32(self.scale)
+        return np.expm1(values) * factors[:, None]
 
 
 def make_input(section: Section, kind: str, *, scale: float = 1e4) -> SectionInput:

@@ -22,6 +22,7 @@ from sagefm.data._table import TableKeys, coordinates_in_table, get_libraries, g
 from sagefm.errors import ArgumentError
 from sagefm.inference._embed import embed_table
 from sagefm.inference._impute_table import impute_frame
+from sagefm.inference._intervention import Intervention
 from sagefm.inference._pairs import check_pairs
 from sagefm.inference._perturb_table import perturb_table
 from sagefm.model._fields import table_fields
@@ -202,9 +203,9 @@ class TableModel(BaseModelClass):
         pairs: pd.DataFrame | None = None,
         sources: Sequence[str] | None = None,
         targets: Sequence[str] | None = None,
-        levels: int = 5,
-        n_null: int = 100,
-        rng: int | np.random.Generator = 0,
+        where: Literal["neighborhood", "center", "both"] = "neighborhood",
+        levels: int | Sequence[float] | Literal["knockout"] = 5,
+        scale: Literal["range", "quantile", "fold"] = "range",
         device: str = "auto",
     ) -> pd.DataFrame:
         """Return the scores of perturbed pairs; see :func:`sagefm.tl.perturb`.
@@ -213,7 +214,7 @@ class TableModel(BaseModelClass):
         ----------
         adata
             Another table, read with the same keys as the one the model was set up with. Default: the latter.
-        pairs, sources, targets, levels, n_null, rng, device
+        pairs, sources, targets, where, levels, scale, device
             As in :func:`sagefm.tl.perturb`; `pairs` must be a DataFrame.
 
         Returns
@@ -226,10 +227,10 @@ class TableModel(BaseModelClass):
             The table or the pairs cannot be used; the message says why.
         """
         self._check_if_trained()
-        reader, checkpoint, seed = self._reader(adata), self.to_checkpoint(), as_seed(rng)
-        checked = check_pairs(reader, checkpoint, pairs, sources, targets, levels, n_null, seed)
-        settings: dict[str, Any] = {"levels": levels, "n_null": n_null, "rng": seed, "device": resolve_device(device)}
-        return perturb_table(reader, checkpoint, checked, **settings).scores
+        intervention, resolved = Intervention.of(where, levels, scale), resolve_device(device)
+        reader, checkpoint = self._reader(adata), self.to_checkpoint()
+        checked = check_pairs(reader, checkpoint, pairs, sources, targets)
+        return perturb_table(reader, checkpoint, checked, intervention=intervention, device=resolved).scores
 
     def _take(self, checkpoint: Checkpoint) -> None:
         """Hold a checkpoint, its parts where scvi-tools looks for them."""

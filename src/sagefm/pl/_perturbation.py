@@ -1,8 +1,8 @@
-"""Response of a target to a source in the neighborhood: one pair, or all of them."""
+"""Response of a target to a source that is changed: one pair, or all of them."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from matplotlib.patches import Rectangle
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 _BLUE = "#0072B2"
 #: Inches.
 _CELL = 0.26
+#: Where a source was changed.
+_PLACES = {"neighborhood": "neighbors", "center": "center", "both": "center and neighbors"}
 
 
 def perturbation(
@@ -33,17 +35,18 @@ def perturbation(
     mod: str | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw how the prediction of a target at the center responds to a source in its neighbors.
+    """Draw how the prediction of a target at the center responds to a source, in its neighbors for example.
 
-    The line is the mean over spots of the change relative to the lowest level; the band spans the 10 % to
-    90 % quantiles over spots.
+    The line is the mean over spots of the change relative to the first level; the band spans the 10 % to 90 % quantiles
+    over spots. The text gives the effect, and the pair's coupling with its q, which is measured on the section and not
+    predicted by the network.
 
     Parameters
     ----------
     adata
         AnnData, SpatialData or MuData: a section on which :func:`sagefm.tl.perturb` was run.
     source, target
-        Gene that was set in the neighbors, and gene that was read at the center.
+        Gene or complex that was changed, and the one that was read at the center.
     key
         The ``key_added`` of :func:`sagefm.tl.perturb`.
     ax
@@ -64,11 +67,12 @@ def perturbation(
     --------
     >>> import sagefm
     >>> adata = sagefm.datasets.synovium()
-    >>> sagefm.tl.perturb(adata, sources=["CXCL13"], targets=["CXCR5"], n_null=20)
+    >>> sagefm.tl.perturb(adata, sources=["CXCL13"], targets=["CXCR5"])
     >>> ax = sagefm.pl.perturbation(adata, "CXCL13", "CXCR5")
     """
     result = _result(adata, key, table_key, mod)
-    curve = _pair(result["curves"], source, target).sort_values("level")
+    in_order = _pair(result["curves"], source, target)
+    curve = in_order.sort_values("level")
     score = _pair(result["scores"], source, target).iloc[0]
     (panel,) = get_panels(ax, 1, (3.6, 3.0))
     level = curve["level"].to_numpy(dtype=float)
@@ -78,16 +82,19 @@ def perturbation(
     )
     panel.plot(level, curve["mean"], color=_BLUE, marker="o", markersize=4, label="mean")
 
-    rises = curve["mean"].iloc[-1] >= 0
-    text = f"effect = {score['effect']:.3g}".replace("-", "\N{MINUS SIGN}")
+    text = f"effect = {score['effect']:.3g}"
     if np.isfinite(score["qval"]):
-        text += f"\nq = {score['qval']:.2g}"
-    # The curve starts at zero: the corner that it leaves free.
-    panel.text(0.03, 0.97 if rises else 0.03, text, transform=panel.transAxes, va="top" if rises else "bottom")
+        text += f"\ncoupling = {score['coupling']:.2g} (q = {score['qval']:.2g})"
+    text = text.replace("-", "\N{MINUS SIGN}")
+    # Curve and band begin at zero, at the first level: the corner there, away from where they go, is free.
+    first, last = in_order["level"].iloc[[0, -1]]
+    x, align = (0.03, "left") if first <= last else (0.97, "right")
+    y, valign = (0.97, "top") if score["effect"] >= 0 else (0.03, "bottom")
+    panel.text(x, y, text, transform=panel.transAxes, ha=align, va=valign)
     panel.margins(y=0.12)
     panel.set(
         title=f"{source} → {target}",
-        xlabel=f"{source} in the neighbors\n({_unit(result, 'level')})",
+        xlabel=f"{source} ({_place(result)})\n{_unit(result, 'level')}",
         ylabel=f"predicted change of\n{target} ({_unit(result, 'response')})",
     )
     panel.spines[["top", "right"]].set_visible(False)
@@ -98,7 +105,7 @@ def perturbation_heatmap(
     adata: Any,
     *,
     key: str = PERTURB_KEY,
-    value: str = "effect",
+    value: Literal["effect", "slope", "rho", "coupling"] = "effect",
     n_sources: int | None = 30,
     n_targets: int | None = 30,
     frame: Iterable[tuple[str, str]] = (),
@@ -108,8 +115,8 @@ def perturbation_heatmap(
 ) -> Axes:
     """Draw the scores of perturbed pairs, sources in rows and targets in columns.
 
-    Stars mark pairs with ``qval`` below 0.05; pairs that were not scored are gray. Rows and columns are in the
-    order of ``scores``. The color scale ends at the 98 % quantile of the absolute values.
+    Stars mark pairs whose coupling has a ``qval`` below 0.05; pairs that were not scored are gray. Rows and columns are
+    in the order of ``scores``. The color scale ends at the 98 % quantile of the absolute values.
 
     Parameters
     ----------
@@ -118,7 +125,7 @@ def perturbation_heatmap(
     key
         The ``key_added`` of :func:`sagefm.tl.perturb`.
     value
-        Signed column of ``scores``: ``"effect"``, ``"slope"``, ``"rho"`` or ``"z"``.
+        Signed column of ``scores``.
     n_sources
         Show the sources with the largest absolute values, at most this many; None shows all.
     n_targets
@@ -143,12 +150,12 @@ def perturbation_heatmap(
     --------
     >>> import sagefm
     >>> adata = sagefm.datasets.synovium()
-    >>> sagefm.tl.perturb(adata, sources=["CXCL13", "CCL21"], targets=["CXCR5", "MS4A1"], n_null=20)
-    >>> ax = sagefm.pl.perturbation_heatmap(adata, value="z", frame=[("CXCL13", "CXCR5")])
+    >>> sagefm.tl.perturb(adata, sources=["CXCL13", "CCL21"], targets=["CXCR5", "MS4A1"])
+    >>> ax = sagefm.pl.perturbation_heatmap(adata, value="coupling", frame=[("CXCL13", "CXCR5")])
     """
     result = _result(adata, key, table_key, mod)
-    if value not in ("effect", "slope", "rho", "z"):
-        raise ArgumentError(f"Found value={value!r}; expected 'effect', 'slope', 'rho' or 'z'.")
+    if value not in ("effect", "slope", "rho", "coupling"):
+        raise ArgumentError(f"Found value={value!r}; expected 'effect', 'slope', 'rho' or 'coupling'.")
     scores = result["scores"].drop_duplicates(["source", "target"])
     scores = _strongest(scores, "source", value, n_sources)
     scores = _strongest(scores, "target", value, n_targets)
@@ -179,9 +186,10 @@ def perturbation_heatmap(
     panel.set_yticks(np.arange(len(sources)) + 0.5, sources)
     panel.tick_params(length=0)
     panel.invert_yaxis()
-    panel.set(xlabel="target (center)", ylabel="source (neighbors)")
+    panel.set(xlabel="target (center)", ylabel=f"source ({_place(result)})")
     panel.spines[:].set_visible(False)
-    label = f"{value}\n({_unit(result, 'response')})" if value == "effect" else value
+    units = {"effect": f"\n({_unit(result, 'response')})", "coupling": "\n(log rate per sd around)"}
+    label = value + units.get(value, "")
     beyond = "both" if (finite > limit).any() else "neither"
     add_colorbar(panel, mesh, label, width=min(0.12 / width, 0.06), extend=beyond)
     return panel
@@ -213,6 +221,11 @@ def _strongest(scores: pd.DataFrame, column: str, value: str, n: int | None) -> 
         raise ArgumentError(f"Found n_{column}s={n}; expected at least 1, or None for all.")
     strength = scores[value].abs().groupby(scores[column].astype(str), sort=False).max()
     return scores[scores[column].isin(strength.nlargest(n).index)]
+
+
+def _place(result: dict[str, Any]) -> str:
+    """Return where the sources were changed."""
+    return _PLACES[result["params"].get("where", "neighborhood")]
 
 
 def _unit(result: dict[str, Any], what: str) -> str:
