@@ -85,6 +85,17 @@ def test_range_is_the_quantiles_at_its_ends(scores):
     pd.testing.assert_frame_equal(scores(levels=2), scores(levels=(0, 1), scale="quantile"), rtol=1e-4, atol=1e-5)
 
 
+def test_rows_come_in_the_order_of_the_pairs(section, checkpoint, pairs):
+    sources, targets = pairs["source"][:2], pairs["target"][2:]
+    given = pd.DataFrame({"source": [*sources, *sources], "target": targets.repeat(2).to_list()})
+    sagefm.tl.perturb(section, checkpoint, pairs=given, levels=3, groupby="domain", progress=False)
+    for name in ("scores", "curves", "groups"):
+        found = section.uns["sagefm_perturb"][name][["source", "target"]].drop_duplicates(ignore_index=True)
+        pd.testing.assert_frame_equal(found, given)
+    curves = section.uns["sagefm_perturb"]["curves"]
+    assert (curves.groupby(["source", "target"])["level"].diff().dropna() > 0).all()
+
+
 def test_groups_are_means_over_their_spots(section, checkpoint, pairs):
     labels = section.obs["domain"].astype(object)
     labels.iloc[:7] = None

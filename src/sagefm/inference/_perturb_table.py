@@ -99,17 +99,16 @@ def perturb_table(
             if labels is not None:
                 groups.append(_by_group(of_source, in_order, labels))
 
-    # In the order the pairs were given, not that of the sources.
-    table = pd.concat(scores).sort_index()
+    table = _in_order(scores)
     table[["coupling", "coupling_se", "pval", "qval"]] = np.nan
     table["n_spots"] = len(spot_rows)
     relative = config.input == "relative"
     unit = f"log1p({config.scale:g} counts / total)" if relative else "log1p(counts)"
     return Perturbation(
         table,
-        pd.concat(curves, ignore_index=True),
+        _in_order(curves),
         pd.DataFrame(effects, index=reader.table.obs_names, columns=_names(pairs) if per_spot else None),
-        pd.concat(groups, ignore_index=True) if groups else pd.DataFrame(),
+        _in_order(groups) if groups else pd.DataFrame(),
         "times its counts" if intervention.scale == "fold" else unit,
         "log rate ratio" if relative else "log1p(counts)",
     )
@@ -125,7 +124,12 @@ def _slope(levels: NDArray[np.float32], mean: NDArray[np.float64]) -> NDArray[np
 
 def _repeat(pairs: pd.DataFrame, n: int) -> pd.DataFrame:
     """Return each pair `n` times, one after the other."""
-    return pairs.loc[pairs.index.repeat(n)].reset_index(drop=True)
+    return pairs.loc[pairs.index.repeat(n)]
+
+
+def _in_order(tables: list[pd.DataFrame]) -> pd.DataFrame:
+    """Join the rows of all sources, in the order that the pairs were given."""
+    return pd.concat(tables).sort_index(kind="stable").reset_index(drop=True)
 
 
 def _by_group(pairs: pd.DataFrame, effects: NDArray[np.float32], labels: pd.Series) -> pd.DataFrame:
