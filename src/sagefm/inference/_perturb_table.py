@@ -10,6 +10,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from sagefm.data._table import untouched_on_error
+from sagefm.inference._network import couple_pairs
 from sagefm.inference._pairs import subunits
 from sagefm.inference._perturb import perturb_source, prepare_section
 from sagefm.inference._products import block_rows_of
@@ -68,6 +69,7 @@ def perturb_table(
             np.unique(np.concatenate([genes[name] for name in pairs[role].unique()])) for role in ("source", "target")
         )
         sections = [prepare_section(network, section, sources, hidden, device) for section in inputs]
+        couplings = couple_pairs(reader, pairs, device=device)
 
     effects: dict[str, NDArray[np.float32]] = {}
     scores, curves, groups = [], [], []
@@ -99,8 +101,8 @@ def perturb_table(
             if labels is not None:
                 groups.append(_by_group(of_source, in_order, labels))
 
-    table = _in_order(scores)
-    table[["coupling", "coupling_se", "pval", "qval"]] = np.nan
+    couplings = couplings.rename(columns={"effect": "coupling", "se": "coupling_se"})
+    table = _in_order(scores).join(couplings[["coupling", "coupling_se", "pval", "qval"]])
     table["n_spots"] = len(spot_rows)
     relative = config.input == "relative"
     unit = f"log1p({config.scale:g} counts / total)" if relative else "log1p(counts)"

@@ -8,8 +8,7 @@ import numpy as np
 
 from sagefm._constants import NEIGHBORS_KEY, PERTURB_KEY, SPATIAL_KEY, UNS_KEY
 from sagefm.data._labels import read_labels
-from sagefm.data._table import TableKeys
-from sagefm.errors import MissingKeyError
+from sagefm.data._table import TableKeys, get_column
 from sagefm.inference._intervention import Intervention
 from sagefm.inference._pairs import check_pairs, consensus_pairs
 from sagefm.inference._perturb_table import perturb_table
@@ -154,11 +153,8 @@ def perturb(
 
     labels = None
     if groupby is not None:
-        if groupby not in run.table.obs:
-            raise MissingKeyError(
-                f"groupby={groupby!r} is not a column of adata.obs; found {list(run.table.obs.columns)}."
-            )
-        labels = read_labels(run.table.obs[groupby], (), name=f"adata.obs[{groupby!r}]")
+        column = get_column(run.table, groupby, argument="groupby")
+        labels = read_labels(column, (), name=f"adata.obs[{groupby!r}]")
     if isinstance(pairs, str):
         pairs = consensus_pairs(pairs, run.checkpoint.vocabulary, run.reader.match.genes)
     result = perturb_table(
