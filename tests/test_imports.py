@@ -68,10 +68,10 @@ import json, sys
 import anndata, sagefm
 adata = anndata.read_h5ad(sys.argv[1])
 sagefm.tl.embed(adata, sys.argv[2])
-sagefm.tl.perturb(adata, sys.argv[2], sources=["DBI"], targets=["MVP"])
 sagefm.pp.match_genes(adata, model=sys.argv[2])
-# The section's factor model is scikit-learn's.
+# The section's factor model and the components of couplings are scikit-learn's.
 assert "sklearn" not in sys.modules
+sagefm.tl.perturb(adata, sys.argv[2], sources=["DBI"], targets=["MVP"])
 sagefm.tl.impute(adata, sys.argv[2], genes=["DBI"])
 print(json.dumps({"loaded": sorted(sys.modules), "latent": adata.obsm["X_sagefm"].tolist()}))
 """

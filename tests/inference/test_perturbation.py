@@ -141,6 +141,25 @@ def test_everything_is_stored_and_read(section, checkpoint, pairs, tmp_path):
         pd.testing.assert_frame_equal(stored["groups"], written["groups"], check_names=False)
 
 
+def test_couplings_are_those_of_the_network_of_genes(section, checkpoint, pairs):
+    """Whatever is done to the source, for genes and complexes; NaN where a gene was not measured."""
+    source, target = pairs.iloc[0]
+    source, target = f"{source}_{pairs['source'][1]}", f"{target}_{pairs['target'][1]}"
+    rest = section[:, section.var_names != pairs["target"][3]].copy()
+    given = pd.concat([pairs, pd.DataFrame({"source": [source], "target": [target]})], ignore_index=True)
+    sagefm.tl.perturb(rest, checkpoint, pairs=given, levels="knockout", where="both", progress=False)
+    scores = rest.uns["sagefm_perturb"]["scores"].rename(columns={"effect": "response"})
+    assert scores["qval"].isna().to_list() == [False, False, False, True, False]
+    known = given.drop(index=3)
+    sagefm.tl.regulatory_network(rest, sources=known["source"].to_list(), targets=known["target"].to_list())
+    edges = known.merge(rest.uns["sagefm_network"]["edges"], on=["source", "target"])
+    assert len(edges) == 4
+    found = scores.drop(index=3)
+    for column, expected in (("coupling", "effect"), ("coupling_se", "se"), ("pval", "pval")):
+        np.testing.assert_allclose(found[column], edges[expected], rtol=1e-4, atol=1e-6)
+    assert (found["qval"] >= found["pval"]).all()
+
+
 def test_the_model_takes_the_same_arguments(section, checkpoint, pairs):
     arguments = {"pairs": pairs, "where": "both", "levels": (0.2, 0.8), "scale": "quantile"}
     sagefm.tl.perturb(section, checkpoint, progress=False, **arguments)
