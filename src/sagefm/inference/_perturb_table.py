@@ -102,7 +102,7 @@ def perturb_table(
                 groups.append(_by_group(of_source, in_order, labels))
 
     couplings = couplings.rename(columns={"effect": "coupling", "se": "coupling_se"})
-    table = _in_order(scores).join(couplings[["coupling", "coupling_se", "pval", "qval"]])
+    table = _in_order(scores).join(couplings[["coupling", "coupling_se", "pval", "qval"]].astype(np.float64))
     table["n_spots"] = len(spot_rows)
     relative = config.input == "relative"
     unit = f"log1p({config.scale:g} counts / total)" if relative else "log1p(counts)"

@@ -101,7 +101,7 @@ def perturb(
         the target's log rate at a spot per standard deviation of the source in the neighbors, given the other genes, and
         its standard error ``coupling_se``; ``pval`` (two-sided) of the coupling, and ``qval``, adjusted over the pairs
         (Benjamini-Hochberg); ``n_spots``. Couplings do not depend on `model`, `where`, `levels` and `scale`; they are those of
-        :func:`sagefm.tl.regulatory_network`, and NaN where a target was not measured or a gene has no counts.
+        :func:`sagefm.tl.regulatory_network`, and NaN where a target was not measured, or a gene or complex has no counts.
     ``adata.uns[key_added]["curves"]``
         DataFrame of dose-response curves, with a row for each pair and level. It describes the prediction minus that at
         the first level, over spots: its ``mean``, and ``low`` and ``high``, its 10 % and 90 % quantiles. The level of a
