@@ -114,7 +114,7 @@ def _perturb(adata: AnnData, checkpoint: Checkpoint, *, device: str) -> pd.DataF
 
 def _draw(adata: AnnData, scores: pd.DataFrame, r: float) -> Figure:
     """Return a figure of embedding, clusters, an imputed gene with its recovery `r`, and the perturbations `scores`."""
-    strongest = scores.loc[scores["pval"].idxmin()]
+    strongest = scores.loc[scores["effect"].abs().idxmax()]
     with mpl.rc_context(_STYLE):
         engine = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08, wspace=0.02, hspace=0.02)
         figure = Figure(figsize=(14.4, 8.8), layout=engine)
@@ -125,8 +125,6 @@ def _draw(adata: AnnData, scores: pd.DataFrame, r: float) -> Figure:
         pl.perturbation(adata, strongest["source"], strongest["target"], ax=axes[0, 2])
         pl.imputation(adata, _GENE, axes=axes[1, :2], size=_SPOT)
         axes[1, 1].set_title(f"{_GENE}, imputed (r = {r:.2f} on held-out spots)")
-        pl.perturbation_heatmap(
-            adata, value="coupling", frame=zip(scores["source"], scores["target"], strict=True), ax=axes[1, 2]
-        )
+        pl.perturbation_heatmap(adata, frame=zip(scores["source"], scores["target"], strict=True), ax=axes[1, 2])
         axes[1, 2].set_title("Ten genes on ten; framed: chosen pairs")
     return figure
