@@ -139,7 +139,8 @@ class PairScores:
     @property
     def z(self) -> Tensor:
         """Coupling in standard deviations."""
-        return torch.sign(self.r) * torch.clamp(self.r.abs() - self.shared, min=0) / self.sd
+        # Zero has no sign.
+        return torch.sign(self.r) * torch.clamp(self.r.abs() - self.shared, min=0) / self.sd + 0.0
 
 
 class SectionFields:
