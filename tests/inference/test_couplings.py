@@ -57,7 +57,7 @@ def test_scores_are_those_of_the_definition(adata: AnnData, neighbors: sparse.cs
     def residual(gene: int) -> NDArray[np.float64]:
         mean = depth * x[:, gene].sum() / depth.sum()
         dispersion = max(((x[:, gene] - mean) ** 2 - mean).sum() / (mean**2).sum(), 0)
-        raw = np.clip((x[:, gene] - mean) / np.sqrt(mean + dispersion * mean**2), -10, 10)
+        raw = np.arcsinh((x[:, gene] - mean) / np.sqrt(mean + dispersion * mean**2))
         components = section.components[gene % 4]
         raw = raw - components.basis @ (components.basis.T @ raw)
         return standardized(raw - components.scores @ ((components.scores.T @ raw) / components.cosines))
@@ -80,7 +80,8 @@ def test_scores_are_those_of_the_definition(adata: AnnData, neighbors: sparse.cs
                 products += len(row) * (m[row] * m[column]).mean() * (t[row] * t[column]).mean()
             variance = (m**2 * t**2).mean() / (n - n_regressors) + products / n**2
             sd = np.sqrt(max(variance, 0.5 / n) * (1 + same_spot**2))
-            shared = min(max(np.sign(r) * same_spot, 0), np.sqrt(with_itself(source) * with_itself(target))) / spread
+            co_varying = np.sign(r) * same_spot - 0.5 * np.sqrt((1 + same_spot**2) / n)
+            shared = min(max(co_varying, 0), np.sqrt(with_itself(source) * with_itself(target))) / spread
             expected = [r, shared, same_spot, sd, np.sign(r) * max(abs(r) - shared, 0) / sd]
             names = ("r", "shared", "same_spot", "sd", "z")
             found = [float(getattr(scores, name)[i, j]) for name in names]

@@ -3,18 +3,20 @@ r"""Couplings of a section: the residual of a target at a spot against the resid
 Notation, for a section of n spots with counts x, depths d and gene shares p; O averages over a spot's neighbors, without
 the spot itself:
 
-    e_ig = clip((x_ig - mu_ig) / sqrt(mu_ig + phi_g mu_ig^2), -10, 10),    mu_ig = d_i p_g            (residual)
-    E    = e - B B^T e - sum_k u_k u_k^T e / cos^2 theta_k,                M = O E                    (adjusted, around)
+    e_ig = asinh((x_ig - mu_ig) / sqrt(mu_ig + phi_g mu_ig^2)),    mu_ig = d_i p_g                    (residual)
+    E    = e - B B^T e - sum_k u_k u_k^T e / cos^2 theta_k,        M = O E                            (adjusted, around)
     c_st = mean_i M_is E_it,    c0_st = mean_i E_is E_it                                              (covariances)
-    shared_st = min(max(sign(c_st) c0_st, 0), sqrt(c_ss c_tt))
+    shared_st = min(max(sign(c_st) c0_st - sd(c0_st) / 2, 0), sqrt(c_ss c_tt))
     z_st = sign(c_st) max(|c_st| - shared_st, 0) / sd(c_st)                                           (coupling)
 
-1. Adjusted for depth (B) and for the principal components u of *other* genes. These are estimated from counts, so that a
-   regression on them leaves part of what they stand for; division by the squared cosine of the angle theta between
-   estimated and true component, known from random matrix theory, takes all of it.
+1. Pearson residuals of counts, compressed so that a few spots with very many counts do not make a coupling. Adjusted for
+   depth (B) and for the principal components u of *other* genes. These are estimated from counts, so that a regression
+   on them leaves part of what they stand for; division by the squared cosine of the angle theta between estimated and
+   true component, known from random matrix theory, takes all of it.
 2. Whatever two genes have in common (cell type, domain, any field) makes them covary between neighbors no more than it
-   makes them covary at one spot, nor more than each covaries with itself (Cauchy and Schwarz). The larger of what remains
-   is the coupling: of co-expression, white or smooth, nothing is left but noise.
+   makes them covary at one spot, nor more than each covaries with itself (Cauchy and Schwarz). That much is taken off,
+   and of co-expression, white or smooth, nothing is left but noise. Half a standard deviation of c0 is not counted:
+   noise of a covariance at one spot is several times that of one with a mean around.
 3. sd(c_st) is that of two independent autocorrelated fields (Clifford, Richardson and Hemon 1989), summed over classes k of
    distance. At distance 0 it is mean_i M_is^2 E_it^2 (White 1980): genes of one domain vary most at the same spots. It grows
    by 1 + c0_st^2 for genes that covary at one spot.
@@ -40,12 +42,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 N_FOLDS: Final = 4
-#: Residuals are cut here: a few spots with an outlying count must not make a coupling.
-_LARGEST_RESIDUAL: Final = 10.0
 #: Genes of a fold's components: those with the most counts carry the structure of a section.
 _COMPONENT_GENES: Final = 4000
 #: A component keeps at least this share of its variance: below, it could not be told from noise.
 _MIN_COSINE: Final = 0.2
+#: Standard deviations by which a covariance at one spot has to be above zero before it counts as shared.
+_NOISE_OF_SHARED: Final = 0.5
 #: Reach and width of the classes of distance, in pitches (the median distance of nearest spots).
 _REACH, _CLASS_WIDTH = 6.4, 0.5
 #: Smallest variance of a correlation, as a share of that of independent spots.
@@ -211,8 +213,10 @@ class SectionFields:
         if same_spot:
             return PairScores(r, torch.zeros_like(r), center, variance.sqrt())
         own = torch.outer(sources.own, targets.own).sqrt()
-        shared = torch.minimum(torch.clamp(torch.sign(r) * center, min=0), own) / sources.spread[:, None]
-        return PairScores(r, shared, center, (variance * (1 + center**2)).sqrt())
+        coexpression = 1 + center.square()
+        co_varying = torch.sign(r) * center - _NOISE_OF_SHARED * (coexpression / n).sqrt()
+        shared = torch.minimum(torch.clamp(co_varying, min=0), own) / sources.spread[:, None]
+        return PairScores(r, shared, center, (variance * coexpression).sqrt())
 
     def _find_components(self, n_components: int) -> list[Components]:
         """Return the components of the genes outside each fold that stand out from noise."""
@@ -232,7 +236,7 @@ class SectionFields:
         ]
 
     def _residuals(self, genes: Sequence[NDArray[np.int64]]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return Pearson residuals (n_spots, n_genes), and the mean of mu / sd of each gene (n_genes,)."""
+        """Return residuals (n_spots, n_genes), and their mean change with the log rate (n_genes,)."""
         counts = _least_subunit(self.counts, genes)
         if self.expected is None:
             mean = np.outer(self.depth, counts.sum(axis=0, dtype=np.float64) / self.depth.sum()).astype(np.float32)
@@ -242,7 +246,8 @@ class SectionFields:
         squares = np.maximum((mean**2).sum(axis=0), np.finfo(np.float32).tiny)
         dispersion = np.maximum((difference**2 - mean).sum(axis=0) / squares, 0)
         sd = np.sqrt(np.maximum(mean + dispersion * mean**2, np.finfo(np.float32).tiny))
-        return np.clip(difference / sd, -_LARGEST_RESIDUAL, _LARGEST_RESIDUAL), (mean / sd).mean(axis=0)
+        pearson = difference / sd
+        return np.arcsinh(pearson), (mean / sd / np.sqrt(1 + pearson**2)).mean(axis=0)
 
     def _block(self, genes: Sequence[NDArray[np.int64]]) -> dict[str, Tensor]:
         residuals, strength = self._residuals(genes)

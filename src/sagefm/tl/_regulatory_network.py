@@ -108,7 +108,7 @@ def regulatory_network(
 
         c_{st} &= \tfrac1n \sum_i M_{is} E_{it}, \qquad c^0_{st} = \tfrac1n \sum_i E_{is} E_{it} \\
         z_{st} &= \operatorname{sign}(c_{st}) \, \frac{\max\big(|c_{st}| - \text{shared}_{st}, 0\big)}{\operatorname{sd}(c_{st})},
-        \qquad \text{shared}_{st} = \min\big(\max(\operatorname{sign}(c_{st}) c^0_{st}, 0), \sqrt{c_{ss} c_{tt}}\big)
+        \qquad \text{shared}_{st} = \min\big(\max(\operatorname{sign}(c_{st}) c^0_{st} - \tfrac12 \operatorname{sd}(c^0_{st}), 0), \sqrt{c_{ss} c_{tt}}\big)
 
     Whatever two genes have in common cannot make them covary between neighbors more than at one spot, nor more than each
     covaries with itself. The variance is that of two autocorrelated fields (Clifford, Richardson and Hemon 1989).
