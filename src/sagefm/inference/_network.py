@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pandas as pd
@@ -18,6 +18,9 @@ from sagefm.data._table import TableKeys, get_column, untouched_on_error
 from sagefm.errors import ArgumentError, GenesError, MissingKeyError
 from sagefm.inference._couplings_table import SUBUNITS, DonorSection, GeneSet, Network, couple, find_genes, seen_genes
 from sagefm.inference._impute_table import impute_table
+
+#: Sources, and targets, whose fields are written.
+MAX_FIELDS: Final = 200
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -45,6 +48,7 @@ def couple_table(
     n_components: int = 20,
     neighborhood: bool = True,
     rotate: bool = False,
+    keep_fields: bool = False,
     device: torch.device,
 ) -> Network:
     """Return the couplings of a table that was read with its own vocabulary; see :func:`sagefm.tl.regulatory_network`."""
@@ -52,6 +56,8 @@ def couple_table(
     # A name that is wrong is found before the work.
     source_set = None if sources is None else _named(sources, vocabulary, "sources")
     target_set = None if targets is None else _named(targets, vocabulary, "targets")
+    if keep_fields:
+        _check_few(source_set, target_set)
     with untouched_on_error(reader.table):
         sections = reader.sections()
         if source_set is None or target_set is None:
@@ -72,6 +78,7 @@ def couple_table(
             n_components=n_components,
             neighborhood=neighborhood,
             rotate=rotate,
+            keep_fields=keep_fields,
             device=device,
         )
 
@@ -182,6 +189,17 @@ def _named(genes: Sequence[str] | str, vocabulary: Vocabulary, argument: str) ->
         if not genes:
             raise GenesError(f"{argument}: this table measured none of the genes of LIANA's consensus resource.")
     return find_genes(to_symbols(pd.Index(listed(genes, argument=argument))).tolist(), vocabulary, argument=argument)
+
+
+def _check_few(*gene_sets: GeneSet | None) -> None:
+    """Raise unless sources and targets are named, and few enough for fields of each at every spot."""
+    counts = [None if genes is None else len(genes.names) for genes in gene_sets]
+    if any(n is None or n > MAX_FIELDS for n in counts):
+        sizes = " and ".join("all" if n is None else str(n) for n in counts)
+        raise ArgumentError(
+            f"fields=True writes a value of each gene at every spot; found {sizes} sources and targets, expected at most "
+            f"{MAX_FIELDS} named ones of each: sources=[...], targets=[...]"
+        )
 
 
 def _donors(reader: TableReader, donor_key: str | None) -> list[str]:
