@@ -125,7 +125,8 @@ def edges_of(edges: pd.DataFrame, library: str | None) -> pd.DataFrame:
 
 def number(value: float, digits: int = 2) -> str:
     """Return a number of few digits, with a minus sign that is one."""
-    return f"{value:.{digits}g}".replace("-", "\N{MINUS SIGN}")
+    # Zero has no sign.
+    return f"{value + 0.0:.{digits}g}".replace("-", "\N{MINUS SIGN}")
 
 
 def _repeated(pairs: NDArray[np.str_]) -> NDArray[np.bool_]:
