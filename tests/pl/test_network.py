@@ -8,6 +8,7 @@ import anndata as ad
 import matplotlib as mpl
 import numpy as np
 import pytest
+from mudata import MuData
 
 mpl.use("Agg")
 
@@ -222,6 +223,32 @@ def test_axes_of_the_user_are_drawn_into(adata):
     assert pl.calibration(adata, ax=axes[1]) is axes[1]
     assert list(pl.coupling(adata, best["source"], best["target"], axes=axes[2:])) == list(axes[2:])
     assert plt.get_fignums() == [figure.number]
+
+
+def test_legend_and_q_values_take_their_room_from_the_axes_where_nothing_else_gives_it(adata):
+    for source in (None, strongest(adata)["source"]):
+        _, (left, right) = plt.subplots(1, 2, figsize=(11, 4))
+        pl.network(adata, source=source, n_edges=4, ax=left)
+        left.figure.canvas.draw()
+        assert left.get_tightbbox().x1 < right.get_window_extent().x0
+
+
+def test_couplings_of_a_modality(adata):
+    best = strongest(adata)
+    protein = ad.AnnData(np.ones((adata.n_obs, 2), np.float32), obs=adata.obs[[]])
+    data = MuData({"rna": adata, "protein": protein})
+    assert texts(pl.network(data, mod="rna")) == texts(pl.network(adata))
+    curves = [pl.coupling(d, best["source"], best["target"], **w)[2] for d, w in ((data, {"mod": "rna"}), (adata, {}))]
+    assert texts(curves[0]) == texts(curves[1])
+    assert len(pl.calibration(data, mod="rna").lines) == 3
+    with pytest.raises(MissingKeyError, match="mod"):
+        pl.network(data)
+
+
+def test_couplings_of_a_corpus_are_drawn_from_what_was_returned(adata):
+    result = adata.uns[KEY]
+    assert texts(pl.network(result)) == texts(pl.network(adata))
+    assert len(pl.calibration(result).lines) == 3
 
 
 @pytest.mark.parametrize(

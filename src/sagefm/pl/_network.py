@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 
 from sagefm._constants import NETWORK_KEY
 from sagefm.errors import ArgumentError, MissingKeyError
-from sagefm.pl._tissue import get_panels, select_table
+from sagefm.pl._tissue import get_panels, make_room, select_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -160,6 +160,7 @@ def _draw_graph(edges: pd.DataFrame, ax: Axes | None) -> Axes:
     low, high = (bound(list(places.values()), axis=0) for bound in (np.min, np.max))
     panel.set(xlim=(low[0] - 0.22, high[0] + 0.22), ylim=(low[1] - 0.1, high[1] + 0.1))
     panel.set_axis_off()
+    make_room(panel)
     panel.legend(
         handles=_key_of_graph(z, [role for role in _ROLES if role in roles.values()]),
         loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=8,
@@ -207,6 +208,7 @@ def _draw_targets(edges: pd.DataFrame, source: str, n_edges: int, max_qval: floa
     # Names stand beside the bars, at about 0.1 inches a letter.
     letters = max(map(len, rows["target"]))
     (panel,) = get_panels(ax, 1, (3.4 + 0.1 * letters, 0.9 + 0.24 * len(rows)))
+    make_room(panel)
     place = np.arange(len(rows))
     bars = panel.barh(place, effect, height=0.7, color=np.where(effect > 0, POSITIVE, NEGATIVE))
     for bar, is_significant in zip(bars, passes, strict=True):
