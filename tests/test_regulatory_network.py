@@ -272,7 +272,7 @@ def test_counts_of_any_form_give_the_same(simulated: AnnData, form: str, tmp_pat
         ({"sources": "CXCL12"}, GenesError, "CXCL12"),
         ({"null": "shuffle"}, ArgumentError, "null='shuffle'; expected 'rotation'"),
         ({"n_components": -1}, ArgumentError, "n_components"),
-        ({"fields": True, "targets": None}, ArgumentError, "found 1 and all sources and targets, expected at most 200"),
+        ({"fields": True, "targets": None}, ArgumentError, "found 1 sources and all targets, expected at most 200"),
         ({"key_added": "sagefm"}, ArgumentError, "key_added='sagefm'"),
         ({"layer": "nothing"}, MissingKeyError, "layer='nothing'"),
         ({"library_key": "nothing"}, MissingKeyError, "library_key='nothing'"),
@@ -322,6 +322,6 @@ def test_fields_are_those_that_are_compared(sections: AnnData):
 
 def test_fields_of_too_many_genes_are_refused(synovium: AnnData):
     genes = list(synovium.var_names[:201])
-    with pytest.raises(ArgumentError, match="found 201 and 1 sources and targets, expected at most 200"):
+    with pytest.raises(ArgumentError, match="found 201 sources and 1 targets, expected at most 200"):
         sagefm.tl.regulatory_network(synovium, genes, [synovium.var_names[300]], fields=True)
     assert not synovium.obsp

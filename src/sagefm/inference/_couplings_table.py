@@ -251,14 +251,13 @@ class SectionPairs:
 
     def at_spots(self, sources: list[str], targets: list[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Return the sources around the spots and the targets at them; NaN for genes without counts."""
-        around = self.sources.center if self.same_spot else self.sources.around
-        return tuple(
-            pd.DataFrame(values.masked_fill(unit == 0, torch.nan).cpu().numpy(), self.section.rows, names)
-            for values, unit, names in (
-                (around, self.sources.unit, sources),
-                (self.targets.center, self.targets.unit, targets),
-            )
+        compared = self.sources.center if self.same_spot else self.sources.around
+        around, center = (
+            values.masked_fill(genes.unit == 0, torch.nan).cpu().numpy()
+            for values, genes in ((compared, self.sources), (self.targets.center, self.targets))
         )
+        rows = self.section.rows
+        return pd.DataFrame(around, rows, sources), pd.DataFrame(center, rows, targets)
 
     def turned(self, tested: Tested) -> pd.DataFrame:
         """Return the share of pairs with p below some levels, with the tissue of the sources turned and as it is.

@@ -19,9 +19,6 @@ from sagefm.errors import ArgumentError, GenesError, MissingKeyError
 from sagefm.inference._couplings_table import SUBUNITS, DonorSection, GeneSet, Network, couple, find_genes, seen_genes
 from sagefm.inference._impute_table import impute_table
 
-#: Sources, and targets, whose fields are written.
-MAX_FIELDS: Final = 200
-
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -30,6 +27,9 @@ if TYPE_CHECKING:
     from sagefm.checkpoint._checkpoint import Checkpoint
     from sagefm.data._corpus import Corpus
     from sagefm.data._reader import TableReader
+
+#: The largest number of sources, and of targets, whose fields are kept.
+MAX_FIELDS: Final = 200
 
 
 def own_vocabulary(table: Any, gene_key: str | None = None) -> Vocabulary:
@@ -191,14 +191,13 @@ def _named(genes: Sequence[str] | str, vocabulary: Vocabulary, argument: str) ->
     return find_genes(to_symbols(pd.Index(listed(genes, argument=argument))).tolist(), vocabulary, argument=argument)
 
 
-def _check_few(*gene_sets: GeneSet | None) -> None:
-    """Raise unless sources and targets are named, and few enough for fields of each at every spot."""
-    counts = [None if genes is None else len(genes.names) for genes in gene_sets]
-    if any(n is None or n > MAX_FIELDS for n in counts):
-        sizes = " and ".join("all" if n is None else str(n) for n in counts)
+def _check_few(sources: GeneSet | None, targets: GeneSet | None) -> None:
+    """Raise unless sources and targets are named, and few enough for a field of each at every spot."""
+    if any(genes is None or len(genes.names) > MAX_FIELDS for genes in (sources, targets)):
+        sizes = ["all" if genes is None else len(genes.names) for genes in (sources, targets)]
         raise ArgumentError(
-            f"fields=True writes a value of each gene at every spot; found {sizes} sources and targets, expected at most "
-            f"{MAX_FIELDS} named ones of each: sources=[...], targets=[...]"
+            f"fields=True writes a value of each gene at every spot; found {sizes[0]} sources and {sizes[1]} targets, "
+            f"expected at most {MAX_FIELDS} named ones of each: sources=[...], targets=[...]"
         )
 
 
