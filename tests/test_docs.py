@@ -58,7 +58,7 @@ def test_fields_are_those_written(fields, section, sections, folders):
         "tl.embed": (section, {"model": model}),
         "tl.impute": (less, {"model": model, "genes": [gene, section.var_names[1]]}),
         "tl.perturb": (section, {"model": model, **pair, "groupby": "domain", "per_spot": True}),
-        "tl.regulatory_network": (section, {**pair, "null": "rotation"}),
+        "tl.regulatory_network": (section, {**pair, "null": "rotation", "fields": True}),
         "tl.annotate": (embedded, {"reference": labelled, "label_key": "domain"}),
     }
     documented = {name: [field for field in fields.fields() if field.verb == name] for name in calls}

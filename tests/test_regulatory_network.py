@@ -272,6 +272,7 @@ def test_counts_of_any_form_give_the_same(simulated: AnnData, form: str, tmp_pat
         ({"sources": "CXCL12"}, GenesError, "CXCL12"),
         ({"null": "shuffle"}, ArgumentError, "null='shuffle'; expected 'rotation'"),
         ({"n_components": -1}, ArgumentError, "n_components"),
+        ({"fields": True, "targets": None}, ArgumentError, "found 1 sources and all targets, expected at most 200"),
         ({"key_added": "sagefm"}, ArgumentError, "key_added='sagefm'"),
         ({"layer": "nothing"}, MissingKeyError, "layer='nothing'"),
         ({"library_key": "nothing"}, MissingKeyError, "library_key='nothing'"),
@@ -290,3 +291,37 @@ def test_without_components(section: AnnData):
     names = list(truth["source"]), list(truth["target"])
     none, some = (as_matrix(edges_of(section, *names, n_components=n)) for n in (0, 20))
     assert not np.allclose(none.fillna(0), some.fillna(0), atol=0.1)
+
+
+def test_fields_are_those_that_are_compared(sections: AnnData):
+    """In each library, the correlation of the residuals is that of the pair; genes without counts have none."""
+    sections.X = without_counts(sections, 0)
+    names = list(sections.var_names[[0, 1, 2]]), list(sections.var_names[[3, 4]])
+    edges = edges_of(sections, *names, library_key="library", fields=True)
+    around, center = (sections.obsm[f"{KEY}_{side}"] for side in ("around", "center"))
+    assert [list(frame.columns) for frame in (around, center)] == list(names)
+    assert {*around.dtypes, *center.dtypes} == {np.dtype("float32")}
+    assert around.iloc[:, 0].isna().all()
+    assert not around.iloc[:, 1:].isna().any(axis=None)
+    for library, rows in sections.obs.groupby("library", observed=True).groups.items():
+        values = pd.concat([around.loc[rows].iloc[:, 1:], center.loc[rows]], axis=1)
+        np.testing.assert_allclose(values.mean(), 0, atol=1e-5)
+        np.testing.assert_allclose(values.std(ddof=0), 1, rtol=1e-4)
+        own = edges[edges["library"] == library]
+        assert len(own) == 4
+        r = [values[source].corr(values[target]) for source, target in own[["source", "target"]].to_numpy()]
+        np.testing.assert_allclose(r, own["r"], atol=1e-5)
+
+    itself = edges_of(sections, *names, library_key="library", fields=True, neighborhood=False)
+    assert not np.allclose(sections.obsm[f"{KEY}_around"].iloc[:, 1], around.iloc[:, 1])
+    rows = (sections.obs["library"] == "section1").to_numpy()
+    pair = itself[itself["library"] == "section1"].iloc[0]
+    fields = sections.obsm[f"{KEY}_around"][pair["source"]], sections.obsm[f"{KEY}_center"][pair["target"]]
+    np.testing.assert_allclose(fields[0][rows].corr(fields[1][rows]), pair["r"], atol=1e-5)
+
+
+def test_fields_of_too_many_genes_are_refused(synovium: AnnData):
+    genes = list(synovium.var_names[:201])
+    with pytest.raises(ArgumentError, match="found 201 sources and 1 targets, expected at most 200"):
+        sagefm.tl.regulatory_network(synovium, genes, [synovium.var_names[300]], fields=True)
+    assert not synovium.obsp

@@ -11,6 +11,7 @@ import sagefm
 from sagefm.cli._convert import convert
 from sagefm.cli._demo import demo
 from sagefm.cli._info import info
+from sagefm.cli._network import network
 from sagefm.cli._pretrain import pretrain
 from sagefm.cli._run import SagefmGroup
 from sagefm.cli._train import train
@@ -21,7 +22,7 @@ __all__ = ["main"]
 
 @click.group(
     cls=SagefmGroup,
-    commands=[demo, info, embed, impute, perturb, train, pretrain, convert],
+    commands=[demo, info, embed, impute, network, perturb, train, pretrain, convert],
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True},
 )
 @click.version_option(sagefm.__version__, prog_name="sagefm")

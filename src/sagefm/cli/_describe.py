@@ -123,6 +123,8 @@ def _results(table: AnnData) -> list[str]:
         is_result = isinstance(entry, Mapping) and {"scores", "curves", "params"} <= set(entry)
         if is_result and isinstance(entry["params"], Mapping):
             lines.append(_result(f'uns["{key}"], {len(entry["scores"]):,} pairs', entry["params"]))
+        if isinstance(entry, Mapping) and {"edges", "params"} <= set(entry):
+            lines.append(f'uns["{key}"], {len(entry["edges"]):,} couplings')
     return lines
 
 

@@ -41,7 +41,7 @@ def for_each(
     report: Report,
     *,
     sections: Sequence[Path],
-    model: str,
+    model: str | None,
     output: Path,
     table: Path | None = None,
     overwrite: bool,
@@ -53,7 +53,7 @@ def for_each(
     from sagefm.checkpoint._resolve import resolve_model
 
     jobs = _plan(sections, output, table, overwrite=overwrite, skip_existing=skip_existing, lazy=lazy)
-    function = partial(getattr(sagefm.tl, verb), model=resolve_model(model))
+    function = partial(getattr(sagefm.tl, verb), model=None if model is None else resolve_model(model))
     failed = []
     for job in jobs:
         say("", input=str(job.section), output=str(job.output))

@@ -67,37 +67,50 @@ table_options = apply(
 )
 
 
+section_output_option = click.option(
+    "-o", "--output", required=True, type=click.Path(path_type=Path),
+    help="File to write, .h5ad or .zarr; of several inputs, a folder, which gets files of their names. A SpatialData input "
+    "is written as SpatialData to .zarr; .h5ad takes its table.",
+)  # fmt: skip
+written_options = apply(
+    click.option(
+        "--lazy", is_flag=True,
+        help="Leave X in the file and read it in blocks, for sections larger than memory. The output then has no X.",
+    ),
+    click.option(
+        "--compression", type=click.Choice(["gzip", "lzf"]), help="Compress an .h5ad output: smaller, slower to write."
+    ),
+    overwrite_option,
+    click.option(
+        "--skip-existing", is_flag=True,
+        help="Leave outputs that exist as they are, and do the rest of a run that was stopped.",
+    ),
+    json_option,
+    debug_option,
+)  # fmt: skip
+
+
+def key_added_option(key: str) -> Callable[[Any], Any]:
+    """Return the option of the key that results are written under, by default `key`."""
+    return click.option("--key-added", default=key, help="Key to write under.")
+
+
 def verb_options(key: str) -> Callable[[Any], Any]:
-    """Return a decorator that adds the options of all commands that write results, by default under `key`."""
+    """Return a decorator that adds the options of commands that apply a model, and write results under `key`."""
     return apply(
         sections_argument,
         model_option,
-        click.option(
-            "-o", "--output", required=True, type=click.Path(path_type=Path),
-            help="File to write, .h5ad or .zarr; of several inputs, a folder, which gets files of their names. A "
-            "SpatialData input is written as SpatialData to .zarr; .h5ad takes its table.",
-        ),
+        section_output_option,
         table_options,
-        click.option("--key-added", default=key, help="Key to write under."),
+        key_added_option(key),
         click.option(
-            "--batch-size", type=click.IntRange(min=1), help="Spots per batch: fewer need less memory, with the same result."
+            "--batch-size",
+            type=click.IntRange(min=1),
+            help="Spots per batch: fewer need less memory, with the same result.",
         ),
         device_option,
-        click.option(
-            "--lazy", is_flag=True,
-            help="Leave X in the file and read it in blocks, for sections larger than memory. The output then has no X.",
-        ),
-        click.option(
-            "--compression", type=click.Choice(["gzip", "lzf"]), help="Compress an .h5ad output: smaller, slower to write."
-        ),
-        overwrite_option,
-        click.option(
-            "--skip-existing", is_flag=True,
-            help="Leave outputs that exist as they are, and do the rest of a run that was stopped.",
-        ),
-        json_option,
-        debug_option,
-    )  # fmt: skip
+        written_options,
+    )
 
 
 def split_genes(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -> list[str] | None:

@@ -69,11 +69,26 @@ class DonorSection(NamedTuple):
 
 
 class Network(NamedTuple):
-    """Edges as :func:`sagefm.tl.regulatory_network` writes them; number of pairs tested; p-values of turned tissue."""
+    """What :func:`sagefm.tl.regulatory_network` writes.
+
+    Attributes
+    ----------
+    edges
+        The pairs.
+    n_pairs
+        Number of pairs tested.
+    null
+        p-values of turned tissue.
+    around, center
+        Adjusted residuals, standardized: of sources around spots (n_spots, n_sources), and of targets at them
+        (n_spots, n_targets). The index holds rows of the table.
+    """
 
     edges: pd.DataFrame
     n_pairs: int
-    null: pd.DataFrame | None
+    null: pd.DataFrame | None = None
+    around: pd.DataFrame | None = None
+    center: pd.DataFrame | None = None
 
 
 class Tested(NamedTuple):
@@ -143,6 +158,7 @@ def couple(
     n_components: int = 20,
     neighborhood: bool = True,
     rotate: bool = False,
+    keep_fields: bool = False,
     device: torch.device,
 ) -> Network:
     """Return the couplings of sources and targets in each section, and with `several` combined by donor.
@@ -159,13 +175,15 @@ def couple(
         )
     tested = Tested(sparse.csr_matrix(sources.membership(n_genes) @ targets.membership(n_genes).T), wanted, keep_all)
     combined = Combined(shape if several else (0, 0))
-    tables, nulls, n_pairs = [], [], 0
+    tables, nulls, fields, n_pairs = [], [], [], 0
     for section, donor, expected in sections:
         pairs = SectionPairs(section, n_genes, sources, targets, n_components, neighborhood, expected, device)
         table, n_pairs = _select(pairs, sources, targets, tested)
         tables.append(table.assign(library=section.name, n_spots=section.n_spots))
         if rotate:
             nulls.append(pairs.turned(tested).assign(library=section.name))
+        if keep_fields:
+            fields.append(pairs.at_spots(sources.names, targets.names))
         if several:
             combined.add(pairs, donor, section.n_spots)
     if several:
@@ -176,7 +194,8 @@ def couple(
     null = pd.concat(nulls, ignore_index=True) if rotate else None
     if not several:
         edges, null = edges.drop(columns="library"), None if null is None else null.drop(columns="library")
-    return Network(edges, n_pairs, null)
+    around, center = map(pd.concat, zip(*fields, strict=True)) if keep_fields else (None, None)
+    return Network(edges, n_pairs, null, around, center)
 
 
 class SectionPairs:
@@ -229,6 +248,16 @@ class SectionPairs:
         }
         silent = (self.sources.unit[sources] == 0)[:, None] | (unit == 0)
         return {name: value.masked_fill(silent, torch.nan).cpu().numpy() for name, value in values.items()}
+
+    def at_spots(self, sources: list[str], targets: list[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Return the sources around the spots and the targets at them; NaN for genes without counts."""
+        compared = self.sources.center if self.same_spot else self.sources.around
+        around, center = (
+            values.masked_fill(genes.unit == 0, torch.nan).cpu().numpy()
+            for values, genes in ((compared, self.sources), (self.targets.center, self.targets))
+        )
+        rows = self.section.rows
+        return pd.DataFrame(around, rows, sources), pd.DataFrame(center, rows, targets)
 
     def turned(self, tested: Tested) -> pd.DataFrame:
         """Return the share of pairs with p below some levels, with the tissue of the sources turned and as it is.

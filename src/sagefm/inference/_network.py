@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pandas as pd
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from sagefm.data._corpus import Corpus
     from sagefm.data._reader import TableReader
 
+#: The largest number of sources, and of targets, whose fields are kept.
+MAX_FIELDS: Final = 200
+
 
 def own_vocabulary(table: Any, gene_key: str | None = None) -> Vocabulary:
     """Return the genes of a table as a vocabulary, sorted: results do not depend on the order of genes."""
@@ -45,6 +48,7 @@ def couple_table(
     n_components: int = 20,
     neighborhood: bool = True,
     rotate: bool = False,
+    keep_fields: bool = False,
     device: torch.device,
 ) -> Network:
     """Return the couplings of a table that was read with its own vocabulary; see :func:`sagefm.tl.regulatory_network`."""
@@ -52,6 +56,8 @@ def couple_table(
     # A name that is wrong is found before the work.
     source_set = None if sources is None else _named(sources, vocabulary, "sources")
     target_set = None if targets is None else _named(targets, vocabulary, "targets")
+    if keep_fields:
+        _check_few(source_set, target_set)
     with untouched_on_error(reader.table):
         sections = reader.sections()
         if source_set is None or target_set is None:
@@ -72,6 +78,7 @@ def couple_table(
             n_components=n_components,
             neighborhood=neighborhood,
             rotate=rotate,
+            keep_fields=keep_fields,
             device=device,
         )
 
@@ -182,6 +189,16 @@ def _named(genes: Sequence[str] | str, vocabulary: Vocabulary, argument: str) ->
         if not genes:
             raise GenesError(f"{argument}: this table measured none of the genes of LIANA's consensus resource.")
     return find_genes(to_symbols(pd.Index(listed(genes, argument=argument))).tolist(), vocabulary, argument=argument)
+
+
+def _check_few(sources: GeneSet | None, targets: GeneSet | None) -> None:
+    """Raise unless sources and targets are named, and few enough for a field of each at every spot."""
+    if any(genes is None or len(genes.names) > MAX_FIELDS for genes in (sources, targets)):
+        sizes = ["all" if genes is None else len(genes.names) for genes in (sources, targets)]
+        raise ArgumentError(
+            f"fields=True writes a value of each gene at every spot; found {sizes[0]} sources and {sizes[1]} targets, "
+            f"expected at most {MAX_FIELDS} named ones of each: sources=[...], targets=[...]"
+        )
 
 
 def _donors(reader: TableReader, donor_key: str | None) -> list[str]:

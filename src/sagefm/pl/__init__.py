@@ -10,13 +10,26 @@ from typing import TYPE_CHECKING
 from sagefm._lazy import lazy
 
 if TYPE_CHECKING:
+    from sagefm.pl._calibration import calibration
+    from sagefm.pl._coupling import coupling
     from sagefm.pl._embedding import embedding
     from sagefm.pl._history import history
     from sagefm.pl._imputation import imputation
     from sagefm.pl._neighborhood import neighborhood
+    from sagefm.pl._network import network
     from sagefm.pl._perturbation import perturbation, perturbation_heatmap
 
-__all__ = ["embedding", "history", "imputation", "neighborhood", "perturbation", "perturbation_heatmap"]
+__all__ = [
+    "calibration",
+    "coupling",
+    "embedding",
+    "history",
+    "imputation",
+    "neighborhood",
+    "network",
+    "perturbation",
+    "perturbation_heatmap",
+]
 
 # matplotlib is imported with the first picture. perturbation_heatmap stands in _perturbation.
 __getattr__, __dir__ = lazy(__name__, **{name: f"sagefm.pl._{name.partition('_')[0]}" for name in __all__})

@@ -32,6 +32,7 @@ def regulatory_network(
     n_components: int = 20,
     neighborhood: bool = True,
     null: Literal["rotation"] | None = None,
+    fields: bool = False,
     donor_key: str | None = None,
     layer: str | None = None,
     gene_key: str | None = None,
@@ -69,6 +70,9 @@ def regulatory_network(
     null
         ``"rotation"``: also turn and mirror the tissue of the sources, which leaves their pattern and breaks every
         coupling, and compare p-values with those expected.
+    fields
+        Also write the residuals that are compared, for :func:`sagefm.pl.coupling`. Sources and targets must be named, at
+        most 200 of each.
     donor_key
         Column of ``obs``, or of a corpus' metadata, that names the donor of each library. Default: each library counts as a donor.
     key_added
@@ -90,6 +94,9 @@ def regulatory_network(
     ``adata.uns[key_added]["null"]``
         With ``null="rotation"``: DataFrame with the share of pairs with p below a ``level``, on ``turned`` tissue (mean
         over ``n_turns``) and as ``observed``.
+    ``adata.obsm[f"{key_added}_around"]``, ``adata.obsm[f"{key_added}_center"]``
+        With `fields`: DataFrames of the sources' residuals around each spot (n_spots, n_sources) and of the targets' at
+        the spot (n_spots, n_targets): M and E of the notes, with mean 0 and standard deviation 1 in each library.
     ``adata.uns[key_added]["params"]``
         Parameters, number of pairs tested, version.
     ``adata.obsp["sagefm_connectivities"]``, ``adata.obsp["sagefm_distances"]``, ``adata.uns["sagefm_neighbors"]``
@@ -98,7 +105,8 @@ def regulatory_network(
     Raises
     ------
     sagefm.errors.SagefmError
-        A gene was not measured, a key does not exist, values are not raw counts, or a library has several donors.
+        A gene was not measured, a key does not exist, values are not raw counts, a library has several donors, or
+        `fields` were asked for without names of sources and targets.
 
     Notes
     -----
@@ -142,17 +150,22 @@ def regulatory_network(
         "device": resolve_device(device),
     }
     if isinstance(adata, Corpus):
-        if sources is None or targets is None or checkpoint is not None:
-            raise ArgumentError("Of a corpus, pass both sources= and targets=, and no model=.")
+        if sources is None or targets is None or checkpoint is not None or fields:
+            raise ArgumentError("Of a corpus, pass both sources= and targets=, and neither model= nor fields=True.")
         return _result(couple_corpus(adata, sources, targets, **settings), settings)
     data = copy_data(adata) if copy else adata
     table = get_table(data, table_key=table_key, mod=mod)
     vocabulary = own_vocabulary(table, gene_key)
     reader = read_table(data, vocabulary, keys, table_key=table_key, mod=mod)
-    network = couple_table(reader, vocabulary, sources, targets, checkpoint=checkpoint, **settings)
+    network = couple_table(reader, vocabulary, sources, targets, checkpoint=checkpoint, keep_fields=fields, **settings)
     given = {} if checkpoint is None else checkpoint.provenance()
     given |= {name: value for name, value in asdict(reader.keys).items() if value is not None}
     table.uns[key_added] = _result(network, settings, given)
+    for name, values in (("around", network.around), ("center", network.center)):
+        # An earlier call may have left those of other genes.
+        table.obsm.pop(f"{key_added}_{name}", None)
+        if values is not None:
+            table.obsm[f"{key_added}_{name}"] = values.reindex(range(table.n_obs)).set_axis(table.obs_names)
     return data if copy else None
 
 
