@@ -13,6 +13,7 @@ from sagefm.data._blocks import to_memory
 from sagefm.data._genes import assign_folds
 from sagefm.errors import ArgumentError, GenesError
 from sagefm.inference._couplings import N_FOLDS, SectionFields, turns
+from sagefm.inference._pairs import subunits
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -35,8 +36,6 @@ _MAX_COMBINED: Final = 25_000_000
 _BLOCK_SOURCES, _BLOCK_TARGETS = 512, 2048
 #: Genes on either side whose fields are turned on the tissue.
 _TURNED_GENES: Final = 500
-#: Joins the subunits of a complex, as in LIANA and CellPhoneDB.
-SUBUNITS: Final = "_"
 #: An effect of 2.8 standard errors is found with a power of .8 at p < .05.
 _DETECTABLE: Final = float(stats.norm.isf(0.025) + stats.norm.isf(0.2))
 _COLUMNS: Final = (
@@ -121,12 +120,12 @@ def find_genes(names: Sequence[str], vocabulary: Vocabulary, *, argument: str) -
     """Return genes and complexes by name; raise for those that were not measured."""
     position = vocabulary.position
     names = list(dict.fromkeys(str(name) for name in names))
-    parts = [[name] if name in position else name.split(SUBUNITS) for name in names]
+    parts = [subunits(name, vocabulary) for name in names]
     unknown = [name for name, genes in zip(names, parts, strict=True) if not all(gene in position for gene in genes)]
     if unknown:
         raise GenesError(
             f"{argument}: not measured in this table: {unknown[:5]} ({len(unknown)} in all). Expected names of genes, "
-            f"or of complexes as subunits joined by {SUBUNITS!r}. Leave these out; adata.var_names lists what there is."
+            f"or of complexes as subunits joined by '_'. Leave these out; adata.var_names lists what there is."
         )
     return GeneSet(names, [np.array([position[gene] for gene in genes]) for genes in parts])
 
@@ -138,11 +137,6 @@ def seen_genes(sections: Iterable[Section], vocabulary: Vocabulary) -> GeneSet:
         seen[section.genes] += to_memory(section.counts).getnnz(axis=0)
         n_spots += section.n_spots
     kept = np.flatnonzero(seen >= MIN_SEEN * n_spots)
-    if len(kept) < 2:
-        raise GenesError(
-            f"Found {len(kept)} genes in at least {MIN_SEEN:.0%} of {n_spots} spots; expected two or more. "
-            f"Name the genes to test: sources=[...], targets=[...]"
-        )
     return GeneSet([vocabulary.symbols[i] for i in kept], [np.array([i]) for i in kept])
 
 

@@ -16,8 +16,9 @@ from sagefm.data._genes import Vocabulary, get_gene_names, match_genes, to_symbo
 from sagefm.data._reader import read_table
 from sagefm.data._table import TableKeys, get_column, untouched_on_error
 from sagefm.errors import ArgumentError, GenesError, MissingKeyError
-from sagefm.inference._couplings_table import SUBUNITS, DonorSection, GeneSet, Network, couple, find_genes, seen_genes
+from sagefm.inference._couplings_table import MIN_SEEN, DonorSection, GeneSet, Network, couple, find_genes, seen_genes
 from sagefm.inference._impute_table import impute_table
+from sagefm.inference._pairs import read_consensus, subunits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 #: The largest number of sources, and of targets, whose fields are kept.
 MAX_FIELDS: Final = 200
+#: Columns of LIANA's resource that hold the genes of these names.
+_RESOURCE: Final = {"ligands": "source", "receptors": "target"}
 
 
 def own_vocabulary(table: Any, gene_key: str | None = None) -> Vocabulary:
@@ -60,9 +63,7 @@ def couple_table(
         _check_few(source_set, target_set)
     with untouched_on_error(reader.table):
         sections = reader.sections()
-        if source_set is None or target_set is None:
-            seen = seen_genes(sections, vocabulary)
-            source_set, target_set = source_set or seen, target_set or seen
+        seen = seen_genes(sections, vocabulary)
         expected = None if checkpoint is None else _expected(reader, vocabulary, checkpoint, device)
         order = np.argsort(donors, kind="stable")
         return couple(
@@ -71,8 +72,8 @@ def couple_table(
                 for i in order.tolist()
             ),
             vocabulary,
-            source_set,
-            target_set,
+            _tested(sources, source_set, seen),
+            _tested(targets, target_set, seen),
             keep_all=sources is not None and targets is not None,
             several=len(sections) > 1,
             n_components=n_components,
@@ -166,29 +167,39 @@ def couple_pairs(reader: TableReader, pairs: pd.DataFrame, *, device: torch.devi
     return pairs[["source", "target"]].merge(edges[["source", "target", *columns]], on=["source", "target"], how="left")
 
 
-def resource_genes(role: str, vocabulary: Vocabulary) -> list[str]:
-    """Return the ligands or receptors of LIANA's consensus resource that were measured, complexes included."""
-    try:
-        from liana.resource import select_resource  # type: ignore[import-not-found,unused-ignore]
-    except ImportError as error:
-        raise ArgumentError(
-            f"{role!r} are read from LIANA's resource, and liana is not installed: pip install liana. It is GPL-3 and "
-            f"therefore no dependency; or name the genes: sources=[...], targets=[...]"
-        ) from error
-    names = select_resource("consensus")[role.removesuffix("s")].unique()
-    return sorted(name for name in names if _is_measured(name, vocabulary))
+def _named(genes: Sequence[str] | str, vocabulary: Vocabulary, argument: str) -> GeneSet:
+    if isinstance(genes, str) and genes in _RESOURCE:
+        pairs = read_consensus(f"{argument}={genes!r}")
+        names = sorted(name for name in pairs[_RESOURCE[genes]].unique() if _is_measured(name, vocabulary))
+        if not names:
+            raise GenesError(f"{argument}: this table measured none of the genes of LIANA's consensus resource.")
+        return find_genes(names, vocabulary, argument=argument)
+    return find_genes(to_symbols(pd.Index(listed(genes, argument=argument))).tolist(), vocabulary, argument=argument)
 
 
 def _is_measured(name: str, vocabulary: Vocabulary) -> bool:
-    return name in vocabulary.position or all(part in vocabulary.position for part in name.split(SUBUNITS))
+    return all(gene in vocabulary.position for gene in subunits(name, vocabulary))
 
 
-def _named(genes: Sequence[str] | str, vocabulary: Vocabulary, argument: str) -> GeneSet:
-    if isinstance(genes, str) and genes in ("ligands", "receptors"):
-        genes = resource_genes(genes, vocabulary)
-        if not genes:
-            raise GenesError(f"{argument}: this table measured none of the genes of LIANA's consensus resource.")
-    return find_genes(to_symbols(pd.Index(listed(genes, argument=argument))).tolist(), vocabulary, argument=argument)
+def _tested(asked: Sequence[str] | str | None, genes: GeneSet | None, seen: GeneSet) -> GeneSet:
+    """Return the genes that are tested: those that are named, or of a resource or the whole table those that were seen."""
+    if genes is None:
+        if len(seen.names) < 2:
+            raise GenesError(
+                f"Found {len(seen.names)} genes in at least {MIN_SEEN:.0%} of the spots; expected two or more. "
+                f"Name the genes to test: sources=[...], targets=[...]"
+            )
+        return seen
+    if not isinstance(asked, str) or asked not in _RESOURCE:
+        return genes
+    known = set(np.concatenate([*seen.members, np.empty(0, int)]).tolist())
+    kept = [i for i, members in enumerate(genes.members) if known.issuperset(members.tolist())]
+    if not kept:
+        raise GenesError(
+            f"None of the {len(genes.names)} {asked} was seen in at least {MIN_SEEN:.0%} of the spots. "
+            f"Name the genes to test: sources=[...], targets=[...]"
+        )
+    return GeneSet([genes.names[i] for i in kept], [genes.members[i] for i in kept])
 
 
 def _check_few(sources: GeneSet | None, targets: GeneSet | None) -> None:

@@ -29,6 +29,18 @@ def subunits(name: str, vocabulary: Vocabulary) -> list[str]:
     return [name] if name in vocabulary.position else list(dict.fromkeys(name.split("_")))
 
 
+def read_consensus(argument: str) -> pd.DataFrame:
+    """Return LIANA's consensus ligand-receptor pairs as [source, target]; a message names the `argument` they are for."""
+    try:
+        from liana.resource import select_resource  # type: ignore[import-not-found,unused-ignore]
+    except ImportError as error:
+        raise ArgumentError(
+            f"{argument} is read from LIANA's resource, and liana is not installed: pip install liana. "
+            "It is GPL-3 and therefore no dependency; or name the genes yourself."
+        ) from error
+    return select_resource("consensus").set_axis(["source", "target"], axis=1)
+
+
 def consensus_pairs(name: str, vocabulary: Vocabulary, measured: NDArray[np.int64]) -> pd.DataFrame:
     """Return LIANA's consensus ligand-receptor pairs, of genes and complexes, as [source, target].
 
@@ -36,15 +48,7 @@ def consensus_pairs(name: str, vocabulary: Vocabulary, measured: NDArray[np.int6
     """
     if name != "consensus":
         raise ArgumentError(f"pairs={name!r}; expected 'consensus' or a DataFrame with columns source and target.")
-    try:
-        from liana.resource import select_resource  # type: ignore[import-not-found,unused-ignore]
-    except ImportError as error:
-        raise ArgumentError(
-            "pairs='consensus' reads LIANA's resource, and liana is not installed: pip install liana. "
-            "It is GPL-3 and therefore no dependency; or pass pairs=DataFrame[source, target]."
-        ) from error
-    resource = select_resource("consensus")
-    pairs = resource.rename(columns={"ligand": "source", "receptor": "target"})[["source", "target"]]
+    pairs = read_consensus("pairs='consensus'")
     known = set(vocabulary.symbols)
     known_sources = {vocabulary.symbols[i] for i in measured}
     is_known = pairs["source"].map(lambda source: known_sources.issuperset(subunits(source, vocabulary)))

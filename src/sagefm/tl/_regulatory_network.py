@@ -59,7 +59,8 @@ def regulatory_network(
     sources, targets
         Genes around the spot, and genes at the spot; complexes as subunits joined by ``_``, which count as their least
         abundant subunit. ``"ligands"`` and ``"receptors"`` are those of LIANA's consensus resource (needs
-        ``pip install liana``, which is GPL-3). Default: all genes seen in at least 5 % of the spots.
+        ``pip install liana``, which is GPL-3) whose genes were seen in at least 5 % of the spots. Default: all genes
+        seen in as many.
     model
         Take expected counts from :func:`sagefm.tl.impute` with this model (as in :func:`sagefm.tl.embed`). Default: from
         the section alone, the gene's share of the counts times the spot's depth; a model has not been shown to do better.
