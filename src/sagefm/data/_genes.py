@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import gzip
 import logging
 import re
+from collections import Counter
 from dataclasses import dataclass
 from functools import cache, cached_property
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pandas as pd
 
 from sagefm._constants import MIN_COVERAGE, MIN_GENES
+from sagefm.data._symbols import _ensembl_to_symbol, canonical, read_lines, respell, to_symbols
 from sagefm.errors import ArgumentError, GenesError, MissingKeyError
 
 if TYPE_CHECKING:
@@ -24,12 +24,20 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_ENSEMBL = re.compile(r"^(ENSG\d{11})(\.\d+)?$")
 _MOUSE_ENSEMBL = re.compile(r"^ENSMUSG\d{11}(\.\d+)?$")
 #: Names of clones, non-coding and small RNAs, and read-throughs of the human reference.
 _NOT_CODING: Final = re.compile(
     r"^(A[CDFLPJ]\d{6}\.\d+|LINC\d+|.+-(AS|IT|OT)\d+|.+-DT|MIR\d+.*|RP\d+-.*|CT[ABCD]-.*|RNU.*|SNOR.*|(Z|BX|FP|CR|CU)\d+\.\d+)$"
 )
+
+
+#: Values of ``var["feature_types"]`` of genes, and those of other features, in lower case.
+_GENE_KINDS: Final = ("gene expression", "gene", "genes", "gene_expression", "rna", "mrna")
+_OTHER_KINDS: Final = (
+    "antibody capture", "antibody", "protein", "protein expression", "adt", "peaks", "peak", "crispr guide capture",
+    "multiplexing capture", "custom", "antigen capture", "negative control probe", "negative control codeword",
+    "unassigned codeword", "deprecated codeword", "blank codeword", "genomic control",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -50,6 +58,17 @@ class Vocabulary:
         """Position of each symbol."""
         return {symbol: i for i, symbol in enumerate(self.symbols)}
 
+    @cached_property
+    def by_canonical(self) -> dict[str, int]:
+        """Position by symbol, and by the reference's symbol of genes that the vocabulary names otherwise."""
+        n_genes = Counter(map(canonical, self.symbols))
+        renamed = {canonical(symbol): i for i, symbol in enumerate(self.symbols) if n_genes[canonical(symbol)] == 1}
+        return renamed | self.position
+
+    def resolve(self, symbol: str) -> int | None:
+        """Return the position of a gene by any official symbol of it, or None."""
+        return self.by_canonical.get(symbol, self.by_canonical.get(canonical(symbol)))
+
     def positions(self, genes: Sequence[str], *, argument: str) -> NDArray[np.int64]:
         """Return the positions of `genes`, symbols or Ensembl ids, all of the vocabulary."""
         resolved = to_symbols(pd.Index([str(gene) for gene in genes]))
@@ -57,6 +76,9 @@ class Vocabulary:
         if unknown:
             by_case = {symbol.upper(): symbol for symbol in self.symbols}
             close = [by_case[str(g).upper()] for g in unknown if str(g).upper() in by_case]
+            renamed = [self.resolve(str(gene)) for gene in unknown]
+            renamed += respell([str(gene) for gene in unknown], self.by_canonical, n_names=len(self)).values()
+            close += [self.symbols[position] for position in renamed if position is not None]
             hint = f" Did you mean {close[:5]}?" if close else ""
             raise GenesError(
                 f"{argument}: not in the model's vocabulary of {len(self)} genes: {unknown[:5]} ({len(unknown)} in all)."
@@ -92,28 +114,7 @@ class GeneMatch:
 @cache
 def published_vocabulary() -> Vocabulary:
     """Return the 14,558 symbols of the published network, in its order."""
-    return Vocabulary(tuple(_read("published_genes.txt.gz")))
-
-
-@cache
-def _ensembl_to_symbol() -> dict[str, str]:
-    """Return symbols by human Ensembl gene id (10x Genomics reference GRCh38, 36,601 genes)."""
-    return {ensembl: symbol for symbol, ensembl in (line.split("\t") for line in _read("human_genes.tsv.gz")[1:])}
-
-
-def _read(name: str) -> list[str]:
-    return gzip.decompress((files("sagefm.data") / name).read_bytes()).decode().splitlines()
-
-
-def to_symbols(names: pd.Index) -> NDArray[np.object_]:
-    """Return names with human Ensembl ids, with or without version, replaced by symbols."""
-    values: NDArray[np.object_] = np.asarray(names, dtype=object)
-    matches = [_ENSEMBL.match(str(name)) for name in values]
-    if not any(matches):
-        return values
-    symbols = _ensembl_to_symbol()
-    pairs = zip(values, matches, strict=True)
-    return np.array([symbols.get(match.group(1), name) if match else name for name, match in pairs], dtype=object)
+    return Vocabulary(tuple(read_lines("published_genes.txt.gz")))
 
 
 def get_gene_names(table: Any, gene_key: str | None = None) -> pd.Index:
@@ -134,31 +135,75 @@ def get_gene_names(table: Any, gene_key: str | None = None) -> pd.Index:
 
 
 def match_genes(table: AnnData, vocabulary: Vocabulary, gene_key: str | None = None) -> GeneMatch:
-    """Find a table's genes in a vocabulary, by symbol or Ensembl id.
+    """Find a table's genes in a vocabulary: by symbol or Ensembl id, or else by a name that can mean one gene only.
 
-    Of several columns for one gene (two Ensembl ids of one symbol, say) the first is used and the others are reported.
-    Matching is case-sensitive: `Gapdh` is a mouse gene.
+    Of several columns for one gene (two Ensembl ids of one symbol, say) the first is used and the others are reported;
+    those whose name had to be interpreted are used where no other column claims the gene. Features that are no genes
+    are left out. Matching is case-sensitive: `Gapdh` is a mouse gene.
     """
     names = get_gene_names(table, gene_key)
-    symbols = to_symbols(names)
-    position = np.array([vocabulary.position.get(symbol, -1) for symbol in symbols], dtype=np.int64)
-    known = position >= 0
-    duplicate = known & pd.Index(np.where(known, position, -np.arange(1, len(position) + 1))).duplicated()
-    used = np.flatnonzero(known & ~duplicate)
+    symbols, position, via = _find(names, vocabulary, is_gene(table))
+    duplicate = _is_duplicate(position, via)
+    used = np.flatnonzero((position >= 0) & ~duplicate)
     columns = used[np.argsort(position[used], kind="stable")]
     coverage = len(columns) / max(len(vocabulary), 1)
     if coverage < MIN_COVERAGE and len(columns) < MIN_GENES:
-        _raise_low_coverage(names, vocabulary, n_found=len(columns))
-    via = np.where(~known, "", np.where(symbols == names.to_numpy(dtype=object), "symbol", "ensembl"))
+        _raise_low_coverage(table, vocabulary, gene_key, names, n_known=len(columns))
+    matched = (position >= 0) & ~duplicate
     report = pd.DataFrame(
-        {"gene": symbols.astype(str), "matched": known & ~duplicate, "via": via, "duplicate": duplicate},
-        index=table.var_names,
+        {"gene": symbols.astype(str), "matched": matched, "via": via, "duplicate": duplicate}, index=table.var_names
     )
-    n_by_id, n_duplicates = np.count_nonzero(via == "ensembl"), np.count_nonzero(duplicate)
-    if n_by_id or n_duplicates:
-        message = "%d genes found by Ensembl id; %d columns left out as duplicates of a gene already found."
-        logger.info(message, n_by_id, n_duplicates)
+    counts = {name: int((report["via"] == name).sum()) for name in ("ensembl", "previous", "spelling")}
+    if any(counts.values()) or duplicate.any():
+        logger.info(
+            "%d genes found by Ensembl id, %d by a previous symbol, %d by a changed spelling; "
+            "%d columns left out as duplicates of a gene already found.",
+            *counts.values(), np.count_nonzero(duplicate),
+        )  # fmt: skip
     return GeneMatch(columns, position[columns], report, coverage)
+
+
+def is_gene(table: Any) -> NDArray[np.bool_]:
+    """Tell which features of a table are genes, by the column of ``var`` that says so: all, if none does (n_vars,)."""
+    for key in ("feature_types", "feature_type"):
+        if key in table.var:
+            kinds = pd.Series(np.asarray(table.var[key], dtype=object)).astype(str).str.lower().str.strip()
+            genes = kinds.isin(_GENE_KINDS).to_numpy()
+            return genes if genes.any() else ~kinds.isin(_OTHER_KINDS).to_numpy()
+    return np.ones(len(table.var_names), dtype=bool)
+
+
+def _find(
+    names: pd.Index, vocabulary: Vocabulary, genes: NDArray[np.bool_]
+) -> tuple[NDArray[np.object_], NDArray[np.int64], NDArray[np.object_]]:
+    """Return symbol, position in the vocabulary (or -1) and the way it was found of each name."""
+    symbols = to_symbols(names)
+    position = np.array([vocabulary.position.get(symbol, -1) for symbol in symbols], dtype=np.int64)
+    position[~genes] = -1
+    values = names.to_numpy(dtype=object)
+    via = np.where(position < 0, "", np.where(symbols == values, "symbol", "ensembl")).astype(object)
+    unknown = np.flatnonzero((position < 0) & genes)
+    renamed = {i: vocabulary.resolve(str(symbols[i])) for i in unknown}
+    texts = [str(values[i]) for i in unknown if renamed[i] is None]
+    respelled = respell(texts, vocabulary.by_canonical, n_names=len(values))
+    symbols = symbols.copy()
+    for i, place in renamed.items():
+        found = respelled.get(str(values[i])) if place is None else place
+        if found is not None:
+            symbols[i], position[i] = vocabulary.symbols[found], found
+            via[i] = "spelling" if place is None else "previous"
+    return symbols, position, via
+
+
+def _is_duplicate(position: NDArray[np.int64], via: NDArray[np.object_]) -> NDArray[np.bool_]:
+    """Tell which columns are of a gene that another column holds, by a name that says it or by an equally good one."""
+    known, exact = position >= 0, np.isin(via, ["symbol", "ensembl"])
+    duplicate = np.zeros(len(position), dtype=bool)
+    duplicate[exact] = pd.Index(position[exact]).duplicated()
+    guessed = known & ~exact
+    twice = pd.Index(position[guessed]).duplicated(keep=False)
+    duplicate[guessed] = twice | np.isin(position[guessed], position[exact])
+    return duplicate
 
 
 def assign_folds(genes: NDArray[np.int64], n_vocabulary: int, n_folds: int, rng: int) -> NDArray[np.int64]:
@@ -167,20 +212,41 @@ def assign_folds(genes: NDArray[np.int64], n_vocabulary: int, n_folds: int, rng:
     return np.asarray(folds[genes], dtype=np.int64)
 
 
-def _raise_low_coverage(names: pd.Index, vocabulary: Vocabulary, *, n_found: int) -> None:
+def _raise_low_coverage(
+    table: AnnData, vocabulary: Vocabulary, gene_key: str | None, names: pd.Index, *, n_known: int
+) -> None:
     values = [str(name) for name in names]
     upper = sum(name.upper() in vocabulary.position for name in values)
-    mouse = upper > 2 * n_found + 10 or any(_MOUSE_ENSEMBL.match(name) for name in values[:100])
+    mouse = upper > 2 * n_known + 10 or any(_MOUSE_ENSEMBL.match(name) for name in values[:100])
+    other = find_gene_key(table, vocabulary, gene_key, n_known=n_known)
     repair = "Expected human gene symbols or Ensembl ids: pass the column of adata.var that holds them, gene_key=..."
-    if mouse:
+    if other is not None:
+        repair = f"Expected human gene symbols or Ensembl ids, which are in {other}"
+    elif mouse:
         repair = (
             "The names look like mouse genes; this model reads human symbols or ENSG ids. Map to human orthologs first"
         )
     raise GenesError(
-        f"Found {n_found} of the {len(vocabulary)} genes of the vocabulary "
-        f"({n_found / max(len(vocabulary), 1):.1%}; at least {MIN_COVERAGE:.0%} or {MIN_GENES} genes are needed); "
+        f"Found {n_known} of the {len(vocabulary)} genes of the vocabulary "
+        f"({n_known / max(len(vocabulary), 1):.1%}; at least {MIN_COVERAGE:.0%} or {MIN_GENES} genes are needed); "
         f"the table's genes are {values[:3]}, ... {repair}, or train a model on these genes: sagefm.model.SAGEFM(adata)."
     )
+
+
+def find_gene_key(
+    table: Any, vocabulary: Vocabulary, gene_key: str | None = None, *, n_known: int
+) -> str | None:
+    """Return the ``gene_key=`` that finds far more genes than `n_known`, in words, or None."""
+    best, words = 2 * n_known + 10, None
+    columns = {f"adata.var[{key!r}]: pass gene_key={key!r}": table.var[key] for key in table.var if key != gene_key}
+    if gene_key is not None:
+        columns["adata.var_names: pass gene_key=None"] = table.var_names
+    for text, column in columns.items():
+        if not pd.api.types.is_numeric_dtype(column.dtype):
+            n_genes = len(set(to_symbols(pd.Index(np.asarray(column, dtype=object)))) & vocabulary.position.keys())
+            if n_genes > best:
+                best, words = n_genes, text
+    return words
 
 
 def named_genes(names: Sequence[str]) -> list[str]:
