@@ -10,7 +10,8 @@ Examples
 ...     sagefm.tl.embed(sagefm.datasets.synovium(), layer="counts")
 ... except sagefm.errors.SagefmError as error:
 ...     print(type(error).__name__, error)
-MissingKeyError layer='counts' is not in adata.layers; found [].
+MissingKeyError layer='counts' is not in adata.layers; found []. Expected raw counts, which were found in adata.X: pass
+layer=None
 """
 
 from __future__ import annotations
