@@ -26,6 +26,8 @@ UNLABELLED: Final = ("undetermined", "unlabelled", UNSURE, "nan", "")
 MIN_COVERAGE: Final = 0.10
 #: Genes of the vocabulary that are enough all the same: those of a panel.
 MIN_GENES: Final = 200
+#: Share of the vocabulary below which a warning says so.
+LOW_COVERAGE: Final = 0.20
 
 #: Counts added to every gene's total in a section's profile: no rate is zero.
 PROFILE_PRIOR: Final = 0.5

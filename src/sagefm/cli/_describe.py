@@ -12,7 +12,8 @@ from sagefm._constants import UNS_KEY
 from sagefm.cli._run import report
 from sagefm.data._blocks import iter_blocks
 from sagefm.data._counts import get_counts
-from sagefm.data._genes import get_gene_names, published_vocabulary, to_symbols
+from sagefm.data._genes import get_gene_names, published_vocabulary
+from sagefm.data._symbols import to_symbols
 from sagefm.data._table import find_coordinates, get_libraries, get_table
 from sagefm.errors import CountsError, SagefmError
 

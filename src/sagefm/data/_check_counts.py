@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import sparse
 
+from sagefm.data._check_sections import find_whole_array
 from sagefm.data._findings import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from anndata import AnnData
     from numpy.typing import NDArray
 
 #: Spots that are looked at, evenly spaced, and how many there must be to say anything.
@@ -34,7 +36,7 @@ def find_processed(counts: sparse.csr_matrix) -> str | None:
     - No value of 1 at many spots, whose smallest value is shared by many genes: counts were scaled and rounded.
     - Variance below that of a Poisson count: logarithms were rounded.
     """
-    rows = np.unique(np.linspace(0, counts.shape[0] - 1, _MAX_ROWS).astype(np.int64)) if counts.shape[0] else []
+    rows = np.unique(np.linspace(0, max(counts.shape[0] - 1, 0), min(_MAX_ROWS, counts.shape[0])).astype(np.int64))
     sample = sparse.csr_matrix(counts[rows], dtype=np.float32)
     sample.eliminate_zeros()
     if sample.shape[0] < _MIN_ROWS or sample.nnz == 0:
@@ -72,16 +74,27 @@ def find_processed(counts: sparse.csr_matrix) -> str | None:
     return None
 
 
-def find_equal_depths(totals: NDArray[np.floating], where: str) -> Iterator[Finding]:
-    """Yield a finding where all spots have nearly the same sum (n_spots,)."""
+def find_depths(table: AnnData, counts: sparse.csr_matrix) -> Iterator[Finding]:
+    """Yield findings on the sums of spots: none at all, nearly equal, or those of a whole array with its background."""
+    totals = np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()
+    n_empty = int((totals == 0).sum())
+    if n_empty:
+        yield Finding(
+            "empty spots",
+            "warning",
+            f"{n_empty} of {table.n_obs} spots have no counts; they are described by their neighbors alone. "
+            f"To leave them out",
+            "scanpy.pp.filter_cells(adata, min_counts=1)",
+        )
+    yield from find_whole_array(table, totals)
     totals = totals[totals > 0]
     if len(totals) >= _MIN_ROWS and totals.mean() >= 100 and totals.std() < _MIN_DEPTH_CV * totals.mean():
         yield Finding(
             "equal depths",
             "warning",
-            f"All spots of {where} have nearly the same sum, {np.median(totals):,.0f} (they differ by "
-            f"{totals.std() / totals.mean():.1%}). Raw counts of spots differ by 30 % and more: if these were scaled to one "
-            f"sum, pass the layer that holds the raw counts, layer=...",
+            f"All spots have nearly the same sum, {np.median(totals):,.0f} (they differ by {totals.std() / totals.mean():.1%}), "
+            f"where raw counts of spots differ by 30 % and more. If these were scaled to one sum, pass the layer that holds "
+            f"the raw counts, layer=...",
         )
 
 

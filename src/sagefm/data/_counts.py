@@ -100,12 +100,10 @@ def check_counts(
             raise CountsError(f"{where} holds NaN or infinite values. {elsewhere() or _EXPECTED}")
         off = np.abs(values - np.rint(values))
         if off.any():
-            rounded = f"{where} = {where}.rint()" if is_sparse else f"{where} = numpy.rint({where})"
+            rounded = f"{where} = {where}.rint()" if is_sparse else f"{where} = np.rint({where})"
             raise CountsError(f"{where} {_fractional(values, off, rounded, elsewhere())}")
     if values.min() < 0:
-        raise CountsError(
-            f"{where} holds negative values, e.g. {float(values.min()):.4g}. {elsewhere() or _EXPECTED}"
-        )
+        raise CountsError(f"{where} holds negative values, e.g. {float(values.min()):.4g}. {elsewhere() or _EXPECTED}")
 
 
 def _fractional(values: NDArray[Any], off: NDArray[Any], rounded: str, elsewhere: str) -> str:

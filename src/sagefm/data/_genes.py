@@ -168,8 +168,8 @@ def is_gene(table: Any) -> NDArray[np.bool_]:
     for key in ("feature_types", "feature_type"):
         if key in table.var:
             kinds = pd.Series(np.asarray(table.var[key], dtype=object)).astype(str).str.lower().str.strip()
-            genes = kinds.isin(_GENE_KINDS).to_numpy()
-            return genes if genes.any() else ~kinds.isin(_OTHER_KINDS).to_numpy()
+            genes = np.asarray(kinds.isin(_GENE_KINDS), dtype=bool)
+            return genes if genes.any() else ~np.asarray(kinds.isin(_OTHER_KINDS), dtype=bool)
     return np.ones(len(table.var_names), dtype=bool)
 
 
@@ -221,7 +221,7 @@ def _raise_low_coverage(
     other = find_gene_key(table, vocabulary, gene_key, n_known=n_known)
     repair = "Expected human gene symbols or Ensembl ids: pass the column of adata.var that holds them, gene_key=..."
     if other is not None:
-        repair = f"Expected human gene symbols or Ensembl ids, which are in {other}"
+        repair = f"Expected human gene symbols or Ensembl ids: pass gene_key={other}, which has more of them"
     elif mouse:
         repair = (
             "The names look like mouse genes; this model reads human symbols or ENSG ids. Map to human orthologs first"
@@ -233,20 +233,18 @@ def _raise_low_coverage(
     )
 
 
-def find_gene_key(
-    table: Any, vocabulary: Vocabulary, gene_key: str | None = None, *, n_known: int
-) -> str | None:
-    """Return the ``gene_key=`` that finds far more genes than `n_known`, in words, or None."""
-    best, words = 2 * n_known + 10, None
-    columns = {f"adata.var[{key!r}]: pass gene_key={key!r}": table.var[key] for key in table.var if key != gene_key}
+def find_gene_key(table: Any, vocabulary: Vocabulary, gene_key: str | None = None, *, n_known: int) -> str | None:
+    """Return the ``gene_key`` that finds far more genes than `n_known`, as Python writes it, or None."""
+    columns = {repr(key): table.var[key] for key in table.var if key != gene_key}
     if gene_key is not None:
-        columns["adata.var_names: pass gene_key=None"] = table.var_names
-    for text, column in columns.items():
-        if not pd.api.types.is_numeric_dtype(column.dtype):
-            n_genes = len(set(to_symbols(pd.Index(np.asarray(column, dtype=object)))) & vocabulary.position.keys())
-            if n_genes > best:
-                best, words = n_genes, text
-    return words
+        columns["None"] = table.var_names
+    n_genes = {
+        key: len(set(to_symbols(pd.Index(np.asarray(column, dtype=object)))) & vocabulary.position.keys())
+        for key, column in columns.items()
+        if not pd.api.types.is_numeric_dtype(column.dtype)
+    }
+    best = max(n_genes, key=n_genes.__getitem__, default=None)
+    return best if best is not None and n_genes[best] > 2 * n_known + 10 else None
 
 
 def named_genes(names: Sequence[str]) -> list[str]:

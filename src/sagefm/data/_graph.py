@@ -15,6 +15,9 @@ from scipy import sparse
 
 from sagefm._arguments import whole_number
 from sagefm._constants import N_SPOTS, NEIGHBORS_KEY
+from sagefm.data._check_places import find_odd_places
+from sagefm.data._check_sections import find_background, find_joined
+from sagefm.data._findings import tell
 from sagefm.data._table import find_spots, library_column
 from sagefm.errors import CoordinatesError, NeighborsError
 
@@ -22,12 +25,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
 
+    from sagefm.data._findings import Finding
     from sagefm.data._table import Spots, TableKeys
-
-#: Distance of neighboring spots of Visium, and what is taken for such an array (ST: 200), in um.
-VISIUM_PITCH, MIN_PITCH, MAX_PITCH = 100.0, 50.0, 250.0
-#: Spots of the largest Visium array (11 mm).
-MAX_SPOTS = 14_336
 
 logger = logging.getLogger(__name__)
 
@@ -90,21 +89,23 @@ def build_neighbors(
     small = [f"{spots.names[i] or 'the section'} ({sizes[i]})" for i in np.flatnonzero(sizes < n_spots)]
     if small:
         library = "" if keys.library_key is None else f", library_key={keys.library_key!r}"
+        smaller = f"sagefm.pp.spatial_neighbors(adata, n_spots={int(sizes.min())}{library})"
+        column = f"adata.obs[{keys.library_key!r}]"
+        repairs = [f"Take a smaller neighborhood: {smaller}"] if sizes.min() >= 2 else []
+        if sizes.max() >= n_spots:
+            kept = f"{column}.groupby({column}).transform('size') >= {n_spots}"
+            repairs.append(f"Leave these libraries out: adata = adata[{kept}].copy()")
         raise CoordinatesError(
-            f"A neighborhood has {n_spots} spots; fewer were found in {', '.join(small[:5])}. "
-            f"Leave these libraries out, or take a smaller neighborhood: "
-            f"sagefm.pp.spatial_neighbors(adata, n_spots={max(int(sizes.min()), 2)}{library})"
+            f"A neighborhood has {n_spots} spots; fewer were found in {', '.join(small[:5])}. {', or: '.join(repairs)}"
         )
+    tell(check_places(table, keys, spots, n_spots=n_spots), stacklevel=3)
     n_neighbors = n_spots - 1
     neighbors = np.empty((table.n_obs, n_neighbors), dtype=np.int64)
     distances = np.empty((table.n_obs, n_neighbors))
-    for code, name in enumerate(spots.names):
+    for code in range(len(spots.names)):
         rows = np.flatnonzero(spots.libraries == code)
-        coordinates = spots.coordinates[rows]
-        _warn_duplicates(coordinates, name)
-        nearest, distances[rows] = nearest_neighbors(coordinates, n_neighbors)
+        nearest, distances[rows] = nearest_neighbors(spots.coordinates[rows], n_neighbors)
         neighbors[rows] = rows[nearest]
-        _warn_bins(table, name, float(np.median(distances[rows, 0])), len(rows))
     table.obsm.setdefault(keys.spatial_key, spots.coordinates)
     table.obsp[f"{key_added}_connectivities"] = _as_graph(np.ones(neighbors.size), neighbors)
     table.obsp[f"{key_added}_distances"] = _as_graph(distances.ravel(), neighbors)
@@ -119,6 +120,15 @@ def build_neighbors(
             "fingerprint": _fingerprint(spots),
         },
     }
+
+
+def check_places(table: AnnData, keys: TableKeys, spots: Spots, *, n_spots: int = N_SPOTS) -> list[Finding]:
+    """Return what is odd about the places of spots, before a graph of them is built."""
+    findings = [*find_background(table), *find_joined(table, keys, spots)]
+    for code, name in enumerate(spots.names):
+        rows = np.flatnonzero(spots.libraries == code)
+        findings += find_odd_places(table, keys, spots.coordinates[rows], rows, name, n_spots)
+    return findings
 
 
 def with_library_key(table: AnnData, keys: TableKeys) -> TableKeys:
@@ -141,6 +151,7 @@ def get_neighbors(table: AnnData, keys: TableKeys, spots: Spots | None = None) -
         keys = with_library_key(table, keys)
         spots = find_spots(table, table, keys)
     if keys.neighbors_key is not None:
+        tell(find_joined(table, keys, spots), stacklevel=3)
         graph = _edges(table.obsp[_connectivities_key(table, keys.neighbors_key)])
         _check_libraries(graph, keys, spots)
         table.obsm.setdefault(keys.spatial_key, spots.coordinates)
@@ -224,8 +235,8 @@ def _check_libraries(graph: sparse.csr_matrix, keys: TableKeys, spots: Spots) ->
     if crossing.any():
         raise NeighborsError(
             f"The graph neighbors_key={keys.neighbors_key!r} joins spots of different libraries "
-            f"({int(crossing.sum())} edges). Build it by library: "
-            f"squidpy.gr.spatial_neighbors_knn(adata, n_neighs=14, library_key={keys.library_key!r})"
+            f"({int(crossing.sum())} edges). Build it by library: squidpy.gr.spatial_neighbors_knn(adata, n_neighs=14, "
+            f"library_key={keys.library_key!r}, spatial_key={keys.spatial_key!r}, key_added={keys.neighbors_key!r})"
         )
 
 
@@ -240,45 +251,6 @@ def _warn_other_keys(params: dict[str, Any], keys: TableKeys) -> None:
             f"The stored graph adata.obsp['{NEIGHBORS_KEY}_connectivities'] was {origin}; it is replaced by "
             f"one with {texts[1]}. To keep it, pass its keys; to have both, store one under another name: "
             f"sagefm.pp.spatial_neighbors(adata, key_added='other'), then neighbors_key='other'.",
-            UserWarning,
-            stacklevel=3,
-        )
-
-
-def _warn_duplicates(coordinates: NDArray[np.float64], name: str) -> None:
-    n_unique = len(np.unique(coordinates, axis=0))
-    if n_unique < len(coordinates):
-        warnings.warn(
-            f"{len(coordinates) - n_unique} spots{f' of {name}' if name else ''} have the coordinates of another spot; "
-            f"neighbors at the same distance are taken in the order of the table. "
-            f"Several sections in one table? Pass library_key=...",
-            UserWarning,
-            stacklevel=3,
-        )
-
-
-def _warn_bins(table: AnnData, name: str, pitch: float, n_spots: int) -> None:
-    """Warn where the spots of a library are far closer together, or farther apart, than those of Visium."""
-    spatial = table.uns.get("spatial", {})
-    library = spatial.get(name) or (next(iter(spatial.values())) if len(spatial) == 1 else {})
-    scale = library.get("scalefactors", {})
-    if "microns_per_pixel" in scale:
-        micrometers = pitch * float(scale["microns_per_pixel"])
-        what = f"spots are {micrometers:.3g} um apart"
-    elif "bin_size_um" in scale:
-        micrometers = float(scale["bin_size_um"])
-        what = f"bins of {micrometers:.3g} um"
-    elif n_spots > MAX_SPOTS:
-        micrometers = 0.0
-        what = f"{n_spots:,} spots, where a Visium section has at most {MAX_SPOTS:,}"
-    else:
-        return
-    if not MIN_PITCH <= micrometers <= MAX_PITCH:
-        width = f"{pitch * VISIUM_PITCH / micrometers:.4g}" if micrometers else "..."
-        warnings.warn(
-            f"Found {what}{f' in {name}' if name else ''}; the neighborhood of {N_SPOTS} spots stands for spots 100 um "
-            f"apart (Visium). Small bins can be added up: sagefm.pp.aggregate_bins(adata, width={width}), with the "
-            f"width of 100 um in the unit of the coordinates.",
             UserWarning,
             stacklevel=3,
         )

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from scipy import sparse
 
 from sagefm.data._blocks import StoredMatrix, take_columns, take_rows
+from sagefm.data._check_counts import cap_wild, find_depths
+from sagefm.data._check_genes import find_features, find_few, find_names, find_unmeasured
+from sagefm.data._check_sections import find_background
 from sagefm.data._counts import get_counts
-from sagefm.data._genes import GeneMatch, Vocabulary, match_genes
+from sagefm.data._findings import Finding, tell
+from sagefm.data._genes import GeneMatch, Vocabulary, get_gene_names, match_genes
 from sagefm.data._graph import get_neighbors, with_library_key
 from sagefm.data._input import SectionInput, make_input
 from sagefm.data._section import Section
@@ -81,13 +84,24 @@ def read_table(
     keys = with_library_key(table, keys or TableKeys())
     spots = find_spots(data, table, keys)
     match = match_genes(table, vocabulary, keys.gene_key)
-    counts = get_counts(table, keys.layer)
-    n_empty = 0 if isinstance(counts, StoredMatrix) else int((counts.sum(axis=1) == 0).sum())
-    if n_empty:
-        warnings.warn(
-            f"{n_empty} of {table.n_obs} spots have no counts; they are described by their neighbors alone. "
-            f"To leave them out: scanpy.pp.filter_cells(adata, min_counts=1)",
-            UserWarning,
-            stacklevel=4,
-        )
-    return TableReader(table, keys, spots, counts, match)
+    reader, findings = check_counts_and_genes(
+        TableReader(table, keys, spots, get_counts(table, keys.layer), match), vocabulary
+    )
+    tell([*find_background(table), *findings], stacklevel=4)
+    return reader
+
+
+def check_counts_and_genes(reader: TableReader, vocabulary: Vocabulary) -> tuple[TableReader, list[Finding]]:
+    """Return what is read of a table, without counts that cannot be true, and what is odd about its counts and genes."""
+    table, keys, spots, counts, match = reader.table, reader.keys, reader.spots, reader.counts, reader.match
+    findings = [
+        *find_features(table, keys, match, vocabulary),
+        *find_names(table, keys, match, vocabulary),
+        *find_few(table, keys, match, vocabulary),
+    ]
+    if isinstance(counts, StoredMatrix):
+        return reader, findings
+    names = get_gene_names(table, keys.gene_key)
+    counts, wild = cap_wild(counts, spots.libraries, table.obs_names, names)
+    findings += [*find_depths(table, counts), *wild, *find_unmeasured(keys, spots, counts, match)]
+    return replace(reader, counts=counts), findings

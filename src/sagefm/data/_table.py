@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -110,7 +111,7 @@ def get_coordinates(table: AnnData, spatial_key: str = SPATIAL_KEY) -> NDArray[n
         raise CoordinatesError(
             f"adata.obsm[{spatial_key!r}] holds NaN or infinite values at {int((~finite).sum())} of {len(finite)} spots, "
             f"first at {table.obs_names[int(np.argmin(finite))]!r}. "
-            f"Leave these spots out: adata = adata[np.isfinite(adata.obsm[{spatial_key!r}]).all(axis=1)].copy()"
+            f"Leave these spots out: adata = adata[np.isfinite(np.asarray(adata.obsm[{spatial_key!r}], float)).all(axis=1)].copy()"
         )
     return coordinates
 
@@ -215,6 +216,13 @@ def get_libraries(
             f"or leave these spots out: {name} = {name}[{name}.obs[{library_key!r}].notna()].copy()"
         )
     return codes.astype(np.int64), [str(library) for library in names]
+
+
+def spatial_libraries(table: Any) -> dict[str, Mapping[str, Any]]:
+    """Return what ``uns["spatial"]`` holds of each library; other programs keep other things there."""
+    spatial = table.uns.get("spatial")
+    entries = spatial.items() if isinstance(spatial, Mapping) else ()
+    return {str(name): entry for name, entry in entries if isinstance(entry, Mapping)}
 
 
 def _kind(data: Any) -> str:

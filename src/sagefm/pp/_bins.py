@@ -14,7 +14,7 @@ from scipy import sparse
 from sagefm._constants import SPATIAL_KEY
 from sagefm.data._blocks import iter_blocks
 from sagefm.data._counts import get_counts
-from sagefm.data._table import TableKeys, find_spots, get_table, library_column
+from sagefm.data._table import TableKeys, find_spots, get_table, library_column, spatial_libraries
 from sagefm.errors import ArgumentError
 
 
@@ -87,14 +87,21 @@ def aggregate_bins(
     if library_key is not None:
         obs[library_key] = pd.Categorical([spots.names[int(code)] for code in tiles[:, 0]])
     means = np.column_stack([np.bincount(tile, weights=axis) / n_bins for axis in spots.coordinates.T])
-    uns = {"spatial": deepcopy(dict(table.uns["spatial"]))} if "spatial" in table.uns else {}
-    for library in uns.get("spatial", {}).values():
-        scale = library.get("scalefactors", {})
-        scale.pop("bin_size_um", None)
-        if "spot_diameter_fullres" in scale:
-            scale["spot_diameter_fullres"] = float(width)
+    libraries = {name: deepcopy(dict(library)) for name, library in spatial_libraries(table).items()}
+    for library in libraries.values():
+        scale = library.get("scalefactors")
+        if isinstance(scale, dict):
+            scale.pop("bin_size_um", None)
+            if "spot_diameter_fullres" in scale:
+                scale["spot_diameter_fullres"] = float(width)
     var = pd.DataFrame(index=table.var_names) if not isinstance(table.var, pd.DataFrame) else table.var.copy()
-    return AnnData(sparse.csr_matrix(counts), obs=obs, var=var, obsm={spatial_key: means}, uns=uns)
+    return AnnData(
+        sparse.csr_matrix(counts),
+        obs=obs,
+        var=var,
+        obsm={spatial_key: means},
+        uns={"spatial": libraries} if libraries else {},
+    )
 
 
 def _summing(group: NDArray[np.integer], n_groups: int) -> sparse.csr_matrix:
