@@ -45,4 +45,4 @@ if __name__ == "__main__":
     columns = pd.read_parquet(sys.argv[1], columns=["ensembl_id", "symbol", "prev_symbols"]).fillna("")
     lines = [f"{name}\t{symbol}\n" for name, symbol in sorted(previous_symbols(columns).items())]
     OUT.write_bytes(gzip.compress("".join(["name\tsymbol\n", *lines]).encode(), 9, mtime=0))
-    print(f"{len(lines)} names, {OUT.stat().st_size} bytes")
+    sys.stdout.write(f"{len(lines)} names, {OUT.stat().st_size} bytes\n")

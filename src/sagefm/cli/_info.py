@@ -8,7 +8,13 @@ from typing import Any
 import click
 
 from sagefm.cli._files import is_section, read_section
-from sagefm.cli._options import gene_key_option, library_key_option, spatial_key_option, table_key_option
+from sagefm.cli._options import (
+    gene_key_option,
+    library_key_option,
+    model_option,
+    spatial_key_option,
+    table_key_option,
+)
 from sagefm.cli._run import debug_option, emit, json_option, report, say
 
 
@@ -18,14 +24,15 @@ from sagefm.cli._run import debug_option, emit, json_option, report, say
 @spatial_key_option
 @library_key_option
 @table_key_option
+@model_option
 @json_option
 @debug_option
 def info(targets: tuple[str, ...], **options: Any) -> None:
     """Print what model folders or sections hold. Nothing is written.
 
     Of a model: architecture, genes, training, validation losses, and the hash by which results name it. Of a section:
-    spots and genes, whether X and layers are raw counts, coordinates, libraries, how many genes are in the published
-    vocabulary, and what sagefm has already added. What other commands would refuse is marked with "!".
+    what is read of it (counts, sections, coordinates, genes of the model), what is suspicious and the call in Python
+    that repairs it, and what sagefm has already added. What other commands would refuse is marked with "!".
 
     \b
     Examples:

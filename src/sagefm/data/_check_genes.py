@@ -71,7 +71,7 @@ def find_names(table: AnnData, keys: TableKeys, match: GeneMatch, vocabulary: Vo
             unused = f" {n_unused} are of a gene that another column holds, and are left out." if n_unused else ""
             yield Finding(
                 what,
-                severity,
+                severity if (rows & matched).any() else "note",
                 f"{rows.sum():,} of {len(names):,} names {why}, and are read as the genes of the model's vocabulary that they "
                 f"can only mean: {examples}.{unused} To rename them in the table",
                 rename,

@@ -195,7 +195,7 @@ def _far_spots(
 
 def _bins(table: AnnData, name: str, rows: NDArray[np.int64], pitch: float) -> Iterator[Finding]:
     """Yield a finding where the spots of a library are far closer together, or farther apart, than those of Visium."""
-    width, what = _bin_width(table, name, rows, pitch)
+    width, what = bin_width(table, name, rows, pitch)
     if width is not None and MIN_PITCH <= width <= MAX_PITCH:
         return
     n_spots = len(rows)
@@ -212,7 +212,7 @@ def _bins(table: AnnData, name: str, rows: NDArray[np.int64], pitch: float) -> I
         )
 
 
-def _bin_width(table: AnnData, name: str, rows: NDArray[np.int64], pitch: float) -> tuple[float | None, str]:
+def bin_width(table: AnnData, name: str, rows: NDArray[np.int64], pitch: float) -> tuple[float | None, str]:
     """Return how far spots are apart in um, from what a table says of its bins, and what it says; None, if nothing."""
     libraries = spatial_libraries(table)
     library: Mapping[str, Any] = libraries.get(name) or (next(iter(libraries.values())) if len(libraries) == 1 else {})

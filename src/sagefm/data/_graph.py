@@ -125,9 +125,11 @@ def build_neighbors(
 def check_places(table: AnnData, keys: TableKeys, spots: Spots, *, n_spots: int = N_SPOTS) -> list[Finding]:
     """Return what is odd about the places of spots, before a graph of them is built."""
     findings = [*find_background(table), *find_joined(table, keys, spots)]
+    is_joined = any(finding.what == "joined sections" for finding in findings)
     for code, name in enumerate(spots.names):
         rows = np.flatnonzero(spots.libraries == code)
-        findings += find_odd_places(table, keys, spots.coordinates[rows], rows, name, n_spots)
+        odd = find_odd_places(table, keys, spots.coordinates[rows], rows, name, n_spots)
+        findings += [finding for finding in odd if not (is_joined and finding.what == "shared places")]
     return findings
 
 

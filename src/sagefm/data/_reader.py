@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -84,24 +84,24 @@ def read_table(
     keys = with_library_key(table, keys or TableKeys())
     spots = find_spots(data, table, keys)
     match = match_genes(table, vocabulary, keys.gene_key)
-    reader, findings = check_counts_and_genes(
-        TableReader(table, keys, spots, get_counts(table, keys.layer), match), vocabulary
-    )
-    tell([*find_background(table), *findings], stacklevel=4)
-    return reader
+    counts, odd_counts = check_counts(table, keys, spots, get_counts(table, keys.layer), match)
+    tell([*find_background(table), *check_genes(table, keys, match, vocabulary), *odd_counts], stacklevel=4)
+    return TableReader(table, keys, spots, counts, match)
 
 
-def check_counts_and_genes(reader: TableReader, vocabulary: Vocabulary) -> tuple[TableReader, list[Finding]]:
-    """Return what is read of a table, without counts that cannot be true, and what is odd about its counts and genes."""
-    table, keys, spots, counts, match = reader.table, reader.keys, reader.spots, reader.counts, reader.match
-    findings = [
-        *find_features(table, keys, match, vocabulary),
-        *find_names(table, keys, match, vocabulary),
-        *find_few(table, keys, match, vocabulary),
-    ]
+def check_genes(table: AnnData, keys: TableKeys, match: GeneMatch, vocabulary: Vocabulary) -> list[Finding]:
+    """Return what is odd about the genes of a table."""
+    checks = (find_features, find_names, find_few)
+    return [finding for check in checks for finding in check(table, keys, match, vocabulary)]
+
+
+def check_counts(
+    table: AnnData, keys: TableKeys, spots: Spots, counts: sparse.csr_matrix | StoredMatrix, match: GeneMatch | None
+) -> tuple[sparse.csr_matrix | StoredMatrix, list[Finding]]:
+    """Return counts without those that cannot be true, and what is odd about them; stored counts as they are."""
     if isinstance(counts, StoredMatrix):
-        return reader, findings
-    names = get_gene_names(table, keys.gene_key)
+        return counts, []
+    names = get_gene_names(table, keys.gene_key) if match is not None else table.var_names
     counts, wild = cap_wild(counts, spots.libraries, table.obs_names, names)
-    findings += [*find_depths(table, counts), *wild, *find_unmeasured(keys, spots, counts, match)]
-    return replace(reader, counts=counts), findings
+    unmeasured = find_unmeasured(keys, spots, counts, match) if match is not None else ()
+    return counts, [*find_depths(table, counts), *wild, *unmeasured]
