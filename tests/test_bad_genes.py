@@ -152,8 +152,10 @@ def test_less_than_a_tenth_of_the_vocabulary(n_known, section, default, rejects)
 
 def test_a_tenth_of_the_vocabulary_is_enough(section, checkpoint):
     panel = section[:, :30].copy()
-    sagefm.tl.embed(panel, checkpoint)
-    sagefm.tl.impute(panel, checkpoint, progress=False)
+    with pytest.warns(UserWarning, match=r"Found 30 of the 300 genes of the model's vocabulary \(10%\)"):
+        sagefm.tl.embed(panel, checkpoint)
+    with pytest.warns(UserWarning, match="Found 30 of the 300 genes"):
+        sagefm.tl.impute(panel, checkpoint, progress=False)
     assert panel.uns["sagefm"]["X_sagefm"]["coverage"] == pytest.approx(0.1)
     assert np.isfinite(panel.layers["sagefm_imputed"]).all()
 

@@ -11,6 +11,7 @@ from scipy import sparse
 import sagefm
 from sagefm.errors import ArgumentError, CoordinatesError, CountsError, MissingKeyError, NeighborsError
 from sagefm.model import SAGEFM
+from tests.repairs import repaired
 
 
 def _embed(adata, model, **kwargs):
@@ -67,7 +68,8 @@ def test_no_coordinates_for_neighbors(section, rejects):
 def test_coordinates_not_finite(verb, value, section, default, rejects):
     section.obsm["spatial"][[7, 9], 1] = value
     words = ("NaN or infinite", "2 of 400 spots", section.obs_names[7], "np.isfinite")
-    rejects(CoordinatesError, section, lambda: verb(section, default), *words)
+    message = rejects(CoordinatesError, section, lambda: verb(section, default), *words)
+    verb(repaired(section, message), default)
 
 
 @pytest.mark.parametrize(
@@ -83,11 +85,9 @@ def test_coordinates_of_another_kind(coordinates, word, section, default, reject
     rejects(CoordinatesError, section, lambda: sagefm.tl.embed(section, default), word)
 
 
-@pytest.mark.parametrize("n_shared", [1, 30, 399])
+@pytest.mark.parametrize("n_shared", [1, 14])
 def test_duplicate_coordinates_warn_and_are_deterministic(n_shared, section, default):
-    section.obsm["spatial"][100 : 101 + n_shared if n_shared < 399 else None] = section.obsm["spatial"][100]
-    if n_shared == 399:
-        section.obsm["spatial"][:] = section.obsm["spatial"][100]
+    section.obsm["spatial"][100 : 101 + n_shared] = section.obsm["spatial"][100]
     runs = []
     for adata in (section.copy(), section.copy()):
         with pytest.warns(UserWarning, match=f"{n_shared} spots have the coordinates of another spot.*library_key"):
@@ -101,14 +101,6 @@ def test_duplicate_coordinates_warn_and_are_deterministic(n_shared, section, def
     assert np.isfinite(first.obsm["X_sagefm"]).all()
 
 
-def test_sections_on_top_of_each_other_are_reported(sections, default):
-    with pytest.warns(UserWarning, match="150 spots have the coordinates of another.*library_key"):
-        sagefm.tl.embed(sections, default)
-    with pytest.warns(UserWarning, match="replaced by one with spatial_key='spatial', library_key='library'") as caught:
-        sagefm.tl.embed(sections, default, library_key="library")
-    assert len(caught) == 1
-
-
 @each_reader
 def test_fewer_than_15_spots(verb, section, default, rejects):
     small = section[:14].copy()
@@ -118,7 +110,28 @@ def test_fewer_than_15_spots(verb, section, default, rejects):
 @each_reader
 def test_fewer_than_15_spots_in_a_library(verb, section, default, rejects):
     section.obs["slide"] = np.where(np.arange(400) < 9, "tiny", "large")
-    rejects(CoordinatesError, section, lambda: verb(section, default, library_key="slide"), "tiny (9)", "n_spots=9")
+    words = ("tiny (9)", "n_spots=9, library_key='slide'", "out these libraries")
+    message = rejects(CoordinatesError, section, lambda: verb(section, default, library_key="slide"), *words)
+    kept = repaired(section, message)
+    assert kept.n_obs == 391
+    verb(kept, default, library_key="slide")
+
+
+@pytest.mark.parametrize(("n_tiny", "is_smaller"), [(1, False), (2, True)])
+def test_repairs_of_a_tiny_library_do_not_repeat_the_error(n_tiny, is_smaller, section, rejects):
+    section.obs["slide"] = np.where(np.arange(400) < n_tiny, "tiny", "large")
+    call = lambda: sagefm.pp.spatial_neighbors(section, library_key="slide")
+    message = rejects(CoordinatesError, section, call, f"tiny ({n_tiny})", "out these libraries")
+    assert ("n_spots=2" in message) == is_smaller
+    sagefm.pp.spatial_neighbors(repaired(section, message), library_key="slide")
+
+
+def test_graph_by_library_that_the_error_proposes(sections, default, rejects):
+    sections.obsm["spatial"] = sections.obsm["spatial"] + np.random.default_rng(0).normal(size=(300, 2))
+    sq.gr.spatial_neighbors_knn(sections, n_neighs=14, key_added="mine")
+    call = lambda: sagefm.tl.embed(sections, default, library_key="library", neighbors_key="mine")
+    again = repaired(sections, rejects(NeighborsError, sections, call, "key_added='mine'"))
+    sagefm.tl.embed(again, default, library_key="library", neighbors_key="mine")
 
 
 def test_exactly_15_spots(section, default, run_verbs):

@@ -164,18 +164,18 @@ def test_too_few_spots_name_the_libraries():
 
 
 def test_get_neighbors_builds_and_keeps():
-    adata = table(LAYOUTS["random"], slide=np.repeat(["a", "b"], 100))
+    adata = table(LAYOUTS["random"], side=np.repeat(["a", "b"], 100))
     graph = get_neighbors(adata)
     assert graph.dtype == np.float32
     assert (np.diff(graph.indptr) == 14).all()
     stored = adata.obsp["sagefm_connectivities"]
     get_neighbors(adata)
     assert adata.obsp["sagefm_connectivities"] is stored
-    with pytest.warns(UserWarning, match=r"built with spatial_key='spatial', library_key=None; .*library_key='slide'"):
-        by_slide = get_neighbors(adata, library_key="slide")
+    with pytest.warns(UserWarning, match=r"built with spatial_key='spatial', library_key=None; .*library_key='side'"):
+        by_side = get_neighbors(adata, library_key="side")
     assert adata.obsp["sagefm_connectivities"] is not stored
-    assert not by_slide[:100, 100:].nnz
-    assert not by_slide[100:, :100].nnz
+    assert not by_side[:100, 100:].nnz
+    assert not by_side[100:, :100].nnz
 
 
 def test_get_neighbors_of_a_graph_of_the_users():
@@ -223,9 +223,10 @@ def test_averaging_is_gcn_normalisation_of_a_complete_graph():
 
 
 def test_duplicates_warn_once_a_library():
-    adata = table(np.tile(square(6), (2, 1)), slide=np.repeat(["a", "b"], 36))
+    adata = table(np.tile(square(6), (2, 1)))
     with pytest.warns(UserWarning, match="36 spots have the coordinates"):
         spatial_neighbors(adata)
+    adata.obs["slide"] = np.repeat(["a", "b"], 36)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         spatial_neighbors(adata, library_key="slide")

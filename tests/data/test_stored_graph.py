@@ -66,7 +66,8 @@ def test_other_keys_replace_a_graph_with_a_warning(sections, default):
 
 def test_a_library_column_that_is_gone_is_not_asked_for(sections, default):
     sagefm.pp.spatial_neighbors(sections, library_key="library")
-    del sections.obs["library"]
+    del sections.obs["library"], sections.obs["array_row"]
+    sections.obs_names = [f"spot{i}" for i in range(300)]
     sections.obsm["spatial"][150:] += 1e5
     with pytest.warns(UserWarning, match="library_key='library'; it is replaced by one with .*library_key=None"):
         sagefm.tl.embed(sections, default)

@@ -156,10 +156,12 @@ def imputed():
     counted = np.asarray((adata.X > 0).mean(axis=0)).ravel()
     adata = adata[:, counted > 0.3].copy()
     adata.var_names = [f"unknown{i}" if i % 7 == 0 else name for i, name in enumerate(adata.var_names)]
-    sagefm.tl.impute(adata, progress=False)
+    with pytest.warns(UserWarning, match="Found 726 of the 12,121 genes"):
+        sagefm.tl.impute(adata, progress=False)
     return adata
 
 
+@pytest.mark.filterwarnings("ignore:Found 726 of the 12,121 genes:UserWarning")
 def test_folds_and_null_are_those_of_impute(imputed):
     """With the vocabulary of the model, `r` of its predictions is what ``tl.impute`` wrote."""
     vocabulary = resolve_model("default").vocabulary.symbols
@@ -194,6 +196,7 @@ def test_forms_of_predicted(imputed, form):
     assert expected["r"].isna().sum() >= (~imputed.var["sagefm_imputed"]).sum()
 
 
+@pytest.mark.filterwarnings("ignore:Found 726 of the 12,121 genes:UserWarning")
 def test_genes_that_were_not_imputed_have_no_figures(imputed):
     """The sparse layer of ``tl.impute(genes=...)`` is zero at the genes that were not asked for."""
     genes = list(imputed.var_names[imputed.var["sagefm_imputed"]][:5])

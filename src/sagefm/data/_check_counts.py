@@ -117,13 +117,18 @@ def cap_wild(
     values = counts.data.copy()
     values[places] = 0
     others = sparse.csr_matrix((values, counts.indices, counts.indptr), shape=counts.shape)
-    wild = []
+    wild: list[tuple[int, int, int, float]] = []
     for gene, library in sorted(set(zip(columns.tolist(), libraries[rows].tolist(), strict=True))):
         column = others[:, [gene]].toarray().ravel()
         highest = max(float(column[libraries == library].max()), 1.0)
-        own = (columns == gene) & (libraries[rows] == library)
-        is_wild = own & (counts.data[places] >= _WILD_RATIO * highest)
-        wild += [(place, row, gene, highest) for place, row in zip(places[is_wild], rows[is_wild], strict=True)]
+        own = np.flatnonzero((columns == gene) & (libraries[rows] == library))
+        # Upwards: what is above a gap is wild, but a count near the next one may be that of a hot spot.
+        for i in own[np.argsort(counts.data[places[own]], kind="stable")]:
+            value = float(counts.data[places[i]])
+            if value >= _WILD_RATIO * highest:
+                wild.append((int(places[i]), int(rows[i]), gene, highest))
+            else:
+                highest = value
     if not wild:
         return counts, []
     data = counts.data.copy()

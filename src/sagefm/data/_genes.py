@@ -77,9 +77,12 @@ class Vocabulary:
             by_case = {symbol.upper(): symbol for symbol in self.symbols}
             close = [by_case[str(g).upper()] for g in unknown if str(g).upper() in by_case]
             renamed = [self.resolve(str(gene)) for gene in unknown]
-            renamed += respell([str(gene) for gene in unknown], self.by_canonical, n_names=len(self)).values()
+            texts = [str(gene) for gene in unknown]
+            renamed += [
+                match[0] for match in respell(texts, self.position, self.by_canonical, n_names=len(self)).values()
+            ]
             close += [self.symbols[position] for position in renamed if position is not None]
-            hint = f" Did you mean {close[:5]}?" if close else ""
+            hint = f" Did you mean {list(dict.fromkeys(close))[:5]}?" if close else ""
             raise GenesError(
                 f"{argument}: not in the model's vocabulary of {len(self)} genes: {unknown[:5]} ({len(unknown)} in all)."
                 f"{hint} sagefm.pp.match_genes(adata, model) lists what there is."
@@ -142,8 +145,8 @@ def match_genes(table: AnnData, vocabulary: Vocabulary, gene_key: str | None = N
     are left out. Matching is case-sensitive: `Gapdh` is a mouse gene.
     """
     names = get_gene_names(table, gene_key)
-    symbols, position, via = _find(names, vocabulary, is_gene(table))
-    duplicate = _is_duplicate(position, via)
+    symbols, position, via, distance = _find(names, vocabulary, is_gene(table))
+    duplicate = _is_duplicate(position, distance)
     used = np.flatnonzero((position >= 0) & ~duplicate)
     columns = used[np.argsort(position[used], kind="stable")]
     coverage = len(columns) / max(len(vocabulary), 1)
@@ -175,34 +178,40 @@ def is_gene(table: Any) -> NDArray[np.bool_]:
 
 def _find(
     names: pd.Index, vocabulary: Vocabulary, genes: NDArray[np.bool_]
-) -> tuple[NDArray[np.object_], NDArray[np.int64], NDArray[np.object_]]:
-    """Return symbol, position in the vocabulary (or -1) and the way it was found of each name."""
+) -> tuple[NDArray[np.object_], NDArray[np.int64], NDArray[np.object_], NDArray[np.int64]]:
+    """Return symbol, position in the vocabulary (or -1), the way it was found, and how far it was sought, of each name."""
     symbols = to_symbols(names)
     position = np.array([vocabulary.position.get(symbol, -1) for symbol in symbols], dtype=np.int64)
     position[~genes] = -1
     values = names.to_numpy(dtype=object)
     via = np.where(position < 0, "", np.where(symbols == values, "symbol", "ensembl")).astype(object)
+    distance = np.zeros(len(values), dtype=np.int64)
     unknown = np.flatnonzero((position < 0) & genes)
     renamed = {i: vocabulary.resolve(str(symbols[i])) for i in unknown}
     texts = [str(values[i]) for i in unknown if renamed[i] is None]
-    respelled = respell(texts, vocabulary.by_canonical, n_names=len(values))
+    respelled = respell(texts, vocabulary.position, vocabulary.by_canonical, n_names=len(values))
     symbols = symbols.copy()
     for i, place in renamed.items():
-        found = respelled.get(str(values[i])) if place is None else place
-        if found is not None:
-            symbols[i], position[i] = vocabulary.symbols[found], found
-            via[i] = "spelling" if place is None else "previous"
-    return symbols, position, via
+        if place is not None:
+            position[i], via[i], distance[i] = place, "previous", 2
+        elif str(values[i]) in respelled:
+            position[i], is_exact = respelled[str(values[i])]
+            via[i], distance[i] = "spelling", 1 if is_exact else 3
+        if via[i]:
+            symbols[i] = vocabulary.symbols[position[i]]
+    return symbols, position, via, distance
 
 
-def _is_duplicate(position: NDArray[np.int64], via: NDArray[np.object_]) -> NDArray[np.bool_]:
-    """Tell which columns are of a gene that another column holds, by a name that says it or by an equally good one."""
-    known, exact = position >= 0, np.isin(via, ["symbol", "ensembl"])
+def _is_duplicate(position: NDArray[np.int64], distance: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Tell which columns are of a gene that another holds, by a better name or, of interpreted names, an equally good one.
+
+    Of equally good names that say what they mean, the first is used.
+    """
+    known = pd.DataFrame({"gene": position, "distance": distance})[position >= 0]
+    is_worse = known["distance"] > known.groupby("gene")["distance"].transform("min")
+    is_twice = known.duplicated() | (known.duplicated(keep=False) & (known["distance"] > 0))
     duplicate = np.zeros(len(position), dtype=bool)
-    duplicate[exact] = pd.Index(position[exact]).duplicated()
-    guessed = known & ~exact
-    twice = pd.Index(position[guessed]).duplicated(keep=False)
-    duplicate[guessed] = twice | np.isin(position[guessed], position[exact])
+    duplicate[known.index] = is_worse | is_twice
     return duplicate
 
 

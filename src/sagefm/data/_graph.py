@@ -17,15 +17,16 @@ from sagefm._arguments import whole_number
 from sagefm._constants import N_SPOTS, NEIGHBORS_KEY
 from sagefm.data._check_places import find_odd_places
 from sagefm.data._check_sections import find_background, find_joined
-from sagefm.data._findings import tell
+from sagefm.data._findings import Finding, tell
 from sagefm.data._table import find_spots, library_column
 from sagefm.errors import CoordinatesError, NeighborsError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from anndata import AnnData
     from numpy.typing import NDArray
 
-    from sagefm.data._findings import Finding
     from sagefm.data._table import Spots, TableKeys
 
 logger = logging.getLogger(__name__)
@@ -85,19 +86,6 @@ def build_neighbors(
     Coordinates that the table did not have are stored with them. On an error, nothing is written.
     """
     n_spots = whole_number(n_spots, name="n_spots", minimum=2)
-    sizes = np.bincount(spots.libraries, minlength=len(spots.names))
-    small = [f"{spots.names[i] or 'the section'} ({sizes[i]})" for i in np.flatnonzero(sizes < n_spots)]
-    if small:
-        library = "" if keys.library_key is None else f", library_key={keys.library_key!r}"
-        smaller = f"sagefm.pp.spatial_neighbors(adata, n_spots={int(sizes.min())}{library})"
-        column = f"adata.obs[{keys.library_key!r}]"
-        repairs = [f"Take a smaller neighborhood: {smaller}"] if sizes.min() >= 2 else []
-        if sizes.max() >= n_spots:
-            kept = f"{column}.groupby({column}).transform('size') >= {n_spots}"
-            repairs.append(f"Leave these libraries out: adata = adata[{kept}].copy()")
-        raise CoordinatesError(
-            f"A neighborhood has {n_spots} spots; fewer were found in {', '.join(small[:5])}. {', or: '.join(repairs)}"
-        )
     tell(check_places(table, keys, spots, n_spots=n_spots), stacklevel=3)
     n_neighbors = n_spots - 1
     neighbors = np.empty((table.n_obs, n_neighbors), dtype=np.int64)
@@ -122,9 +110,34 @@ def build_neighbors(
     }
 
 
+def _small_libraries(keys: TableKeys, spots: Spots, n_spots: int) -> Iterator[Finding]:
+    """Yield a finding where libraries have fewer spots than a neighborhood."""
+    sizes = np.bincount(spots.libraries, minlength=len(spots.names))
+    small = [f"{spots.names[i] or 'the section'} ({sizes[i]})" for i in np.flatnonzero(sizes < n_spots)]
+    if not small:
+        return
+    library = "" if keys.library_key is None else f", library_key={keys.library_key!r}"
+    smaller = f"sagefm.pp.spatial_neighbors(adata, n_spots={int(sizes.min())}{library})"
+    message = f"A neighborhood has {n_spots} spots; fewer were found in {', '.join(small[:5])}. "
+    repair = ""
+    if sizes.max() >= n_spots:
+        column = f"adata.obs[{keys.library_key!r}]"
+        message += f"Take a smaller neighborhood, {smaller}, or leave out" if sizes.min() > 1 else "Leave out"
+        message += " these libraries"
+        repair = f"adata = adata[{column}.groupby({column}, observed=True).transform('size') >= {n_spots}].copy()"
+    elif sizes.min() > 1:
+        message += "Take a smaller neighborhood"
+        repair = smaller
+    yield Finding("few spots", "error", message, repair, CoordinatesError)
+
+
 def check_places(table: AnnData, keys: TableKeys, spots: Spots, *, n_spots: int = N_SPOTS) -> list[Finding]:
     """Return what is odd about the places of spots, before a graph of them is built."""
-    findings = [*find_background(table), *find_joined(table, keys, spots)]
+    findings = [
+        *_small_libraries(keys, spots, n_spots),
+        *find_background(table),
+        *find_joined(table, keys, spots),
+    ]
     is_joined = any(finding.what == "joined sections" for finding in findings)
     for code, name in enumerate(spots.names):
         rows = np.flatnonzero(spots.libraries == code)

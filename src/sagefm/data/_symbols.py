@@ -28,8 +28,8 @@ _ENSEMBL_WITHIN: Final = re.compile(r"(?<![A-Za-z0-9])ENSG\d{11}(?!\d)")
 _DATES: Final = [
     re.compile(pattern, re.IGNORECASE)
     for pattern in (
-        r"^X?(?P<day>\d{1,2})[-.](?P<month>mar|sep|dec)([-.]\d)?$",
-        r"^(?P<month>mar|sep|dec)[-.](?P<day>\d{1,2})([-.]\d)?$",
+        r"^X?(?P<day>\d{1,2})[-._](?P<month>mar|sep|dec)([-._]\d)?$",
+        r"^(?P<month>mar|sep|dec)[-._](?P<day>\d{1,2})([-._]\d)?$",
         r"^\d{4}-(?P<month>03|09|12)-(?P<day>\d\d)( 00:00:00)?$",
     )
 ]
@@ -39,7 +39,9 @@ _AFFIX: Final = re.compile(r"[_\-.:|]+")
 _GENOME: Final = re.compile(r"^(GRCh\d\d|hg\d\d|human|homo_?sapiens|hsa?$)", re.IGNORECASE)
 #: Features that bear the name of a gene and do not count it.
 _CONTROL: Final = re.compile(
-    r"^(antisense|adt|antibody|anti|prot|protein|hto|neg|blank|deprecated|unassigned|intergenic)", re.IGNORECASE
+    r"^(antisense|adt|antibody|anti|prot|protein|hto|neg|negcontrol\w*|negative\w*|blank|deprecated|unassigned\w*|"
+    r"intergenic\w*)(?![A-Za-z0-9])",
+    re.IGNORECASE,
 )
 #: Share of a table's names that have an affix in common, if it does not name a genome; and share of what stays without
 #: it that are known genes.
@@ -93,22 +95,27 @@ def is_date(name: str) -> bool:
     return any(pattern.match(name) for pattern in _DATES)
 
 
-def respell(names: Sequence[str], genes: Mapping[str, int], *, n_names: int) -> dict[str, int]:
-    """Return which of `genes` those `names` can only mean that are none, by name; of all `n_names` names of a table.
+def respell(
+    names: Sequence[str], genes: Mapping[str, int], renamed: Mapping[str, int], *, n_names: int
+) -> dict[str, tuple[int, bool]]:
+    """Return which genes those of the `n_names` names of a table can only mean that are none, by name.
 
     Undone are quotes and spaces, an affix that many names share or that names a genome (``GRCh38_CD3E``), a symbol joined
-    with its Ensembl id, what R makes of a symbol (``HLA.A``) and what a spreadsheet makes of it (``9-Mar``).
+    with its Ensembl id, what R makes of a symbol (``HLA.A``) and what a spreadsheet makes of it (``9-Mar``). `genes` are
+    those of a vocabulary, `renamed` the same by the reference's symbols; with each match comes whether it is of `genes`.
     """
     by_shape = _by_shape(genes)
     affixes = _shared_affixes(names, n_names)
     matches = {}
     for name in names:
         for spelling in _spellings(name, affixes):
-            gene = genes.get(canonical(_by_id(spelling)), by_shape.get(_shape(spelling), _of_date(spelling, genes)))
-            if gene is not None:
-                matches[name] = gene
+            symbol = _by_id(spelling)
+            gene = genes.get(symbol, by_shape.get(_shape(spelling)))
+            other = renamed.get(symbol, renamed.get(canonical(symbol), _of_date(spelling, renamed)))
+            if gene is not None or other is not None:
+                matches[name] = (other, False) if gene is None else (gene, True)
                 break
-    return matches
+    return {name: (gene, is_exact) for name, (gene, is_exact) in matches.items() if gene is not None}
 
 
 def _spellings(name: str, affixes: list[str]) -> Iterator[str]:

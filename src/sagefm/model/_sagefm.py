@@ -14,7 +14,7 @@ from sagefm.checkpoint._checkpoint import Checkpoint, load_checkpoint, save_chec
 from sagefm.checkpoint._hub import push_to_hub
 from sagefm.checkpoint._resolve import resolve_model
 from sagefm.data._files import file_sha256
-from sagefm.data._genes import get_gene_names, make_vocabulary
+from sagefm.data._genes import get_gene_names, is_gene, make_vocabulary
 from sagefm.data._table import coordinates_in_table, get_table
 from sagefm.errors import MissingKeyError
 from sagefm.model._table_model import TableModel, spots_sha256
@@ -92,7 +92,9 @@ class SAGEFM(TableModel):
 
     Fine-tune a pretrained model on a table of your own:
 
-    >>> model = sagefm.model.SAGEFM.from_pretrained("default", adata)
+    >>> section = sagefm.datasets.synovium()
+    >>> sagefm.model.SAGEFM.setup_anndata(section)
+    >>> model = sagefm.model.SAGEFM.from_pretrained("default", section)
     >>> model.train(max_epochs=1)
 
     Set up tables inside MuData and SpatialData objects:
@@ -126,7 +128,7 @@ class SAGEFM(TableModel):
         if "_scvi_uuid" not in table.uns:
             raise MissingKeyError("The table has not been set up: call SAGEFM.setup_anndata(adata) first.")
         super().__init__(table)
-        genes = make_vocabulary(get_gene_names(table, self._keys().gene_key), vocabulary)
+        genes = make_vocabulary(get_gene_names(table, self._keys().gene_key)[is_gene(table)], vocabulary)
         config = NetworkConfig.of(
             architecture, n_genes=len(genes), hidden=hidden, likelihood=likelihood, scale=scale, dropout=dropout
         )

@@ -70,11 +70,11 @@ def check(
     >>> adata = sagefm.datasets.dlpfc()
     >>> report = sagefm.pp.check(adata)
     table         3,529 spots x 5,000 genes
-    counts        adata.X, raw counts: median 948 a spot (5 to 95 %: 293 to 2,053)
+    counts        adata.X, raw counts: median 948 a spot (5 to 95 %: 328 to 2,149)
     sections      one, as no library_key is given
     coordinates   adata.obsm['spatial']: nearest spot at 277 (median), hexagonal array
     technology    Visium, by the hexagonal array
-    genes         4,290 of the 12,121 of the model's vocabulary (35%): 4,290 by symbol
+    genes         4,291 of the 12,121 of the model's vocabulary (35%): 4,291 by symbol
     nothing odd
 
     The call that repairs something can be copied from the report:
