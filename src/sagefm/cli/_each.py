@@ -80,12 +80,23 @@ def for_each(
 
 
 def _run_job(
-    job: Job, function: Callable[..., None], report: Report, *, lazy: bool, compression: str | None, **arguments: Any
+    job: Job,
+    function: Callable[..., None],
+    report: Report,
+    *,
+    lazy: bool,
+    use_raw: bool,
+    compression: str | None,
+    **arguments: Any,
 ) -> None:
     """Read a section, run a function of ``sagefm.tl`` with its arguments, print and write the result."""
     from sagefm.data._table import get_table
 
     data = read_section(job.section, lazy=lazy)
+    if use_raw:
+        if getattr(data, "raw", None) is None:
+            raise ArgumentError(f"{job.section} has no adata.raw: leave --use-raw out, or name a layer with --layer.")
+        data = data.raw.to_adata()
     table = get_table(data, table_key=arguments["table_key"])
     say(f"{job.section}: {table.n_obs:,} spots x {table.n_vars:,} genes", n_spots=table.n_obs, n_genes=table.n_vars)
     function(data, **arguments)

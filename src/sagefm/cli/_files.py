@@ -84,7 +84,8 @@ def read_section(path: Path, *, lazy: bool = False) -> Any:
             return anndata.AnnData(X=_stored(group["X"]) if "X" in group else None, layers=layers, **parts)
         if kind == "anndata":
             return anndata.read_zarr(path)
-        if "spatialdata_attrs" in group.attrs:
+        # Stores of spatialdata before its version 0.1 have no mark of their own.
+        if "spatialdata_attrs" in group.attrs or {"tables", "table"} & set(group):
             import spatialdata
 
             return spatialdata.read_zarr(path)
@@ -125,13 +126,19 @@ def _check(path: Path, overwrite: bool, reason: str) -> None:
 
 def write_section(data: Any, path: Path, *, table: AnnData, compression: str | None = None) -> None:
     """Write AnnData or SpatialData; of SpatialData, an ``.h5ad`` path takes only its table, which is `table`."""
-    with replacing(path) as staged:
-        if path.suffix.lower() == ".h5ad":
-            table.write_h5ad(staged, compression=compression)
-        elif data is table:
-            table.write_zarr(staged)
-        else:
-            data.write(staged)
+    import anndata
+
+    # What was read is written: names of pandas 3, which anndata reads and by default does not write.
+    with anndata.settings.override(allow_write_nullable_strings=True), replacing(path) as staged:
+        try:
+            if path.suffix.lower() == ".h5ad":
+                table.write_h5ad(staged, compression=compression)
+            elif data is table:
+                table.write_zarr(staged)
+            else:
+                data.write(staged)
+        except (KeyError, TypeError, ValueError, RuntimeError, NotImplementedError) as error:
+            raise SagefmError(f"{path} cannot be written: {error}") from error
 
 
 def without_counts(table: AnnData, key: str) -> AnnData:

@@ -78,6 +78,10 @@ written_options = apply(
         help="Leave X in the file and read it in blocks, for sections larger than memory. The output then has no X.",
     ),
     click.option(
+        "--use-raw", is_flag=True,
+        help="Read counts and genes of adata.raw, where X is normalized or cut to fewer genes; the output has these.",
+    ),
+    click.option(
         "--compression", type=click.Choice(["gzip", "lzf"]), help="Compress an .h5ad output: smaller, slower to write."
     ),
     overwrite_option,

@@ -16,8 +16,7 @@ from sagefm._constants import SPATIAL_KEY
 from sagefm.data._blocks import to_memory
 from sagefm.data._counts import get_counts
 from sagefm.data._files import file_sha256, find_metadata, n_rows, open_table, read_file
-from sagefm.data._genes import get_gene_names, named_genes
-from sagefm.data._symbols import to_symbols
+from sagefm.data._genes import get_gene_names, named_genes, to_symbols
 from sagefm.data._table import find_coordinates, get_table
 from sagefm.errors import ArgumentError, GenesError, MissingKeyError, SagefmError
 

@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 
 from sagefm._constants import MIN_COVERAGE, MIN_GENES
-from sagefm.data._symbols import _ensembl_to_symbol, canonical, read_lines, respell, to_symbols
+from sagefm.data._symbols import _ensembl_to_symbol, canonical, read_lines, respell
+from sagefm.data._symbols import to_symbols as to_symbols  # where other rooms look for it
 from sagefm.errors import ArgumentError, GenesError, MissingKeyError
 
 if TYPE_CHECKING:

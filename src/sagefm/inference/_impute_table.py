@@ -11,7 +11,7 @@ from scipy import sparse
 from tqdm.auto import tqdm
 
 from sagefm._arguments import as_seed, listed, whole_number
-from sagefm.data._symbols import to_symbols
+from sagefm.data._genes import to_symbols
 from sagefm.data._table import untouched_on_error
 from sagefm.errors import ArgumentError
 from sagefm.inference._impute import Plan, fit_readout, predict

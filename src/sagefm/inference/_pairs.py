@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from sagefm._arguments import listed
-from sagefm.data._symbols import to_symbols
+from sagefm.data._genes import to_symbols
 from sagefm.errors import ArgumentError, GenesError, MissingKeyError
 
 if TYPE_CHECKING:
