@@ -155,6 +155,15 @@ def test_counts_that_ambient_rna_was_removed_from_are_rounded(share, synovium, s
     call(repaired(synovium, message))
 
 
+def test_genes_that_are_nan_in_one_of_joined_sections(section, default, rejects):
+    section.X = section.X.toarray()
+    section.X[:200, 250:] = np.nan
+    message = rejects(CountsError, section, lambda: sagefm.tl.embed(section, default), "NaN", "50 genes", "outer join")
+    measured = repaired(section, message)
+    assert measured.n_vars == 250
+    sagefm.tl.embed(measured, default)
+
+
 # Single counts that cannot be true
 
 
@@ -177,6 +186,17 @@ def test_wild_counts_are_read_as_the_largest_of_the_others(value, n_wild, synovi
     assert np.mean(r) > 0.99
     kept = repaired(synovium, str(caught[0].message))
     assert kept.obs_names.equals(synovium.obs_names[n_wild:])
+
+
+def test_wild_counts_of_one_spot(synovium, synovium_model):
+    expected = sagefm.tl.embed(synovium, synovium_model, copy=True).obsm["X_sagefm"][1:]
+    counts = synovium.X.tolil()
+    counts[0, [3, 500, 9000]] = 65_535
+    synovium.X = counts.tocsr()
+    with pytest.warns(UserWarning, match="3 of the counts cannot be true"):
+        sagefm.tl.embed(synovium, synovium_model)
+    r = [np.corrcoef(a, b)[0, 1] for a, b in zip(synovium.obsm["X_sagefm"][1:], expected, strict=True)]
+    assert np.mean(r) > 0.99
 
 
 def test_counts_that_are_high_but_true(synovium, synovium_model):

@@ -53,6 +53,7 @@ CHANGES = {
     "R, of some": lambda name: in_r(name) if name < "M" else name,
     "underscores": lambda name: name.replace("-", "_"),
     "genome": lambda name: f"GRCh38_{name}",
+    "reference": lambda name: f"refdata-gex-GRCh38-2020-A_{name}",
     "genome, three dashes": lambda name: f"GRCh38---{name}",
     "genome, with introns": lambda name: f"GRCh38premrna-{name}",
     "genome, of half": lambda name: f"hg19_{name}" if len(name) % 2 else name,

@@ -163,7 +163,8 @@ def test_a_column_that_does_not_tell_all_sections_apart(section, default):
     warned(call, "library_key='donor' hold several sections", "400 of 800 barcodes")
 
 
-def test_sections_side_by_side_are_told(section, default):
+@pytest.mark.parametrize("key", ["sample", "SampleID", "orig.ident", "slice_name", "capture area"])
+def test_sections_side_by_side_are_told(key, section, default):
     section.obs = section.obs[[]]
     section.obs["sample"] = np.repeat(["left", "right"], 200)
     message = warned(
@@ -206,11 +207,12 @@ def test_array_indices_are_told(kind, visium):
 
 
 @pytest.mark.parametrize("order", [[0, 1], [1, 0]])
-def test_array_indices_without_the_columns_of_the_array(order):
+@pytest.mark.parametrize("unit", [1.0, 100.0])
+def test_array_indices_without_the_columns_of_the_array(unit, order):
     adata = sagefm.datasets.dlpfc()
     pixels = adata.obsm["spatial"].copy()
     nearest = mean_distance(pixels, graph_of(adata.copy()))
-    adata.obsm["spatial"] = adata.obs[["array_row", "array_col"]].to_numpy()[:, order].astype(float)
+    adata.obsm["spatial"] = adata.obs[["array_row", "array_col"]].to_numpy()[:, order] * unit
     adata.obs = adata.obs[[]]
     message = warned(lambda: sagefm.pp.spatial_neighbors(adata), "rows and columns of the array")
     assert mean_distance(pixels, graph_of(repaired(adata, message))) == pytest.approx(nearest, rel=1e-3)
@@ -225,6 +227,8 @@ def test_coordinates_that_only_look_like_array_indices(visium, synovium, section
     array = section.obs[["array_row", "array_col"]].to_numpy() % 60
     assert array.max() < 70
     section.obsm["spatial"] = array * 100.0
+    graph_of(section.copy())
+    section.obs = section.obs[[]]
     graph_of(section)
 
 

@@ -12,7 +12,7 @@ from scipy.spatial import cKDTree
 
 from sagefm._constants import N_SPOTS
 from sagefm.data._findings import Finding
-from sagefm.data._table import get_column, spatial_libraries
+from sagefm.data._table import ATTRS_KEY, get_column, spatial_libraries
 from sagefm.errors import CoordinatesError
 
 if TYPE_CHECKING:
@@ -115,10 +115,8 @@ def _array_indices(
     """Yield a finding where the hexagonal array of Visium is squeezed: its rows and columns stand for x and y.
 
     Spots are in columns of the same parity as their row. So are those of interleaved square arrays (at most 70 columns),
-    whose positions are coordinates: these are told apart by their extent, or by not being whole numbers from 0.
+    whose positions are coordinates: these are told apart by their extent, or by not being whole numbers of unit 1.
     """
-    if not np.array_equal(coordinates, np.rint(coordinates)) and not {"array_row", "array_col"} <= set(table.obs):
-        return
     if {"array_row", "array_col"} <= set(table.obs):
         columns = [get_column(table, key, argument="key") for key in ("array_row", "array_col")]
         if not all(pd.api.types.is_numeric_dtype(column) for column in columns):
@@ -130,9 +128,15 @@ def _array_indices(
             return
         repair = _from_array(table)
     else:
-        array, extent = coordinates, coordinates.max(axis=0)
-        if coordinates.min() < 0 or sorted(extent) > [_MAX_ROW, _MAX_COLUMN] or extent.max() > _MAX_COLUMN:
+        units = [np.diff(np.unique(axis)).min(initial=np.inf) for axis in coordinates.T]
+        array = (coordinates - coordinates.min(axis=0)) / units[0]
+        extent = np.ptp(array, axis=0)
+        is_array = units[0] == units[1] and np.allclose(array, np.rint(array), atol=1e-6)
+        if not is_array or min(extent) > _MAX_ROW or max(extent) > _MAX_COLUMN:
             return
+        if units[0] != 1 and max(extent) <= _MAX_SQUARE:
+            return
+        array = np.rint(array)
         # Of both, the rows are fewer; they are 3^0.5 times as far apart as columns.
         factors = "[3**0.5, 1.0]" if extent[0] <= extent[1] else "[1.0, 3**0.5]"
         repair = f"adata.obsm[{keys.spatial_key!r}] * {factors}"
@@ -228,7 +232,8 @@ def bin_width(table: AnnData, name: str, rows: NDArray[np.int64], pitch: float) 
     if sizes.notna().mean() > 0.9:
         width = float(sizes.dropna().iloc[0])
         return width, f"bins of {width:.3g} um, by their names"
-    regions = [*map(str, libraries), name]
+    attrs = table.uns.get(ATTRS_KEY)
+    regions = [*map(str, libraries), name, str(attrs.get("region")) if isinstance(attrs, Mapping) else ""]
     if "region" in table.obs:
         regions += get_column(table, "region", argument="key").astype(str).unique().tolist()
     matches = [match for text in regions if (match := _BIN_LIBRARY.search(text))]

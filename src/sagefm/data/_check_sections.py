@@ -30,10 +30,11 @@ _BARCODES: Final = [
     re.compile(pattern) for pattern in (r"[ACGT]{12,}", r"s_\d{3}um_\d{5}_\d{5}", r"(?<!\d)\d{1,3}x\d{1,3}(?!\d)")
 ]
 #: Columns of ``obs`` that name sections, if they have several values.
-_SECTION_COLUMNS: Final = (
-    "library_id", "library", "section", "section_id", "sample", "sample_id", "slide", "slide_id", "slice", "slice_id",
-    "capture_area", "batch", "orig.ident", "dataset", "donor", "donor_id", "patient", "subject",
-)  # fmt: skip
+_SECTION_COLUMN: Final = re.compile(
+    r"^(orig\.ident|(library|lib|sample|section|slide|slice|batch|donor|patient|subject|specimen|dataset|capture_?area)"
+    r"([_. ]?(id|name|key|no|number))?)$",
+    re.IGNORECASE,
+)
 
 
 def find_background(table: AnnData) -> Iterator[Finding]:
@@ -97,7 +98,7 @@ def find_joined(table: AnnData, keys: TableKeys, spots: Spots) -> Iterator[Findi
                 f"Libraries of library_key={keys.library_key!r} hold several sections: {'; '.join(what)}. Spots of one would "
                 f"be neighbors of spots of another. Pass a column that tells all sections apart, library_key=...",
             )
-    elif column is not None and (is_sure or column in _SECTION_COLUMNS):
+    elif column is not None and (is_sure or _SECTION_COLUMN.match(column)):
         message = f"adata.obs[{column!r}] has {columns[column].nunique()} values, and all spots are read as one section. If these are sections, pass"
         if is_sure:
             message = (
@@ -160,8 +161,7 @@ def _section_columns(table: AnnData) -> dict[str, pd.Series]:
         is_number = pd.api.types.is_float_dtype(values) or pd.api.types.is_bool_dtype(values)
         if not is_number and 2 <= values.nunique() <= table.n_obs / N_SPOTS and values.notna().all():
             columns[str(key)] = values.astype(str).reset_index(drop=True)
-    rank = {key: i for i, key in enumerate(_SECTION_COLUMNS)}
-    return dict(sorted(columns.items(), key=lambda item: (rank.get(item[0], len(rank)), item[1].nunique())))
+    return dict(sorted(columns.items(), key=lambda item: (not _SECTION_COLUMN.match(item[0]), item[1].nunique())))
 
 
 def _section_from_names(table: AnnData, spots: Spots) -> str:

@@ -97,13 +97,24 @@ def check_counts(
         raise CountsError(f"{where} holds values of type {values.dtype}. {elsewhere() or _EXPECTED}")
     if not np.issubdtype(values.dtype, np.integer):
         if not np.isfinite(values).all():
-            raise CountsError(f"{where} holds NaN or infinite values. {elsewhere() or _EXPECTED}")
+            raise CountsError(f"{where} holds NaN or infinite values. {elsewhere() or _without_nan(values, where)}")
         off = np.abs(values - np.rint(values))
         if off.any():
             rounded = f"{where} = {where}.rint()" if is_sparse else f"{where} = np.rint({where})"
             raise CountsError(f"{where} {_fractional(values, off, rounded, elsewhere())}")
     if values.min() < 0:
         raise CountsError(f"{where} holds negative values, e.g. {float(values.min()):.4g}. {elsewhere() or _EXPECTED}")
+
+
+def _without_nan(values: NDArray[Any], where: str) -> str:
+    """Return how to leave out genes that hold NaN, of a dense matrix where some genes hold none."""
+    has_nan = np.isnan(values).any(axis=0)
+    if values.ndim != 2 or has_nan.all() or not has_nan.any():
+        return _EXPECTED
+    return (
+        f"{_EXPECTED} If {has_nan.sum():,} genes were not measured in all sections (an outer join), leave them out: "
+        f"adata = adata[:, ~np.isnan({where}).any(axis=0)].copy()"
+    )
 
 
 def _fractional(values: NDArray[Any], off: NDArray[Any], rounded: str, elsewhere: str) -> str:

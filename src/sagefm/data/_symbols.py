@@ -46,6 +46,8 @@ _CONTROL: Final = re.compile(
 #: Share of a table's names that have an affix in common, if it does not name a genome; and share of what stays without
 #: it that are known genes.
 _MIN_SHARED, _MIN_KNOWN = 0.2, 0.5
+#: Marks in an affix: refdata-gex-GRCh38-2020-A_.
+_MAX_MARKS = 5
 
 
 @cache
@@ -137,9 +139,9 @@ def _shared_affixes(names: Sequence[str], n_names: int) -> list[str]:
     groups: dict[tuple[bool, str], list[str]] = {}
     for name in names:
         marks = list(_AFFIX.finditer(name))
-        for cut in {mark.end() for mark in marks[:2]}:
+        for cut in {mark.end() for mark in marks[:_MAX_MARKS]}:
             groups.setdefault((True, name[:cut]), []).append(name[cut:])
-        for cut in {mark.start() for mark in marks[-2:]}:
+        for cut in {mark.start() for mark in marks[-_MAX_MARKS:]}:
             groups.setdefault((False, name[cut:]), []).append(name[:cut])
     kept = []
     for (_, affix), rests in groups.items():
