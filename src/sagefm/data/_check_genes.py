@@ -56,9 +56,11 @@ def find_names(table: AnnData, keys: TableKeys, match: GeneMatch, vocabulary: Vo
         rename += "; adata.var_names_make_unique()"
     if keys.gene_key is not None:
         rename = f"adata.var[{keys.gene_key!r}] = sagefm.pp.match_genes(adata, gene_key={keys.gene_key!r})['gene']"
-    is_dated = np.array([is_date(name) for name in names], dtype=bool)
     via, read = match.report["via"].to_numpy(), match.report["gene"].to_numpy()
     matched = match.report["matched"].to_numpy()
+    is_dated = np.zeros(len(names), dtype=bool)
+    unread = np.flatnonzero((via == "") | (via == "spelling"))
+    is_dated[unread] = [is_date(name) for name in names[unread]]
     kinds: list[tuple[str, Literal["warning", "note"], str, NDArray[np.bool_]]] = [
         ("changed names", "warning", "are not spelled as genes", (via == "spelling") & ~is_dated),
         ("dates", "note", "are dates that a spreadsheet made of genes", (via == "spelling") & is_dated),

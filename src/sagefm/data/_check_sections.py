@@ -79,11 +79,12 @@ def find_whole_array(table: AnnData, totals: NDArray[np.floating]) -> Iterator[F
 
 def find_joined(table: AnnData, keys: TableKeys, spots: Spots) -> Iterator[Finding]:
     """Yield a finding where a table, or a library that it names, holds several sections."""
-    repeats = _repeats(table, spots, spots.libraries)
+    identities = _identities(table, spots)
+    repeats = _repeats(identities, spots.libraries)
     libraries = set(spatial_libraries(table))
-    columns = {} if len(spots.names) > 1 else _section_columns(table)
+    columns = {} if len(spots.names) > 1 else _section_columns(table, any(repeats.values()) or len(libraries) > 1)
     named = [key for key, values in columns.items() if len(set(values) & libraries) > 1]
-    apart = [key for key, values in columns.items() if not any(_repeats(table, spots, _codes(values)).values())]
+    apart = [key for key, values in columns.items() if not any(_repeats(identities, _codes(values)).values())]
     what = [f"{n:,} of {table.n_obs:,} {kind} repeat an earlier one" for kind, n in repeats.items() if n]
     if len(libraries) > 1 and named:
         what.append(f"adata.uns['spatial'] names {len(libraries)} libraries, {listed(sorted(libraries))}")
@@ -113,7 +114,7 @@ def find_joined(table: AnnData, keys: TableKeys, spots: Spots) -> Iterator[Findi
             CoordinatesError,
         )
     elif is_sure:
-        repair = _section_from_names(table, spots)
+        repair = _section_from_names(table, identities)
         how = "Make one of what stands beside the barcodes" if repair else "Join the sections anew, with one"
         yield Finding(
             "joined sections",
@@ -129,34 +130,33 @@ def _codes(values: pd.Series) -> NDArray[np.int64]:
     return np.asarray(pd.factorize(values)[0], dtype=np.int64)
 
 
-def _repeats(table: AnnData, spots: Spots, libraries: NDArray[np.int64]) -> dict[str, int]:
-    """Return how many coordinates, barcodes and array positions a spot before them in the same library has."""
-    counts = {"coordinates": _count_repeats([pd.DataFrame(spots.coordinates)], libraries)}
+def _identities(table: AnnData, spots: Spots) -> dict[str, pd.DataFrame]:
+    """Return what is different for each spot of a section: coordinates, barcodes and array positions."""
     names = pd.Series(table.obs_names.astype(str))
+    identities = {"coordinates": pd.DataFrame(spots.coordinates)}
     for pattern in _BARCODES:
         barcodes = names.str.extract(f"({pattern.pattern})", expand=False)
         if barcodes.notna().mean() > 0.9:
-            counts["barcodes"] = _count_repeats([barcodes], libraries)
+            identities["barcodes"] = barcodes.to_frame()
             break
     else:
-        counts["names of spots"] = _count_repeats([names], libraries)
+        identities["names of spots"] = names.to_frame()
     if {"array_row", "array_col"} <= set(table.obs):
-        rows, columns = (
-            get_column(table, key, argument="key").reset_index(drop=True) for key in ("array_row", "array_col")
-        )
-        counts["array positions"] = _count_repeats([rows, columns], libraries)
-    return counts
+        array = {key: get_column(table, key, argument="key").to_numpy() for key in ("array_row", "array_col")}
+        identities["array positions"] = pd.DataFrame(array)
+    return identities
 
 
-def _count_repeats(values: list[pd.Series] | list[pd.DataFrame], libraries: NDArray[np.int64]) -> int:
-    frame = pd.concat([pd.Series(libraries), *values], axis=1).dropna()
-    return int(frame.duplicated().sum())
+def _repeats(identities: dict[str, pd.DataFrame], libraries: NDArray[np.int64]) -> dict[str, int]:
+    """Return how many coordinates, barcodes and array positions a spot before them in the same library has."""
+    of_library = {kind: frame.assign(library=libraries).dropna() for kind, frame in identities.items()}
+    return {kind: int(frame.duplicated().sum()) for kind, frame in of_library.items()}
 
 
-def _section_columns(table: AnnData) -> dict[str, pd.Series]:
-    """Return columns of ``obs`` that may name sections: those of a usual name first, then those of few values."""
+def _section_columns(table: AnnData, all_names: bool) -> dict[str, pd.Series]:
+    """Return columns of ``obs`` that may name sections: those of a usual name, and then others, from few values up."""
     columns = {}
-    for key in table.obs.columns:
+    for key in table.obs.columns if all_names else filter(_SECTION_COLUMN.match, map(str, table.obs.columns)):
         values = get_column(table, key, argument="key")
         is_number = pd.api.types.is_float_dtype(values) or pd.api.types.is_bool_dtype(values)
         if not is_number and 2 <= values.nunique() <= table.n_obs / N_SPOTS and values.notna().all():
@@ -164,12 +164,12 @@ def _section_columns(table: AnnData) -> dict[str, pd.Series]:
     return dict(sorted(columns.items(), key=lambda item: (not _SECTION_COLUMN.match(item[0]), item[1].nunique())))
 
 
-def _section_from_names(table: AnnData, spots: Spots) -> str:
+def _section_from_names(table: AnnData, identities: dict[str, pd.DataFrame]) -> str:
     """Return the call that makes a column of what names sections beside the barcodes, if names have it."""
     names = pd.Series(table.obs_names.astype(str))
     for pattern in _BARCODES:
         rest = names.str.replace(pattern.pattern, "", regex=True)
         is_column = 1 < rest.nunique() <= len(rest) / N_SPOTS
-        if is_column and not any(_repeats(table, spots, _codes(rest)).values()):
+        if is_column and not any(_repeats(identities, _codes(rest)).values()):
             return f"adata.obs['section'] = adata.obs_names.str.replace({pattern.pattern!r}, '', regex=True)"
     return ""

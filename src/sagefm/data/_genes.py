@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from sagefm._constants import MIN_COVERAGE, MIN_GENES
-from sagefm.data._symbols import _ensembl_to_symbol, canonical, read_lines, respell
+from sagefm.data._symbols import _ensembl_to_symbol, canonical, read_lines, reference_symbols, respell
 from sagefm.data._symbols import to_symbols as to_symbols  # where other rooms look for it
 from sagefm.errors import ArgumentError, GenesError, MissingKeyError
 
@@ -189,7 +189,8 @@ def _find(
     distance = np.zeros(len(values), dtype=np.int64)
     unknown = np.flatnonzero((position < 0) & genes)
     renamed = {i: vocabulary.resolve(str(symbols[i])) for i in unknown}
-    texts = [str(values[i]) for i in unknown if renamed[i] is None]
+    # A gene of the reference that the model does not know is no other one.
+    texts = [str(values[i]) for i in unknown if renamed[i] is None and symbols[i] not in reference_symbols()]
     respelled = respell(texts, vocabulary.position, vocabulary.by_canonical, n_names=len(values))
     symbols = symbols.copy()
     for i, place in renamed.items():

@@ -94,7 +94,7 @@ def to_symbols(names: pd.Index) -> NDArray[np.object_]:
 
 def is_date(name: str) -> bool:
     """Tell whether a name is a date, as a spreadsheet makes of ``MARCH9`` or ``SEPT9``."""
-    return any(pattern.match(name) for pattern in _DATES)
+    return not name.isalnum() and any(pattern.match(name) for pattern in _DATES)
 
 
 def respell(
@@ -106,6 +106,8 @@ def respell(
     with its Ensembl id, what R makes of a symbol (``HLA.A``) and what a spreadsheet makes of it (``9-Mar``). `genes` are
     those of a vocabulary, `renamed` the same by the reference's symbols; with each match comes whether it is of `genes`.
     """
+    if not names:
+        return {}
     by_shape = _by_shape(genes)
     affixes = _shared_affixes(names, n_names)
     matches = {}
