@@ -51,7 +51,7 @@ DONORS = (
 )
 
 #: Values of `_constants.py` that a user meets.
-CONSTANTS = ("N_SPOTS", "MIN_COVERAGE", "MIN_GENES", "UNSURE", "UNLABELLED", "PROFILE_PRIOR")
+CONSTANTS = ("N_SPOTS", "MIN_COVERAGE", "MIN_GENES", "LOW_COVERAGE", "UNSURE", "UNLABELLED", "PROFILE_PRIOR")
 
 
 def write_pages(app: Sphinx) -> None:

@@ -26,7 +26,10 @@ def match_genes(
 ) -> pd.DataFrame:
     """Report which genes of a table are in a model's vocabulary.
 
-    Matching is case-sensitive: the mouse symbol ``Gapdh`` does not match ``GAPDH``.
+    Genes are found by symbol or Ensembl id. Other names are used where they can mean one gene only: earlier or later
+    official symbols (HGNC), and names that a program has changed, e.g. ``HLA.A``, ``GRCh38_CD3E`` or ``9-Mar``. Features
+    that are no genes by ``var["feature_types"]`` are left out. Matching is case-sensitive: the mouse symbol ``Gapdh``
+    does not match ``GAPDH``.
 
     Parameters
     ----------
@@ -41,8 +44,9 @@ def match_genes(
 
     Returns
     -------
-    DataFrame with one row per gene of the table: ``gene`` (symbol), ``matched``, ``via`` ("symbol", "ensembl" or ""),
-    and ``duplicate`` (an earlier column already holds this gene, so this one is not used).
+    DataFrame with one row per gene of the table: ``gene`` (symbol), ``matched``, ``via`` ("symbol", "ensembl",
+    "previous" of renamed genes, "spelling" of changed names, or ""), and ``duplicate`` (another column holds this gene,
+    so this one is not used).
     Sets the following fields:
 
     ``adata.var["sagefm_gene"]``
