@@ -112,7 +112,7 @@ def test_a_file_of_several_sections(sections: ad.AnnData, model: Path, tmp_path:
     sagefm.tl.embed(sections, model, library_key="library")
     np.testing.assert_array_equal(written.obsm["X_sagefm"], sections.obsm["X_sagefm"])
     assert written.uns["sagefm"]["X_sagefm"]["library_key"] == "library"
-    assert "2: section1 (150 spots), section2" in succeeds("info", tmp_path / "out.zarr", *arguments[-2:])
+    assert "section1 (150 spots), section2 (150 spots)" in succeeds("info", tmp_path / "out.zarr", *arguments[-2:])
 
 
 def test_what_is_there_is_left(folder: Path, model: Path, tmp_path: Path) -> None:
@@ -228,7 +228,11 @@ def test_json(folder: Path, model: Path, tmp_path: Path) -> None:
     assert found["inputs"] == [str(file)]
     assert found["validation_d2"] < 1
     section, trained = objects(succeeds("info", out, tmp_path / "model", "--json"))
-    assert (section["kind"], section["n_spots"], section["X"].split(",")[0]) == ("AnnData", 400, "raw counts")
+    assert (section["kind"], section["n_spots"], section["counts"].split(":")[0]) == (
+        "AnnData",
+        400,
+        "adata.X, raw counts",
+    )
     assert 'obsm["X_sagefm"]' in section["written"][0]
     assert trained["kind"] == "model"
     assert trained["sha256"] == sagefm.model.load_checkpoint(tmp_path / "model").sha256

@@ -243,6 +243,15 @@ def test_features_that_are_no_genes_are_not_read(key, section, default):
     assert gene not in SAGEFM(section, hidden=(8, 4)).to_checkpoint().vocabulary.symbols
 
 
+@pytest.mark.filterwarnings("ignore:Variable names are not unique")
+def test_features_that_have_the_name_of_a_gene_twice(section, default, rejects, of_section):
+    proteins = section[:, :5].copy()
+    both = ad.concat([section, proteins], axis=1, merge="first")
+    both.var["feature_types"] = ["Gene Expression"] * 300 + ["Antibody Capture"] * 5
+    message = rejects(GenesError, both, lambda: embed(both, default), "5 names more than once", "no genes")
+    np.testing.assert_array_equal(embed(repaired(both, message), default), of_section.embedding)
+
+
 def test_features_that_no_gene_is_named_like_are_noted(section, default):
     names = [f"CD{i}-antibody" for i in range(20)]
     proteins = ad.AnnData(

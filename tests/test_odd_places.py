@@ -148,6 +148,13 @@ def test_sections_that_nothing_tells_apart(section, default, rejects):
     rejects(CoordinatesError, both, lambda: sagefm.tl.embed(both, default), "no column", "anndata.concat(")
 
 
+def test_names_with_decimals_are_no_array_positions(section, default):
+    """Spots of Spatial Transcriptomics that are named by where they were measured to be."""
+    section.obs = section.obs[[]]
+    section.obs_names = [f"X{i % 20}.{i % 7 + 1}x{i // 20}.01" for i in range(400)]
+    sagefm.tl.embed(section, default)
+
+
 def test_one_of_joined_sections(section, default):
     """What is left over in ``uns`` and ``obs`` of a table that was cut to one section is no evidence."""
     both = two_sections(section, ("-a", "-b"))

@@ -165,7 +165,8 @@ def _is_scaled(coordinates: NDArray[np.float64], array: NDArray[np.float64]) -> 
 
 def _from_array(table: AnnData) -> str:
     """Return array positions as coordinates, of a hexagonal array where rows and columns are of the same parity."""
-    array = table.obs[["array_row", "array_col"]].to_numpy(dtype=np.float64)
+    columns = [get_column(table, key, argument="key") for key in ("array_row", "array_col")]
+    array = np.column_stack([column.to_numpy(dtype=np.float64) for column in columns])
     is_hexagonal = len(np.unique(array.sum(axis=1) % 2)) == 1
     positions = "adata.obs[['array_col', 'array_row']].to_numpy(dtype=float)"
     return f"{positions} * [1.0, 3**0.5]" if is_hexagonal else positions

@@ -27,7 +27,7 @@ _ARRAY_SPOTS = (4_992, 14_336)
 _MIN_REPEATED = 0.01
 #: What names a spot within its section: barcodes of Visium, places of Visium HD and of Spatial Transcriptomics.
 _BARCODES: Final = [
-    re.compile(pattern) for pattern in (r"[ACGT]{12,}", r"s_\d{3}um_\d{5}_\d{5}", r"(?<!\d)\d{1,3}x\d{1,3}(?!\d)")
+    re.compile(pattern) for pattern in (r"[ACGT]{12,}", r"s_\d{3}um_\d{5}_\d{5}", r"(?<![\d.])\d{1,3}x\d{1,3}(?![\d.])")
 ]
 #: Columns of ``obs`` that name sections, if they have several values.
 _SECTION_COLUMN: Final = re.compile(

@@ -131,10 +131,13 @@ def get_gene_names(table: Any, gene_key: str | None = None) -> pd.Index:
         return pd.Index(np.asarray(table.var[gene_key], dtype=object)).astype(str)
     if not table.var_names.is_unique:
         twice = table.var_names[table.var_names.duplicated()].unique()
-        raise GenesError(
-            f"adata.var_names holds {len(twice)} names more than once, e.g. {list(twice[:3])}. "
-            f"Make them unique: adata.var_names_make_unique()"
-        )
+        repair = "Make them unique: adata.var_names_make_unique()"
+        genes = is_gene(table)
+        if not genes.all() and table.var_names[genes].is_unique:
+            key = _kind_key(table)
+            kinds = sorted(set(table.var[key][genes].astype(str)))
+            repair = f"Leave out features that are no genes: adata = adata[:, adata.var[{key!r}].isin({kinds})].copy()"
+        raise GenesError(f"adata.var_names holds {len(twice)} names more than once, e.g. {list(twice[:3])}. {repair}")
     return table.var_names
 
 
@@ -169,12 +172,16 @@ def match_genes(table: AnnData, vocabulary: Vocabulary, gene_key: str | None = N
 
 def is_gene(table: Any) -> NDArray[np.bool_]:
     """Tell which features of a table are genes, by the column of ``var`` that says so: all, if none does (n_vars,)."""
-    for key in ("feature_types", "feature_type"):
-        if key in table.var:
-            kinds = pd.Series(np.asarray(table.var[key], dtype=object)).astype(str).str.lower().str.strip()
-            genes = np.asarray(kinds.isin(_GENE_KINDS), dtype=bool)
-            return genes if genes.any() else ~np.asarray(kinds.isin(_OTHER_KINDS), dtype=bool)
-    return np.ones(len(table.var_names), dtype=bool)
+    key = _kind_key(table)
+    if key is None:
+        return np.ones(len(table.var_names), dtype=bool)
+    kinds = pd.Series(np.asarray(table.var[key], dtype=object)).astype(str).str.lower().str.strip()
+    genes = np.asarray(kinds.isin(_GENE_KINDS), dtype=bool)
+    return genes if genes.any() else ~np.asarray(kinds.isin(_OTHER_KINDS), dtype=bool)
+
+
+def _kind_key(table: Any) -> str | None:
+    return next((key for key in ("feature_types", "feature_type") if key in table.var), None)
 
 
 def _find(

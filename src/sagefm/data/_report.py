@@ -137,6 +137,8 @@ def _describe_spots(table: AnnData, keys: TableKeys, spots: Spots) -> dict[str, 
     if first.sum() < 2:
         return {"sections": sections, "coordinates": where}
     array, pitch = _array(spots.coordinates[first])
+    if array == "no array" and {"array_row", "array_col"} <= set(table.obs):
+        array = "square array"  # as of small pieces, with hardly an inner spot
     technology = {
         "hexagonal array": "Visium, by the hexagonal array",
         "square array": "Spatial Transcriptomics, DynamicST or bins, by the square array",
@@ -163,7 +165,7 @@ def _array(coordinates: NDArray[np.float64]) -> tuple[str, float]:
     rings = np.median(distances, axis=0) / pitch
     if rings[5] < 1.15:
         return "hexagonal array", pitch
-    return ("square array" if rings[3] < 1.15 and rings[5] > 1.3 else "no array"), pitch
+    return ("square array" if rings[3] < 1.25 and rings[4] > 1.35 else "no array"), pitch
 
 
 def _describe_genes(match: GeneMatch, n_vocabulary: int) -> str:

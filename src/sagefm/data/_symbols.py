@@ -33,8 +33,11 @@ _DATES: Final = [
         r"^\d{4}-(?P<month>03|09|12)-(?P<day>\d\d)( 00:00:00)?$",
     )
 ]
-_OF_MONTH: Final = {"mar": ("MARCH", "MARC"), "sep": ("SEPT", "SEP"), "dec": ("DEC",)}
-_OF_MONTH.update({"03": _OF_MONTH["mar"], "09": _OF_MONTH["sep"], "12": _OF_MONTH["dec"]})
+_OF_MONTH: Final = {
+    **dict.fromkeys(("mar", "03"), ("MARCH", "MARC")),
+    **dict.fromkeys(("sep", "09"), ("SEPT", "SEP")),
+    **dict.fromkeys(("dec", "12"), ("DEC",)),
+}
 _AFFIX: Final = re.compile(r"[_\-.:|]+")
 _GENOME: Final = re.compile(r"^(GRCh\d\d|hg\d\d|human|homo_?sapiens|hsa?$)", re.IGNORECASE)
 #: Features that bear the name of a gene and do not count it.
