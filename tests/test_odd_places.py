@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 import sagefm
-from sagefm.errors import CoordinatesError
+from sagefm.errors import CoordinatesError, MissingKeyError
 from sagefm.model import SAGEFM
 from tests.repairs import repaired
 
@@ -239,6 +239,17 @@ def test_coordinates_that_only_look_like_array_indices(visium, synovium, section
     graph_of(section)
 
 
+def test_libraries_that_no_column_names_are_told(section, default):
+    section.uns["spatial"] = {name: {"scalefactors": {}} for name in ("a", "b")}
+    warned(
+        lambda: sagefm.tl.embed(section.copy(), default),
+        "names 2 libraries, 'a', 'b', and no column",
+        "anndata.concat(",
+    )
+    section.obs["slide"] = "a"
+    sagefm.tl.embed(section, default)
+
+
 # Many spots at one place, and one far from all
 
 
@@ -254,8 +265,24 @@ def test_coordinates_that_were_lost(synovium, rejects):
     synovium.obs["imagerow"], synovium.obs["imagecol"] = pixels[:, 1], pixels[:, 0]
     synovium.obsm["spatial"] = np.zeros((302, 2))
     np.testing.assert_array_equal(repaired(synovium, rejects(CoordinatesError, synovium, call)).obsm["spatial"], pixels)
+    synovium.obsm["spatial"] = np.full((302, 2), np.nan)
+    message = rejects(CoordinatesError, synovium, call, "all 302 spots", "the table has others".capitalize())
+    np.testing.assert_array_equal(repaired(synovium, message).obsm["spatial"], pixels)
+    del synovium.obsm["spatial"]
+    message = rejects(MissingKeyError, synovium, call, "squidpy.read.visium", "The table has others")
+    np.testing.assert_array_equal(repaired(synovium, message).obsm["spatial"], pixels)
     synovium.obs = synovium.obs[[]]
-    rejects(CoordinatesError, synovium, call, "squidpy.read.visium")
+    for lost in (np.zeros((302, 2)), np.full((302, 2), np.inf)):
+        synovium.obsm["spatial"] = lost
+        rejects(CoordinatesError, synovium, call, "squidpy.read.visium")
+
+
+def test_few_spots_at_a_placeholder(section, default):
+    section.obsm["spatial"][50:60] = 0
+    message = warned(
+        lambda: sagefm.tl.embed(section, default), "10 spots have the coordinates", "(0.0, 0.0) stand for no place"
+    )
+    assert repaired(section, message).n_obs == 389
 
 
 def test_spots_at_a_placeholder(section, rejects):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,7 @@ from scipy.spatial import cKDTree
 
 from sagefm._constants import N_SPOTS
 from sagefm.data._findings import Finding
-from sagefm.data._table import ATTRS_KEY, get_column, spatial_libraries
+from sagefm.data._table import ATTRS_KEY, array_positions, get_column, places_in_obs, spatial_libraries
 from sagefm.errors import CoordinatesError
 
 if TYPE_CHECKING:
@@ -32,10 +32,6 @@ _MAX_SQUARE, _MAX_ROW, _MAX_COLUMN = 70, 127, 223
 #: Distances from its fifth neighbor, in those of usual neighbors, of a spot that is far from all others; and of one at
 #: the origin. A spot of a Visium array is at most 80 from another.
 _FAR, _FAR_AT_ORIGIN = 25, 5
-#: Columns of ``obs`` with the place of a spot: x and y, full-resolution pixels or other units.
-_PLACE_COLUMNS: Final = (
-    ("pxl_col_in_fullres", "pxl_row_in_fullres"), ("imagecol", "imagerow"), ("x_centroid", "y_centroid"), ("x", "y"),
-)  # fmt: skip
 _BIN_NAME, _BIN_LIBRARY = re.compile(r"^s_(\d{3})um_\d+_\d+"), re.compile(r"square_(\d{3})um")
 #: Width of a DNB of Stereo-seq, of which its bin sizes are multiples, in um.
 _DNB = 0.5
@@ -53,13 +49,19 @@ def find_odd_places(
         return
     n_shared = len(coordinates) - len(places)
     if n_shared:
+        is_placeholder = n_shared == sizes.max() - 1 > 1
+        place = places[sizes.argmax()].tolist()
+        what = (
+            f"Does {tuple(place)} stand for no place? Leave them out"
+            if is_placeholder
+            else "Several rows of one spot? Add them up"
+        )
         yield Finding(
             "shared places",
             "warning",
             f"{n_shared} spots{of_library} have the coordinates of another spot; neighbors at the same distance are taken in "
-            f"the order of the table. Several sections in one table? Pass library_key=.... Several rows of one spot? "
-            f"Add them up",
-            _add_up(places, keys),
+            f"the order of the table. Several sections in one table? Pass library_key=.... {what}",
+            _leave_out(keys, place) if is_placeholder else _add_up(places, keys),
         )
     yield from _array_indices(table, keys, coordinates, rows, of_library)
     yield from _far_spots(table, keys, coordinates, rows, spacing, of_library)
@@ -75,7 +77,6 @@ def _crowded(
     n_spots: int,
 ) -> Finding:
     """Return the finding that so many spots are at a place that their neighborhoods would be the order of the table."""
-    obsm = f"adata.obsm[{keys.spatial_key!r}]"
     crowded = sizes > n_spots
     where = places[sizes.argmax()].tolist()
     message = (
@@ -83,23 +84,20 @@ def _crowded(
         f"at {tuple(where)}; their {n_spots} nearest spots would be those that come first in the table. "
     )
     if len(places) <= 2:
-        columns = next((pair for pair in _PLACE_COLUMNS if set(pair) <= set(table.obs)), None)
-        if columns is not None:
-            message += "The coordinates were lost; the table has others"
-            repair = f"{obsm} = adata.obs[{list(columns)}].to_numpy()"
-        elif {"array_row", "array_col"} <= set(table.obs):
-            message += "The coordinates were lost; the positions on the array give them, in units of it"
-            repair = f"{obsm} = {_from_array(table)}"
-        else:
-            message += "The coordinates were lost: read the section again"
-            repair = "adata = squidpy.read.visium(path)"
+        where, repair = places_in_obs(table, keys.spatial_key)
+        message += f"The coordinates were lost; {where or 'read the section again'}"
+        repair = repair or "adata = squidpy.read.visium(path)"
     elif sizes[crowded].sum() < sizes.sum() / 2 and crowded.sum() == 1:
         message += "If that place stands for none, leave these spots out"
-        repair = f"adata = adata[(np.asarray({obsm}) != {where}).any(axis=1)].copy()"
+        repair = _leave_out(keys, where)
     else:
         message += "Expected one row a spot: if these are cells that were laid on spots, add up those of a place"
         repair = _add_up(places, keys)
     return Finding("crowded places", "error", message, repair, CoordinatesError)
+
+
+def _leave_out(keys: TableKeys, place: list[float]) -> str:
+    return f"adata = adata[(np.asarray(adata.obsm[{keys.spatial_key!r}]) != {place}).any(axis=1)].copy()"
 
 
 def _add_up(places: NDArray[np.float64], keys: TableKeys) -> str:
@@ -126,7 +124,7 @@ def _array_indices(
         is_same = order is not None and np.array_equal(coordinates, array[:, order])
         if order is None or not (is_same or array[:, 1].max() > _MAX_SQUARE):
             return
-        repair = _from_array(table)
+        repair = array_positions(table)
     else:
         units = [np.diff(np.unique(axis)).min(initial=np.inf) for axis in coordinates.T]
         array = (coordinates - coordinates.min(axis=0)) / units[0]
@@ -161,15 +159,6 @@ def _is_scaled(coordinates: NDArray[np.float64], array: NDArray[np.float64]) -> 
     centered = array - array.mean(axis=0)
     signs = np.sign((shape * centered).sum(axis=0))
     return bool(np.isclose(scale[0], scale[1], rtol=1e-3) and np.allclose(shape * signs, centered, atol=0.1))
-
-
-def _from_array(table: AnnData) -> str:
-    """Return array positions as coordinates, of a hexagonal array where rows and columns are of the same parity."""
-    columns = [get_column(table, key, argument="key") for key in ("array_row", "array_col")]
-    array = np.column_stack([column.to_numpy(dtype=np.float64) for column in columns])
-    is_hexagonal = len(np.unique(array.sum(axis=1) % 2)) == 1
-    positions = "adata.obs[['array_col', 'array_row']].to_numpy(dtype=float)"
-    return f"{positions} * [1.0, 3**0.5]" if is_hexagonal else positions
 
 
 def _far_spots(

@@ -113,6 +113,15 @@ def find_joined(table: AnnData, keys: TableKeys, spots: Spots) -> Iterator[Findi
             f"sagefm.pp.spatial_neighbors(adata, library_key={column!r})",
             CoordinatesError,
         )
+    elif not is_sure and len(libraries) > 1 and not _names_any(table, libraries):
+        yield Finding(
+            "joined sections",
+            "warning",
+            f"adata.uns['spatial'] names {len(libraries)} libraries, {listed(sorted(libraries))}, and no column of adata.obs "
+            f"tells which spot is of which: all are read as one section. If they are of several, join the sections anew, with "
+            f"a column, and pass library_key='section'",
+            "adata = anndata.concat({'a': first, 'b': second}, label='section', index_unique='-')",
+        )
     elif is_sure:
         repair = _section_from_names(table, identities)
         how = "Make one of what stands beside the barcodes" if repair else "Join the sections anew, with one"
@@ -124,6 +133,12 @@ def find_joined(table: AnnData, keys: TableKeys, spots: Spots) -> Iterator[Findi
             repair or "adata = anndata.concat({'a': first, 'b': second}, label='section', index_unique='-')",
             CoordinatesError,
         )
+
+
+def _names_any(table: AnnData, libraries: set[str]) -> bool:
+    """Tell whether a column of ``obs`` names any of the libraries, as one that was cut to one section does."""
+    columns = (get_column(table, key, argument="key") for key in table.obs.columns)
+    return any(libraries & set(map(str, column.unique())) for column in columns)
 
 
 def _codes(values: pd.Series) -> NDArray[np.int64]:

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 #: Where a table of SpatialData says which elements it annotates.
 ATTRS_KEY = "spatialdata_attrs"
+#: Columns of ``obs`` with the place of a spot, x and y: full-resolution pixels, or other units.
+_PLACE_COLUMNS = (
+    ("pxl_col_in_fullres", "pxl_row_in_fullres"), ("imagecol", "imagerow"), ("x_centroid", "y_centroid"), ("x", "y"),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,7 @@ def get_coordinates(table: AnnData, spatial_key: str = SPATIAL_KEY) -> NDArray[n
         raise MissingKeyError(
             f"spatial_key={spatial_key!r} is not in adata.obsm; found {_names(table.obsm.keys())}. "
             f"Expected coordinates (n_spots, 2): read the section with squidpy.read.visium(...), "
-            f"or set adata.obsm[{spatial_key!r}]."
+            f"or set adata.obsm[{spatial_key!r}].{_else(table, spatial_key)}"
         )
     try:
         coordinates = np.asarray(table.obsm[spatial_key], dtype=np.float64)
@@ -107,6 +111,11 @@ def get_coordinates(table: AnnData, spatial_key: str = SPATIAL_KEY) -> NDArray[n
             f"For sections stacked along z, give the first two columns and library_key."
         )
     finite = np.asarray(np.isfinite(coordinates).all(axis=1))
+    if not finite.any():
+        raise CoordinatesError(
+            f"adata.obsm[{spatial_key!r}] holds NaN or infinite values at all {len(finite)} spots: the coordinates were lost."
+            f"{_else(table, spatial_key) or ' Read the section again: adata = squidpy.read.visium(path)'}"
+        )
     if not finite.all():
         raise CoordinatesError(
             f"adata.obsm[{spatial_key!r}] holds NaN or infinite values at {int((~finite).sum())} of {len(finite)} spots, "
@@ -114,6 +123,34 @@ def get_coordinates(table: AnnData, spatial_key: str = SPATIAL_KEY) -> NDArray[n
             f"Leave these spots out: adata = adata[np.isfinite(np.asarray(adata.obsm[{spatial_key!r}], float)).all(axis=1)].copy()"
         )
     return coordinates
+
+
+def places_in_obs(table: AnnData, spatial_key: str) -> tuple[str, str]:
+    """Return where else a table holds the places of its spots, in words, and the call that takes them; or nothing."""
+    columns = next((pair for pair in _PLACE_COLUMNS if set(pair) <= set(table.obs)), None)
+    if columns is not None:
+        repair = f"adata.obs[{list(columns)}].to_numpy()"
+    elif {"array_row", "array_col"} <= set(table.obs):
+        repair = array_positions(table)
+    else:
+        return "", ""
+    what = "the positions on the array give them, in units of it" if columns is None else "the table has others"
+    return what, f"adata.obsm[{spatial_key!r}] = {repair}"
+
+
+def array_positions(table: AnnData) -> str:
+    """Return array positions as coordinates, of a hexagonal array where rows and columns are of the same parity."""
+    columns = [get_column(table, key, argument="key") for key in ("array_row", "array_col")]
+    array = np.column_stack([column.to_numpy(dtype=np.float64) for column in columns])
+    is_hexagonal = len(np.unique(array.sum(axis=1) % 2)) == 1
+    positions = "adata.obs[['array_col', 'array_row']].to_numpy(dtype=float)"
+    return f"{positions} * [1.0, 3**0.5]" if is_hexagonal else positions
+
+
+def _else(table: AnnData, spatial_key: str) -> str:
+    """Return a sentence on where else the places are, if anywhere."""
+    what, repair = places_in_obs(table, spatial_key)
+    return f" {what[0].upper()}{what[1:]}: {repair}" if repair else ""
 
 
 def find_coordinates(data: Any, table: AnnData, spatial_key: str = SPATIAL_KEY) -> NDArray[np.float64]:
