@@ -313,7 +313,7 @@ def test_genes_that_one_of_the_sections_did_not_measure(layer, section, default)
     if layer is not None:
         both.layers[layer], both.X = both.X, None
     call = lambda adata: sagefm.tl.embed(adata, default, library_key="slide", layer=layer)
-    with pytest.warns(UserWarning, match="60 of the model's genes have no count in 'b'.*outer join") as caught:
+    with pytest.warns(UserWarning, match="60 of the model's genes have no count in section 'b'.*outer join") as caught:
         call(both)
     inner = repaired(both, str(caught[0].message))
     assert inner.n_vars == 240

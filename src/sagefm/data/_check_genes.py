@@ -11,7 +11,7 @@ from sagefm._constants import LOW_COVERAGE
 from sagefm.data._blocks import StoredMatrix
 from sagefm.data._findings import Finding, listed
 from sagefm.data._genes import find_gene_key, get_gene_names, is_gene
-from sagefm.data._symbols import is_date
+from sagefm.data._symbols import is_date, to_symbols
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -94,21 +94,24 @@ def find_few(table: AnnData, keys: TableKeys, match: GeneMatch, vocabulary: Voca
     n_genes = len(match.columns)
     if match.coverage >= LOW_COVERAGE:
         return
-    message = f"Found {n_genes:,} of the {len(vocabulary):,} genes of the model's vocabulary ({match.coverage:.0%})."
     other = find_gene_key(table, vocabulary, keys.gene_key, n_known=n_genes)
-    raw = None if table.raw is None else len(set(table.raw.var_names) & vocabulary.position.keys())
+    raw = () if table.raw is None else to_symbols(table.raw.var_names)
+    n_raw = len(set(raw) & vocabulary.position.keys())
     if other is not None:
-        message, repair = f"{message} adata.var has more", f"sagefm.pp.match_genes(adata, gene_key={other})"
-        message = f"{message}: pass gene_key={other}"
-    elif raw is not None and raw > 2 * n_genes:
-        message, repair = f"{message} adata.raw has {raw:,}", "adata = adata.raw.to_adata()"
+        hint, repair = (
+            f"Another column has more, pass gene_key={other}",
+            f"sagefm.pp.match_genes(adata, gene_key={other})",
+        )
+    elif n_raw > 2 * n_genes:
+        hint, repair = f"adata.raw has {n_raw:,}", "adata = adata.raw.to_adata()"
     else:
-        message += (
-            " The rest is read as not measured, and says nothing. Was the table cut to highly variable genes? Pass all genes "
-            "that were measured. To see what is found"
+        hint = (
+            "The others are read as not measured. Was the table cut to highly variable genes? Pass all genes that were "
+            "measured. To see what was found"
         )
         repair = "sagefm.pp.match_genes(adata)"
-    yield Finding("few genes", "warning", message, repair)
+    found = f"Found {n_genes:,} of the {len(vocabulary):,} genes of the model's vocabulary ({match.coverage:.0%})."
+    yield Finding("few genes", "warning", f"{found} {hint}", repair)
 
 
 def find_unmeasured(
@@ -132,9 +135,9 @@ def find_unmeasured(
             yield Finding(
                 "unmeasured genes",
                 "warning",
-                f"{n_missing:,} of the model's genes have no count in {name!r}, where the other sections let expect "
-                f"{_EXPECTED_COUNTS} and more ({by}): not measured there, and stored as zeros, as an outer join does? A "
-                f"zero is read as measured. Keep the genes that all sections have",
+                f"{n_missing:,} of the model's genes have no count in section {name!r} ({by}), where {_EXPECTED_COUNTS} or more "
+                f"would be expected from the other sections: not measured there, and stored as zeros, as an outer join does? "
+                f"A zero is read as measured. Keep the genes that all sections have",
                 f"adata = adata[:, scanpy.get.aggregate(adata, by={keys.library_key!r}, func='sum'{layer}).layers['sum']"
                 f".all(axis=0)].copy()",
             )
