@@ -100,7 +100,10 @@ intersphinx_mapping = (
 
 # A name of sagefm that a docstring links to must be there; those of other projects are links only with a network.
 nitpicky = True
-nitpick_ignore_regex = [("py:.*", r"(?!sagefm\.).*"), ("py:class", r"sagefm\.module\._config\.NetworkConfig")]
+nitpick_ignore_regex = [
+    ("py:.*", r"(?!sagefm\.).*"),
+    ("py:class", r"sagefm\.(module\._config\.NetworkConfig|data\._report\.Report)"),
+]
 
 man_pages = [("cli", "sagefm", "embed, impute and perturb Visium sections", [author], 1)]
 
