@@ -88,9 +88,11 @@ def get_column(table: AnnData, key: str, *, argument: str, name: str = "adata") 
     """Return a column of ``obs``, or an error that lists the columns there are; it calls the table `name`."""
     if key not in table.obs:
         raise MissingKeyError(f"{argument}={key!r} is not a column of {name}.obs; found {_names(table.obs.columns)}.")
-    column = table.obs[key]
+    if isinstance(table.obs, pd.DataFrame):
+        # By position: `obs[key]` is kept by pandas 2, which then warns of the user's own assignments.
+        return table.obs.iloc[:, table.obs.columns.get_loc(key)]
     # Of a table that is read lazily, a column is an xarray.
-    return column if isinstance(column, pd.Series) else pd.Series(np.asarray(column), index=table.obs_names)
+    return pd.Series(np.asarray(table.obs[key]), index=table.obs_names)
 
 
 def get_coordinates(table: AnnData, spatial_key: str = SPATIAL_KEY) -> NDArray[np.float64]:

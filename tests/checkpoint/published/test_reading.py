@@ -156,7 +156,10 @@ def test_full_size(synovium, tmp_path):
     vocabulary = published_vocabulary()
     assert checkpoint.vocabulary == vocabulary
     sagefm.tl.embed(synovium, model=checkpoint)
-    counts = synovium.to_df().reindex(columns=vocabulary.symbols, fill_value=0).to_numpy(np.float32)
+    # Genes that were renamed are those of the vocabulary.
+    report = sagefm.pp.match_genes(synovium, checkpoint)
+    named = synovium.to_df().loc[:, report["matched"].to_numpy()].set_axis(report["gene"][report["matched"]], axis=1)
+    counts = named.reindex(columns=vocabulary.symbols, fill_value=0).to_numpy(np.float32)
     spots = np.array([0, 100, 300])
     expected = expected_embedding(network, counts, synovium.obsp["sagefm_connectivities"], spots)
     assert np.abs(synovium.obsm["X_sagefm"][spots] - expected).max() < 1e-5 * np.abs(expected).max()
