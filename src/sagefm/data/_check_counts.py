@@ -25,7 +25,7 @@ _MIN_TIED, _MIN_SCALED = 0.2, 0.05
 _MAX_DISPERSION, _N_ABUNDANT = 0.7, 10
 #: Coefficient of variation of the sums of spots; 77 real sections have 0.3 and more.
 _MIN_DEPTH_CV = 0.05
-#: A count is wild if it is large, more than all small ones of its spot, and so many times the largest elsewhere.
+#: A count is wild if it is large, more than the others of its spot together, and so many times the largest elsewhere.
 _WILD_COUNT, _WILD_RATIO = 1000, 10
 
 
@@ -111,9 +111,12 @@ def cap_wild(
     totals = np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()
     places = np.flatnonzero(counts.data >= _WILD_COUNT)
     rows = np.searchsorted(counts.indptr, places, side="right") - 1
-    # Several in one spot do not hide each other.
-    totals -= np.bincount(rows, counts.data[places], len(totals))
-    large = counts.data[places] > totals[rows]
+    # Several in one spot do not hide each other: those of half its largest count and more are left out of its sum.
+    largest = np.zeros(len(totals))
+    np.maximum.at(largest, rows, counts.data[places])
+    high = counts.data[places] >= largest[rows] / 2
+    totals -= np.bincount(rows[high], counts.data[places[high]], len(totals))
+    large = high & (counts.data[places] > totals[rows])
     places, rows = places[large], rows[large]
     columns = counts.indices[places]
     values = counts.data.copy()
