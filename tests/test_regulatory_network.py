@@ -125,6 +125,13 @@ def test_pairs_that_share_a_gene_are_left_out(simulated: AnnData):
     assert pairs == {(a, b), (a, c), (f"{a}_{b}", c)}
 
 
+def test_features_that_are_no_genes_are_not_tested(simulated: AnnData):
+    simulated.var["feature_types"] = "Gene Expression"
+    simulated.var.iloc[0, 0] = "Antibody Capture"
+    with pytest.raises(GenesError, match="not measured"):
+        edges_of(simulated, [simulated.var_names[0]], [simulated.var_names[1]])
+
+
 def test_genes_without_counts_are_left_out(simulated: AnnData):
     simulated.X = without_counts(simulated, 5)
     names = list(simulated.var_names[[5, 6]])

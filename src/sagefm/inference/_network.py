@@ -12,7 +12,7 @@ from scipy import sparse
 
 from sagefm._arguments import listed
 from sagefm.data._blocks import to_memory
-from sagefm.data._genes import Vocabulary, get_gene_names, match_genes, to_symbols
+from sagefm.data._genes import Vocabulary, get_gene_names, is_gene, match_genes, to_symbols
 from sagefm.data._reader import read_table
 from sagefm.data._table import TableKeys, get_column, untouched_on_error
 from sagefm.errors import ArgumentError, GenesError, MissingKeyError
@@ -37,7 +37,8 @@ _RESOURCE: Final = {"ligands": "source", "receptors": "target"}
 
 def own_vocabulary(table: Any, gene_key: str | None = None) -> Vocabulary:
     """Return the genes of a table as a vocabulary, sorted: results do not depend on the order of genes."""
-    return Vocabulary(tuple(sorted(set(map(str, to_symbols(get_gene_names(table, gene_key)))))))
+    names = get_gene_names(table, gene_key)[is_gene(table)]
+    return Vocabulary(tuple(sorted(set(map(str, to_symbols(names))))))
 
 
 def couple_table(
