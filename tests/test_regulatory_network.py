@@ -95,11 +95,14 @@ def test_results_do_not_depend_on_order_or_unit(simulated: AnnData):
     np.testing.assert_allclose(found, expected, atol=0.02)
 
 
-def test_of_many_pairs_the_significant_ones_are_kept(simulated: AnnData, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("share", [0.2, 0.001])
+def test_of_many_pairs_the_significant_ones_are_kept(simulated: AnnData, monkeypatch: pytest.MonkeyPatch, share: float):
+    """Also where more p-values are small than was thought likely."""
     names = list(simulated.uns["truth"]["source"]), list(simulated.uns["truth"]["target"])
     every = edges_of(simulated, *names)
     np.testing.assert_allclose(every["qval"], stats.false_discovery_control(every["pval"]), rtol=1e-9)
     monkeypatch.setattr(_couplings_table, "KEEP_ALL", 10)
+    monkeypatch.setattr(_couplings_table._select, "__defaults__", (share,))
     monkeypatch.setattr(_couplings_table, "_BLOCK_SOURCES", 7)
     monkeypatch.setattr(_couplings_table, "_BLOCK_TARGETS", 11)
     kept = edges_of(simulated, *names)

@@ -195,7 +195,8 @@ class SectionFields:
         # The products of sparse and dense blocks run on one thread each, and leave Python free.
         with ThreadPoolExecutor(max(torch.get_num_threads(), 1)) as pool:
             parts = list(pool.map(self._block, blocks))
-        joined = {name: torch.cat([part[name] for part in parts], dim=-1) for name in parts[0]}
+        # Parts are given up as they are joined: at no time are there two copies of all.
+        joined = {name: torch.cat([part.pop(name) for part in parts], dim=-1) for name in list(parts[0])}
         return GeneFields(**{name: values.to(self.device) for name, values in joined.items()})
 
     def compare(self, sources: GeneFields, targets: GeneFields, *, same_spot: bool = False) -> PairScores:

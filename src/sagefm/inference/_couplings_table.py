@@ -41,6 +41,8 @@ _DETECTABLE: Final = float(stats.norm.isf(0.025) + stats.norm.isf(0.2))
 _COLUMNS: Final = (
     "source", "target", "effect", "se", "r", "shared", "z", "pval", "qval", "same_spot", "detectable_effect", "n_spots",
 )  # fmt: skip
+#: Share of all p-values that is below `MAX_Q` in a section, at most: where there are more, pairs are scored once again.
+_LIKELY_SHARE: Final = 0.2
 #: Averaged over sections, weighted by their spots.
 _AVERAGED: Final = ("r", "shared", "same_spot")
 #: Where p-values of turned tissue are compared with those expected.
@@ -339,25 +341,32 @@ def blocks(shape: tuple[int, int]) -> Iterator[tuple[slice, slice]]:
             yield slice(row, row + _BLOCK_SOURCES), slice(column, column + _BLOCK_TARGETS)
 
 
-def _select(pairs: Pairs, sources: GeneSet, targets: GeneSet, tested: Tested) -> tuple[pd.DataFrame, int]:
-    """Return all pairs, or of many those with a q-value below `MAX_Q`, by p-value; and how many were tested."""
+def _select(
+    pairs: Pairs, sources: GeneSet, targets: GeneSet, tested: Tested, share: float = _LIKELY_SHARE
+) -> tuple[pd.DataFrame, int]:
+    """Return all pairs, or of many those with a q-value below `MAX_Q`, by p-value; and how many were tested.
+
+    With a `share` of the p-values below `MAX_Q`, no pair with a p-value above ``share * MAX_Q`` has a q-value below it.
+    """
     keep_all = tested.keep_all and tested.n_pairs <= KEEP_ALL
-    # No pair with a larger p-value has a q-value below the bound.
-    least_z = 0.0 if keep_all else float(stats.norm.isf(MAX_Q / 2))
-    parts, n_tested = [], 0
+    least_z = 0.0 if keep_all else float(stats.norm.isf(share * MAX_Q / 2))
+    parts, n_tested, n_below = [], 0, 0
     for block in blocks(tested.same_gene.shape):
         values = pairs.numbers(*block)
         known = np.isfinite(values["z"]) & tested.block(*block)
         n_tested += int(known.sum())
+        n_below += int((known & (np.abs(values["z"]) >= stats.norm.isf(MAX_Q / 2))).sum())
         row, column = np.nonzero(known & (np.abs(values["z"]) >= least_z))
         part = pd.DataFrame({name: value[row, column] for name, value in values.items()})
-        part.insert(0, "source", row + block[0].start)
-        part.insert(1, "target", column + block[1].start)
+        part.insert(0, "source", row.astype(np.int32) + block[0].start)
+        part.insert(1, "target", column.astype(np.int32) + block[1].start)
         parts.append(part)
+    if not keep_all and n_below > share * n_tested:
+        return _select(pairs, sources, targets, tested, share=1.0)
     table = pd.concat(parts, ignore_index=True)
     table["pval"] = 2 * stats.norm.sf(np.abs(table["z"].to_numpy(dtype=np.float64)))
     table = table.sort_values(["pval", "source", "target"], kind="stable", ignore_index=True)
-    # Benjamini and Hochberg over all that were tested: those that were not kept have larger p-values.
+    # Benjamini and Hochberg over all that were tested; those that were not kept do not change a q-value below the bound.
     ratio = table["pval"].to_numpy() * n_tested / np.arange(1, len(table) + 1)
     table["qval"] = np.minimum(np.minimum.accumulate(ratio[::-1])[::-1], 1)
     if not keep_all:
