@@ -71,8 +71,8 @@ def four_products(adata: AnnData, pairs: pd.DataFrame) -> pd.DataFrame:
     The source around, with and without what it shares with the source at the spot, against the target, with and without
     what it shares with the target around. The standard deviation is that of couplings.
     """
-    section = fields(adata)
-    source, target = (section.of(adata.var_names.get_indexer(pairs[c])[:, None]) for c in ("source", "target"))
+    section, names = fields(adata)
+    source, target = (section.of(list(names.get_indexer(pairs[side])[:, None])) for side in ("source", "target"))
     sd = section.compare(source, target).sd.numpy().diagonal()
     around, own_center = source.around.numpy(), source.center.numpy()
     center, own_around = target.center.numpy(), target.around.numpy()
@@ -137,17 +137,19 @@ def liana_global(name: str, adata: AnnData, pairs: pd.DataFrame) -> pd.DataFrame
     return table.assign(effect=table["z"])[["source", "target", "effect", "z", "pval"]]
 
 
-def fields(adata: AnnData) -> SectionFields:
-    """Return the fields of a section's genes, from which any pairs are scored."""
-    folds = assign_folds(np.arange(adata.n_vars), adata.n_vars, N_FOLDS, 0)
+def fields(adata: AnnData) -> tuple[SectionFields, pd.Index]:
+    """Return the fields of a section's genes, from which any pairs are scored, and the genes: by name, each once."""
+    names, columns = np.unique(adata.var_names.to_numpy(dtype=str), return_index=True)
+    folds = assign_folds(np.arange(len(names)), len(names), N_FOLDS, 0)
     coordinates = np.asarray(adata.obsm["spatial"], dtype=np.float64)
-    return SectionFields(sparse.csc_matrix(adata.X), adata.obsp[GRAPH], coordinates, folds)
+    counts = sparse.csc_matrix(adata.X)[:, columns]
+    return SectionFields(counts, adata.obsp[GRAPH], coordinates, folds), pd.Index(names)
 
 
 def all_pairs(adata: AnnData, genes: np.ndarray) -> dict[str, np.ndarray]:
     """Return z of couplings, and of the correlations around and at one spot, of all pairs (n_genes, n_genes)."""
-    section = fields(adata)
-    of_genes = section.of(list(adata.var_names.get_indexer(genes)[:, None]))
+    section, names = fields(adata)
+    of_genes = section.of(list(names.get_indexer(genes)[:, None]))
     scores = {name: np.empty((len(genes), len(genes)), np.float32) for name in ("coupling", "around", "same spot")}
     for start in range(0, len(genes), BLOCK_GENES):
         block = slice(start, start + BLOCK_GENES)
