@@ -39,7 +39,7 @@ import numpy as np
 import pandas as pd
 import torch
 from _couplings.known import MIN_TARGETS, ByDonor, agreement, auroc, common_genes, controls, read_pairs, set_test
-from _couplings.methods import BLOCK_GENES, COUPLINGS, all_pairs, couplings, methods, turned_shares
+from _couplings.methods import BLOCK_GENES, all_pairs, couplings, methods, turned_shares
 
 import sagefm
 
@@ -69,13 +69,20 @@ def simulate(arguments: argparse.Namespace) -> None:
         for strength in STRENGTHS:
             if "n_spots" in parameters and strength == max(STRENGTHS):
                 continue
-            rows = []
+            rows, null = [], []
             for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
                 adata = sagefm.datasets.simulate(
                     **parameters, n_effects=20, n_decoys=15, decoys=DECOYS, strength=strength, rng=seed
                 )
-                rows += _scored(adata, null=True)
+                rows += _scored(adata, clusters=True)
+                null.append(type_one(adata, adata.uns["truth"]))
             _show(f"{setting}; strength {strength:g}; {arguments.seeds} seeds", rows)
+            shares = pd.DataFrame(null)
+            cells = (f"{number(shares[i].mean(), 4)} below {level:g}" for i, level in enumerate(LEVELS))
+            print(
+                f"\nCouplings of random genes that are in no planted pair, share of p-values: {', '.join(cells)}",
+                flush=True,
+            )
 
 
 def plant(arguments: argparse.Namespace) -> None:
@@ -85,24 +92,22 @@ def plant(arguments: argparse.Namespace) -> None:
             rows = []
             for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
                 planted = sagefm.datasets.plant(adata, strength=strength, n_effects=40, n_decoys=40, rng=seed)
-                rows += _scored(planted, null=False)
+                rows += _scored(planted, clusters=False)
             _show(f"{name}; strength {strength:g}; {arguments.seeds} seeds", rows)
 
 
-def _scored(adata: ad.AnnData, *, null: bool) -> list[dict[str, Any]]:
+def _scored(adata: ad.AnnData, *, clusters: bool) -> list[dict[str, Any]]:
     """Return a row for each method: how it tells planted pairs from decoys."""
     sagefm.pp.spatial_neighbors(adata)
     truth, rows = adata.uns["truth"], []
-    for method, score in methods(clusters=null).items():
+    for method, score in methods(clusters=clusters).items():
         start = time.perf_counter()
         edges = score(adata, truth)
         seconds = time.perf_counter() - start
         row: dict[str, Any] = {"method": method, **_summary(sagefm.metrics.couplings(edges, truth))}
         if edges["effect"].isna().all():
             row["signs"] = np.nan
-        row["s"] = seconds
-        if null and method == COUPLINGS:
-            row |= type_one(adata, truth)
+        row["seconds"] = seconds
         rows.append(row)
     return rows
 
@@ -121,13 +126,13 @@ def _summary(table: pd.DataFrame) -> dict[str, float]:
     }
 
 
-def type_one(adata: ad.AnnData, truth: pd.DataFrame) -> dict[str, float]:
+def type_one(adata: ad.AnnData, truth: pd.DataFrame) -> list[float]:
     """Return the share of small p-values among pairs of random genes that are in no planted pair."""
     planted = truth[truth["kind"] == "planted"]
     others = np.setdiff1d(adata.var_names.to_numpy(dtype=str), planted[["source", "target"]].to_numpy(dtype=str))
     genes = np.random.default_rng(0).permutation(others)[: 2 * NULL_GENES]
     edges = couplings(adata, pd.DataFrame({"source": genes[:NULL_GENES], "target": genes[NULL_GENES:]}))
-    return {f"p < {level:g}".replace("0.", "."): float((edges["pval"] < level).mean()) for level in LEVELS}
+    return [float((edges["pval"] < level).mean()) for level in LEVELS]
 
 
 def _show(title: str, rows: list[dict[str, Any]]) -> None:
@@ -138,20 +143,17 @@ def _show(title: str, rows: list[dict[str, Any]]) -> None:
     print(f"\n{title}\n\n| method | {' | '.join(mean)} |\n|{'---|' * (len(mean.columns) + 1)}")
     for method, row in mean.iterrows():
         cells = [
-            f"{number(value, name)} ± {number(error.at[method, name], name)}"
+            f"{number(value)} ± {number(error.at[method, name])}"
             if name in ("AUROC", "AP", "FDR") and np.isfinite(value)
-            else number(value, name)
+            else number(value, 1 if name == "seconds" else 3)
             for name, value in row.items()
         ]
         print(f"| {method} | {' | '.join(cells)} |", flush=True)
 
 
-def number(value: float, name: str = "") -> str:
-    """Return a number without its leading zero; nothing where there is none."""
-    if not np.isfinite(value):
-        return ""
-    digits = {"s": 1, "p < .001": 4}.get(name, 3)
-    return f"{value:.{digits}f}".replace("0.", ".", 1) if abs(value) < 1 and name != "s" else f"{value:.{digits}f}"
+def number(value: float, digits: int = 3) -> str:
+    """Return a number without a leading zero; nothing where there is none."""
+    return f"{value:.{digits}f}".replace("0.", ".", 1 if abs(value) < 1 else 0) if np.isfinite(value) else ""
 
 
 def rotate(arguments: argparse.Namespace) -> None:
@@ -169,7 +171,7 @@ def rotate(arguments: argparse.Namespace) -> None:
         sagefm.tl.regulatory_network(adata, list(sources), list(targets), null="rotation", device="cpu")
         null = adata.uns["sagefm_network"]["null"].set_index("level")
         shares = [*null.loc[list(LEVELS), "turned"], *turned_shares(adata, sources, targets, LEVELS)]
-        cells = " | ".join(number(share, "p < .001") for share in shares)
+        cells = " | ".join(number(share, 4) for share in shares)
         print(f"| {name} | {adata.n_obs} | {null['n_turns'].iloc[0]} | {cells} |", flush=True)
 
 
@@ -268,8 +270,8 @@ def agree(arguments: argparse.Namespace) -> None:
             sagefm.pp.spatial_neighbors(adata)
             scores.append(all_pairs(adata, genes.names))
         for score in SCORES:
-            values = agreement(*(of_section[score] for of_section in scores))
-            cells = " | ".join(number(value) for value in values.values())
+            values = list(agreement(*(of_section[score] for of_section in scores)).values())
+            cells = f"{number(values[0])} | {values[1]:.0f} | {values[2]:.1f} | {number(values[3], 2)}"
             print(f"| {first[0]}, {second[0]} | {len(genes.names):,} | {score} | {cells} |", flush=True)
 
 
