@@ -150,7 +150,7 @@ def test_donors_count_once():
     combined = ByDonor()
     for donor in ("a", "a", "b"):
         combined.add(np.full((2, 2), 1.0), donor)
-    np.testing.assert_allclose(combined.z, (2 / np.sqrt(2) + 1) / np.sqrt(2))
+    np.testing.assert_allclose(combined.combined(), (2 / np.sqrt(2) + 1) / np.sqrt(2))
 
 
 def test_a_section_agrees_with_itself_and_not_with_noise():

@@ -13,7 +13,7 @@ python tests/benchmarks/couplings.py simulate [--seeds 10]
 python tests/benchmarks/couplings.py plant [FILE ...]
 python tests/benchmarks/couplings.py rotate [FILE ...]
 python tests/benchmarks/couplings.py time
-python tests/benchmarks/couplings.py known [FILE ...] --pairs TABLE [--metadata tests/benchmarks/corpus.csv]
+python tests/benchmarks/couplings.py known [FILE ...] --pairs TABLE ... [--ligands TABLE] [--metadata tests/benchmarks/corpus.csv]
 python tests/benchmarks/couplings.py agree FILE FILE ...
 
 FILE: an h5ad file of raw counts with coordinates. Default: the two sections of the package.
@@ -38,7 +38,17 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import torch
-from _couplings.known import MIN_TARGETS, ByDonor, agreement, auroc, common_genes, controls, read_pairs, set_test
+from _couplings.known import (
+    CONTROLS,
+    MIN_TARGETS,
+    ByDonor,
+    Compared,
+    agreement,
+    auroc,
+    common_genes,
+    read_pairs,
+    set_test,
+)
 from _couplings.methods import BLOCK_GENES, all_pairs, couplings, methods, turned_shares
 
 import sagefm
@@ -182,7 +192,7 @@ def measure(arguments: argparse.Namespace) -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         table = Path(folder) / "section.h5ad"
-        adata = sagefm.datasets.simulate(3500, n_genes=10_000, n_effects=20, median_counts=2e4)
+        adata = sagefm.datasets.simulate(3500, n_genes=10_000)
         seen = adata.X.getnnz(axis=0) / adata.n_obs
         adata.write_h5ad(table)
         print(f"{adata.n_obs:,} spots x {adata.n_vars:,} genes, {seen.mean():.0%} of the values not zero; ", end="")
@@ -214,7 +224,8 @@ def _measured(job: str, table: Path, threads: int) -> dict[str, float]:
             values[:, block : block + BLOCK_GENES].T @ values
         n_pairs = len(genes) ** 2
     else:
-        sides = (genes, genes) if job == "all pairs" else ("ligands", "receptors")
+        sides = (genes, genes) if job == "all pairs" else _ligands_and_receptors(genes)
+        start = time.perf_counter()
         sagefm.tl.regulatory_network(adata, *sides, device="cpu")
         n_pairs = adata.uns["sagefm_network"]["params"]["n_pairs"]
     seconds = time.perf_counter() - start
@@ -222,41 +233,57 @@ def _measured(job: str, table: Path, threads: int) -> dict[str, float]:
     return {"pairs": n_pairs, "seconds": seconds, "peak": peak}
 
 
+def _ligands_and_receptors(genes: list[str]) -> tuple[list[str], list[str]]:
+    """Return measured ligands and receptors of LIANA's consensus resource, without complexes."""
+    from liana.resource import select_resource
+
+    resource = select_resource("consensus")
+    ligands, receptors = (sorted(set(resource[column]) & set(genes)) for column in ("ligand", "receptor"))
+    return ligands, receptors
+
+
 def known(arguments: argparse.Namespace) -> None:
     """Print the AUROC of known pairs against controls, by section and combined, and a test of sources' sets of targets."""
-    names, sections = zip(*_sections(arguments.files), strict=True)
     donors = pd.read_csv(arguments.metadata, index_col="id")["donor"] if arguments.metadata else pd.Series(dtype=str)
-    genes, rng = common_genes(sections), np.random.default_rng(0)
-    pairs = genes.positions(read_pairs(arguments.pairs, arguments.only_sources))
-    others = {kind: controls(pairs, genes, kind, rng) for kind in ("matched", "shuffled")}
-    print(f"{len(genes.names):,} genes, {len(pairs):,} known pairs of {len(np.unique(pairs[:, 0]))} sources\n")
-    columns = [f"{score}, {kind}" for score in SCORES for kind in others]
-    print(f"| section | {' | '.join(columns)} |\n|{'---|' * (len(columns) + 1)}", flush=True)
+    sections = sorted(_sections(arguments.files), key=lambda section: donors.get(section[0], section[0]))
+    genes, rng = common_genes([adata for _, adata in sections]), np.random.default_rng(0)
+    pairs = {path.name.split(".")[0]: read_pairs(path) for path in arguments.pairs}
+    if arguments.ligands:
+        others = [path for path in arguments.pairs if path != arguments.ligands]
+        pairs |= {f"{path.name.split('.')[0]}, ligands": read_pairs(path, arguments.ligands) for path in others}
+    tables = [Compared.of(name, table, genes, rng) for name, table in pairs.items()]
+    tables = [table for table in tables if len(table.known) >= MIN_TARGETS]
+    columns = ["pairs", "sources", "number", "section", *(f"{score}, {kind}" for score in SCORES for kind in CONTROLS)]
+    print(f"{len(genes.names):,} genes\n\n| {' | '.join(columns)} |\n|{'---|' * len(columns)}", flush=True)
     combined = {score: ByDonor() for score in SCORES}
-    for name, adata in zip(names, sections, strict=True):
+    for name, adata in sections:
         sagefm.pp.spatial_neighbors(adata)
         scores = all_pairs(adata, genes.names)
-        if len(names) > 1 and not arguments.only_combined:
-            _show_known(name, scores, pairs, others, rng)
+        if len(sections) > 1 and not arguments.only_combined:
+            _show_known(name, scores, tables, rng)
         for score in SCORES:
-            combined[score].add(scores[score], donors.get(name, name))
-    scores = {score: by_donor.z for score, by_donor in combined.items()}
-    n_donors = len(combined["coupling"].donors)
-    _show_known(f"{len(names)} sections, {n_donors} donors", scores, pairs, others, rng)
-    print(f"\n| known targets as a set | sources with {MIN_TARGETS} or more | p < .05 |\n|---|---|---|")
-    for score in SCORES:
-        sets = set_test(scores[score], pairs, rng)
-        error = np.sqrt(0.05 * 0.95 / max(len(sets), 1))
-        print(f"| {score} | {len(sets)} | {number((sets < 0.05).mean())} ± {number(error)} |")
+            combined[score].add(scores.pop(score), donors.get(name, name))
+    scores = {score: by_donor.combined() for score, by_donor in combined.items()}
+    _show_known(f"{len(sections)} sections, {combined['coupling'].n_donors} donors", scores, tables, rng)
+    print(f"\n| known targets as a set | score | sources with {MIN_TARGETS} or more | p < .05 |\n|---|---|---|---|")
+    for table in tables:
+        for score in SCORES:
+            sets = set_test(scores[score], table.known, rng)
+            if len(sets):
+                share = f"{number((sets < 0.05).mean())} ± {number(np.sqrt(0.05 * 0.95 / len(sets)))}"
+                print(f"| {table.name} | {score} | {len(sets)} | {share} |", flush=True)
 
 
-def _show_known(name: str, scores: Any, pairs: np.ndarray, others: dict[str, np.ndarray], rng: Any) -> None:
-    cells = []
-    for score in SCORES:
-        for control in others.values():
-            value, error = auroc(np.abs(scores[score]), pairs, control, rng)
-            cells.append(f"{number(value)} ± {number(error)}")
-    print(f"| {name} | {' | '.join(cells)} |", flush=True)
+def _show_known(section: str, scores: dict[str, np.ndarray], tables: list[Compared], rng: np.random.Generator) -> None:
+    """Print a row for each table of pairs."""
+    for table in tables:
+        cells = []
+        for score in SCORES:
+            for others in table.controls.values():
+                value, error = auroc(np.abs(scores[score]), table.known, others, rng)
+                cells.append(f"{number(value)} ± {number(error)}")
+        n_sources = len(np.unique(table.known[:, 0]))
+        print(f"| {table.name} | {n_sources} | {len(table.known):,} | {section} | {' | '.join(cells)} |", flush=True)
 
 
 def agree(arguments: argparse.Namespace) -> None:
@@ -299,8 +326,8 @@ def main() -> None:
             command.add_argument("--seeds", type=int, default=20 if run is simulate else 4)
             command.add_argument("--first-seed", type=int, default=100)
         if run is known:
-            command.add_argument("--pairs", type=Path, required=True, help="tab-separated: source, target")
-            command.add_argument("--only-sources", type=Path, help="only sources that are sources in this table, too")
+            command.add_argument("--pairs", type=Path, nargs="+", required=True, help="tab-separated: source, target")
+            command.add_argument("--ligands", type=Path, help="of other tables, also the pairs of sources of this one")
             command.add_argument("--metadata", type=Path, help="CSV with columns id (of a file) and donor")
             command.add_argument("--only-combined", action="store_true", help="no rows of single sections")
         if run is measure:

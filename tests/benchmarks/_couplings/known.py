@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 #: Controls of a known pair; genes of about the same expression to draw a control from.
 N_CONTROLS, N_SIMILAR = 10, 20
 MIN_SEEN = 0.1
+CONTROLS = ("matched", "shuffled")
 N_BOOTSTRAP = 200
 #: A set of targets: at least so many, and what it is compared with.
 MIN_TARGETS, N_OTHER_SETS = 10, 200
@@ -80,6 +81,21 @@ def controls(known: np.ndarray, genes: Genes, kind: str, rng: np.random.Generato
     return pairs[unknown]
 
 
+@dataclass(frozen=True)
+class Compared:
+    """Known pairs of a table, and controls of each kind, as positions of genes (n_pairs, 2)."""
+
+    name: str
+    known: np.ndarray
+    controls: dict[str, np.ndarray]
+
+    @classmethod
+    def of(cls, name: str, pairs: pd.DataFrame, genes: Genes, rng: np.random.Generator) -> Compared:
+        """Draw the controls of a table's pairs."""
+        known = genes.positions(pairs)
+        return cls(name, known, {kind: controls(known, genes, kind, rng) for kind in CONTROLS})
+
+
 def auroc(scores: np.ndarray, known: np.ndarray, others: np.ndarray, rng: np.random.Generator) -> tuple[float, float]:
     """Return the AUROC of known pairs against others, and its standard error: sources are drawn again."""
     pairs = np.concatenate([known, others])
@@ -117,21 +133,28 @@ def set_test(z: np.ndarray, known: np.ndarray, rng: np.random.Generator) -> pd.S
 
 
 class ByDonor:
-    """z of all pairs combined by Stouffer's method: sections of a donor first, then donors."""
+    """z of all pairs combined by Stouffer's method: sections of a donor first, then donors. These follow each other."""
 
     def __init__(self) -> None:
-        self.donors: dict[str, tuple[np.ndarray, int]] = {}
+        self.donor, self.of_donor, self.n_sections = "", np.zeros(()), 0
+        self.total, self.n_donors = np.zeros(()), 0
 
     def add(self, z: np.ndarray, donor: str) -> None:
         """Add a section."""
-        total, n = self.donors.get(donor, (0, 0))
-        self.donors[donor] = total + z, n + 1
+        if donor != self.donor:
+            self._close()
+        self.donor, self.of_donor, self.n_sections = donor, self.of_donor + z, self.n_sections + 1
 
-    @property
-    def z(self) -> np.ndarray:
-        """Combined z."""
-        combined: np.ndarray = sum(total / np.sqrt(n) for total, n in self.donors.values()) / np.sqrt(len(self.donors))
-        return combined
+    def combined(self) -> np.ndarray:
+        """Return z of all donors."""
+        self._close()
+        z: np.ndarray = self.total / np.sqrt(self.n_donors)
+        return z
+
+    def _close(self) -> None:
+        if self.n_sections:
+            self.total, self.n_donors = self.total + self.of_donor / np.sqrt(self.n_sections), self.n_donors + 1
+        self.donor, self.of_donor, self.n_sections = "", np.zeros(()), 0
 
 
 def agreement(first: np.ndarray, second: np.ndarray, n_strongest: int = 1000) -> dict[str, float]:
