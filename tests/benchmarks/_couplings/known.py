@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 #: Controls of a known pair; genes of about the same expression to draw a control from.
 N_CONTROLS, N_SIMILAR = 10, 20
-MIN_SEEN = 0.1
+MIN_SEEN = 0.2
 CONTROLS = ("matched", "shuffled")
 N_BOOTSTRAP = 200
 #: A set of targets: at least so many, and what it is compared with.
@@ -27,7 +27,7 @@ MIN_TARGETS, N_OTHER_SETS = 10, 200
 
 @dataclass(frozen=True)
 class Genes:
-    """Genes that all sections measured and that are seen in 10 % of the spots of the mean section, by expression."""
+    """Genes that all sections measured and that are seen in 20 % of the spots of the mean section, by expression."""
 
     names: np.ndarray  # (n_genes,), from low to high
 

@@ -147,15 +147,18 @@ def fields(adata: AnnData) -> tuple[SectionFields, pd.Index]:
 
 
 def all_pairs(adata: AnnData, genes: np.ndarray) -> dict[str, np.ndarray]:
-    """Return z of couplings, and of the correlations around and at one spot, of all pairs (n_genes, n_genes)."""
+    """Return z of couplings, and of the correlations around and at one spot, of all pairs (n_genes, n_genes).
+
+    It is 0 for genes without counts.
+    """
     section, names = fields(adata)
     of_genes = section.of(list(names.get_indexer(genes)[:, None]))
     scores = {name: np.empty((len(genes), len(genes)), np.float32) for name in ("coupling", "around", "same spot")}
     for start in range(0, len(genes), BLOCK_GENES):
         block = slice(start, start + BLOCK_GENES)
         pair, same = (section.compare(of_genes[block], of_genes, same_spot=same) for same in (False, True))
-        scores["coupling"][block], scores["around"][block] = pair.z, pair.r / pair.sd
-        scores["same spot"][block] = same.z
+        for name, z in (("coupling", pair.z), ("around", pair.r / pair.sd), ("same spot", same.z)):
+            scores[name][block] = np.nan_to_num(z.numpy())
     return scores
 
 
