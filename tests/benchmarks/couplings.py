@@ -323,7 +323,7 @@ def main() -> None:
         if run in (plant, rotate, known, agree):
             command.add_argument("files", type=Path, nargs="*")
         if run in (simulate, plant):
-            command.add_argument("--seeds", type=int, default=20 if run is simulate else 4)
+            command.add_argument("--seeds", type=int, default=10 if run is simulate else 3)
             command.add_argument("--first-seed", type=int, default=100)
         if run is known:
             command.add_argument("--pairs", type=Path, nargs="+", required=True, help="tab-separated: source, target")
