@@ -71,6 +71,8 @@ LEVELS = (0.05, 0.001)
 TURNED_GENES, MIN_SEEN = 500, 0.05
 JOBS = ("all pairs", "ligands x receptors", "product")
 SCORES = ("coupling", "around", "same spot")
+#: Sets of targets of fewer sources say nothing.
+MIN_SOURCES = 10
 
 
 def simulate(arguments: argparse.Namespace) -> None:
@@ -269,7 +271,7 @@ def known(arguments: argparse.Namespace) -> None:
     for table in tables:
         for score in SCORES:
             sets = set_test(scores[score], table.known, rng)
-            if len(sets):
+            if len(sets) >= MIN_SOURCES:
                 share = f"{number((sets < 0.05).mean())} ± {number(np.sqrt(0.05 * 0.95 / len(sets)))}"
                 print(f"| {table.name} | {score} | {len(sets)} | {share} |", flush=True)
 
