@@ -107,7 +107,7 @@ def test_readme_states_what_was_measured():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["quickstart", "guide", "faq", "migration"])
+@pytest.mark.parametrize("name", ["quickstart", "guide", "faq", "migration", "couplings"])
 def test_examples_of_a_page_run(name, tmp_path, monkeypatch):
     """One after the other, in an empty folder: Python as one program, and the commands of sagefm but for the demo."""
     import matplotlib.pyplot as plt

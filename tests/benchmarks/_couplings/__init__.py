@@ -1,0 +1,1 @@
+"""What the benchmark of couplings is made of: methods, calibration, known pairs."""
