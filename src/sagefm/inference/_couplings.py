@@ -191,13 +191,21 @@ class SectionFields:
 
     def of(self, genes: Sequence[NDArray[np.int64]]) -> GeneFields:
         """Return the fields of genes, each a list of columns: one, or the subunits of a complex."""
-        blocks = [genes[start : start + _BLOCK_GENES] for start in range(0, len(genes), _BLOCK_GENES)]
+        shapes: dict[str, tuple[int, ...]] = dict.fromkeys(("center", "around"), (self.n_spots, len(genes)))
+        shapes |= dict.fromkeys(("rho_center", "rho_around"), (len(self.classes), len(genes)))
+        shapes |= dict.fromkeys(("spread", "own", "unit"), (len(genes),))
+        # Filled block by block: at no time are there two copies.
+        fields = {name: torch.empty(shape) for name, shape in shapes.items()}
+
+        def fill(start: int) -> None:
+            columns = slice(start, start + _BLOCK_GENES)
+            for name, values in self._block(genes[columns]).items():
+                fields[name][..., columns] = values
+
         # The products of sparse and dense blocks run on one thread each, and leave Python free.
         with ThreadPoolExecutor(max(torch.get_num_threads(), 1)) as pool:
-            parts = list(pool.map(self._block, blocks))
-        # Parts are given up as they are joined: at no time are there two copies of all.
-        joined = {name: torch.cat([part.pop(name) for part in parts], dim=-1) for name in list(parts[0])}
-        return GeneFields(**{name: values.to(self.device) for name, values in joined.items()})
+            list(pool.map(fill, range(0, len(genes), _BLOCK_GENES)))
+        return GeneFields(**{name: values.to(self.device) for name, values in fields.items()})
 
     def compare(self, sources: GeneFields, targets: GeneFields, *, same_spot: bool = False) -> PairScores:
         """Return the scores of all pairs of sources and targets at the same spots.
