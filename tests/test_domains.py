@@ -12,8 +12,9 @@ from threadpoolctl import threadpool_limits
 
 import sagefm
 from sagefm.errors import ArgumentError, CoordinatesError, CountsError, MissingKeyError, NeighborsError
-from tests import OTHER_KERNELS
 
+#: Rounding, which components of nearly the same variance enlarge; their own variance is of the order of 1.
+ROUNDING = {"rtol": 0, "atol": 1e-3}
 TURN = np.array([[np.cos(0.7), np.sin(0.7)], [-np.sin(0.7), np.cos(0.7)]])
 
 
@@ -109,7 +110,7 @@ def test_threads(section):
     for n_threads in (1, 2):
         with threadpool_limits(n_threads):
             tables.append(sagefm.tl.domains(section, 4, copy=True))
-    np.testing.assert_allclose(*map(smoothed, tables), **OTHER_KERNELS)
+    np.testing.assert_allclose(*map(smoothed, tables), **ROUNDING)
     assert agreement(*tables) == 1
 
 
@@ -118,7 +119,7 @@ def test_order_of_spots(section, synovium):
         order = np.random.default_rng(0).permutation(adata.n_obs)
         shuffled = sagefm.tl.domains(adata[order].copy(), 4, copy=True)
         expected = sagefm.tl.domains(adata, 4, copy=True)[order]
-        np.testing.assert_allclose(smoothed(shuffled), smoothed(expected), **OTHER_KERNELS)
+        np.testing.assert_allclose(smoothed(shuffled), smoothed(expected), **ROUNDING)
         assert agreement(shuffled, expected) == 1
 
 
@@ -126,7 +127,7 @@ def test_order_of_genes(section, synovium):
     for adata in (section, synovium):
         order = np.random.default_rng(1).permutation(adata.n_vars)
         shuffled, expected = (sagefm.tl.domains(table, 4, copy=True) for table in (adata[:, order].copy(), adata))
-        np.testing.assert_allclose(smoothed(shuffled), smoothed(expected), **OTHER_KERNELS)
+        np.testing.assert_allclose(smoothed(shuffled), smoothed(expected), **ROUNDING)
         assert agreement(shuffled, expected) == 1
 
 
@@ -137,7 +138,7 @@ def test_moved_tissue(move, section, synovium):
         expected = sagefm.tl.domains(adata, 4, copy=True)
         adata.obsm["spatial"] = np.asarray(adata.obsm["spatial"], dtype=float) @ move
         sagefm.tl.domains(adata, 4)
-        np.testing.assert_allclose(smoothed(adata), smoothed(expected), **OTHER_KERNELS)
+        np.testing.assert_allclose(smoothed(adata), smoothed(expected), **ROUNDING)
         assert agreement(adata, expected) == 1
 
 
@@ -157,7 +158,7 @@ def test_kinds_of_counts(section, tmp_path):
         sagefm.tl.domains(other, 4)
         others.append(other)
     for other in others:
-        np.testing.assert_allclose(smoothed(other), smoothed(expected), **OTHER_KERNELS)
+        np.testing.assert_allclose(smoothed(other), smoothed(expected), **ROUNDING)
 
 
 # Several sections
@@ -235,6 +236,9 @@ def test_refused_tables(section, rejects):
     rejects(CoordinatesError, small, lambda: sagefm.tl.domains(small, 2), "7 spots", "(6)")
     alike = ad.AnnData(np.ones((20, 5), np.float32), obsm={"spatial": section.obsm["spatial"][:20]})
     rejects(ArgumentError, alike, lambda: sagefm.tl.domains(alike, 2), "alike")
+    alike.X[:] = 0
+    with pytest.warns(UserWarning, match="no counts"):
+        rejects(ArgumentError, alike, lambda: sagefm.tl.domains(alike, 2), "alike")
 
 
 def test_warns_of_empty_spots(section):

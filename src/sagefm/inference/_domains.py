@@ -10,20 +10,25 @@ import numpy as np
 from scipy import linalg, sparse
 from scipy.sparse.linalg import LinearOperator, svds
 
-from sagefm.data._blocks import iter_blocks, take_rows, to_memory
+from sagefm.data._blocks import iter_blocks, take_columns, take_rows, to_memory
 from sagefm.data._counts import log_normalize
-from sagefm.inference._filter import fit_filter, laplacian, nearest_graph, smooth
+from sagefm.inference._filter import fit_filter, laplacian, smooth
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from sklearn.mixture import GaussianMixture
 
     from sagefm.data._blocks import StoredMatrix
-    from sagefm.data._table import Spots
     from sagefm.inference._filter import Fit
 
-#: Counts that every spot is scaled to before the logarithm.
-_SCALE: Final = 1e4
+#: Counts that every spot is scaled to before the logarithm, in median counts of a spot.
+_SCALE: Final = 5.0
+#: Genes of largest spatial covariance, which components are made of, and the least share of a gene's variance that
+#: counts as noise.
+_N_GENES: Final = 2000
+_LEAST_NOISE: Final = 0.05
+#: Pairs of neighbors that are multiplied at a time.
+_BLOCK_PAIRS: Final = 4096
 #: Principal components that are smoothed, and those of the smoothed ones that domains are found in.
 N_COMPONENTS: Final = 30
 N_SMOOTHED: Final = 12
@@ -44,11 +49,14 @@ class Components:
     scores
         One row a spot (n_spots, n_components), mean 0 in every section.
     loadings
-        One row a component (n_components, n_features); the largest of each is positive.
+        One row a component (n_components, n_columns); the largest of each is positive.
+    columns
+        Genes of the table, or columns of the embedding, that the loadings are of (n_columns,).
     """
 
     scores: NDArray[np.float64]
     loadings: NDArray[np.float64]
+    columns: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -64,7 +72,7 @@ class Domains:
     smoothed
         Principal components of the smoothed components (n_spots, 12), of unit mean variance.
     fits
-        Spatial covariance of the components in each section, by its name.
+        Spatial covariance of the components in each section.
     criterion
         Criterion of each number of domains that was tried, smallest for the best.
     """
@@ -72,60 +80,75 @@ class Domains:
     domains: NDArray[np.int64]
     probability: NDArray[np.float64]
     smoothed: NDArray[np.float64]
-    fits: dict[str, Fit]
+    fits: list[Fit]
     criterion: dict[int, float]
 
 
 def count_components(
-    counts: sparse.csr_matrix | StoredMatrix, sections: NDArray[np.int64], n_components: int, seed: int
+    counts: sparse.csr_matrix | StoredMatrix,
+    graph: sparse.csr_matrix,
+    sections: NDArray[np.int64],
+    n_components: int,
+    seed: int,
 ) -> Components:
-    """Return components of ``u = log1p(10,000 x / total)``; of many spots, those of a sample of them.
+    """Return components of counts on the graph of neighbors; `sections` is the code of each spot's section (n_spots,).
 
-    `sections` holds the section of each spot as a code (n_spots,). A spot without counts is at the mean of its section.
+    Of ``u = log(1 + 5 median(total) x / total)``, the 2,000 genes of largest covariance between neighbors, each over
+    the standard deviation of what neighbors do not share. Of many spots, genes and loadings are those of a sample. A
+    spot without counts is at the mean of its section.
     """
-    n_spots = counts.shape[0]
-    rows = np.arange(n_spots)
-    if n_spots > _MAX_SPOTS:
-        rows = np.sort(np.random.default_rng(seed).choice(n_spots, _MAX_SPOTS, replace=False))
+    rows = _sample(graph, seed)
     sample = to_memory(take_rows(counts, rows))
-    has_counts = _totals(sample) > 0
-    loadings = _loadings(_logarithms(sample[has_counts]), sections[rows[has_counts]], n_components)
-    blocks = [(_logarithms(block) @ loadings.T, _totals(block)) for _, block in iter_blocks(counts)]
-    projected, totals = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
+    totals = _totals(sample)
+    rows, sample, totals = rows[totals > 0], sample[totals > 0], totals[totals > 0]
+    alike = Components(np.zeros((counts.shape[0], 1)), np.zeros((1, 0)), np.zeros(0, dtype=np.int64))
+    if not len(totals):
+        return alike
+    scale = _SCALE * float(np.median(totals))
+    logarithms = log_normalize(sample, scale).astype(np.float64)
+    covariances, variances = _gene_covariances(logarithms, graph[rows][:, rows], sections[rows])
+    genes = np.argsort(-covariances, kind="stable")[:_N_GENES]
+    genes = np.sort(genes[variances[genes] > 0])
+    if not len(genes):
+        return alike
+    noise = np.maximum(variances - covariances.clip(0), _LEAST_NOISE * variances)[genes]
+    scaled = sparse.csr_matrix(logarithms[:, genes] @ sparse.diags_array(noise**-0.5))
+    loadings = _loadings(scaled, sections[rows], n_components)
+
+    projected, has_counts = np.zeros((counts.shape[0], len(loadings))), np.zeros(counts.shape[0], dtype=bool)
+    for block_rows, block in iter_blocks(counts):
+        totals = _totals(block)
+        has_counts[block_rows] = totals > 0
+        block = log_normalize(take_columns(block, genes), scale, totals.astype(np.float32))
+        projected[block_rows] = block.astype(np.float64) @ (loadings * noise**-0.5).T
     scores = np.zeros_like(projected)
-    scores[totals > 0] = _deviations(projected[totals > 0], sections[totals > 0])
-    return Components(scores, loadings)
+    scores[has_counts] = _deviations(projected[has_counts], sections[has_counts])
+    return Components(scores, loadings, genes)
 
 
 def embedding_components(values: NDArray[np.float64], sections: NDArray[np.int64], n_components: int) -> Components:
     """Return components of an embedding (n_spots, n_latent)."""
     deviations = _deviations(values, sections)
     loadings = _principal_axes(deviations, n_components)
-    return Components(deviations @ loadings.T, loadings)
+    return Components(deviations @ loadings.T, loadings, np.arange(values.shape[1]))
 
 
 def find_domains(
     scores: NDArray[np.float64],
-    spots: Spots,
+    graph: sparse.csr_matrix,
+    sections: NDArray[np.int64],
     n_domains: int | None,
     seed: int,
-    *,
-    neighbors: sparse.csr_matrix | None = None,
 ) -> Domains:
-    """Return domains of components (n_spots, n_components).
-
-    `neighbors` is a graph of the user's; by default, that of the nearest spots. If `n_domains` is None, all numbers up
-    to 15 are tried.
-    """
+    """Return domains of components (n_spots, n_components); if `n_domains` is None, all numbers up to 15 are tried."""
     # In an order that is the same however the table is ordered: random numbers go to the same spots.
     order = np.argsort(scores[:, 0], kind="stable")
-    smoothed, fits = np.empty_like(scores), {}
-    for code, name in enumerate(spots.names):
-        rows = order[spots.libraries[order] == code]
-        graph = nearest_graph(spots.coordinates[rows]) if neighbors is None else _symmetric(neighbors[rows][:, rows])
-        operator, own = laplacian(graph), scores[rows]
-        fits[name] = fit_filter(operator, own, np.random.default_rng(seed))
-        smoothed[rows] = smooth(operator, own, fits[name])
+    smoothed, fits = np.empty_like(scores), []
+    for code in range(sections.max() + 1):
+        rows = order[sections[order] == code]
+        operator, own = laplacian(graph[rows][:, rows]), scores[rows]
+        fits.append(fit_filter(operator, own, np.random.default_rng(seed)))
+        smoothed[rows] = smooth(operator, own, fits[-1])
     values = smoothed @ _principal_axes(smoothed, N_SMOOTHED).T
     values /= np.sqrt(values.var(axis=0).mean())
 
@@ -141,12 +164,38 @@ def find_domains(
     return Domains(rank[domains], probabilities.max(axis=1), values, fits, criterion)
 
 
+def _sample(graph: sparse.csr_matrix, seed: int) -> NDArray[np.int64]:
+    """Return all spots, or where they are too many, some at random with their neighbors, increasing."""
+    n_spots = graph.shape[0]
+    if n_spots <= _MAX_SPOTS:
+        return np.arange(n_spots)
+    n_centers = max(int(_MAX_SPOTS / (1 + graph.nnz / n_spots)), 1)
+    centers = np.random.default_rng(seed).choice(n_spots, n_centers, replace=False)
+    return np.unique(np.concatenate([centers, graph[centers].indices]))
+
+
 def _totals(counts: sparse.csr_matrix) -> NDArray[np.float64]:
     return np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()
 
 
-def _logarithms(counts: sparse.csr_matrix) -> sparse.csr_matrix:
-    return log_normalize(counts, _SCALE).astype(np.float64)
+def _gene_covariances(
+    values: sparse.csr_matrix, graph: sparse.csr_matrix, sections: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the covariance of neighbors and the variance of each gene (n_genes,), of deviations from sections' means."""
+    means, sizes = _means(values, sections), np.bincount(sections)
+    squares = np.asarray(values.multiply(values).sum(axis=0)).ravel()
+    variances = (squares - sizes @ means**2) / max(len(sections), 1)
+    first, second = sparse.triu(graph).nonzero()
+    products = np.zeros(values.shape[1])
+    for start in range(0, len(first), _BLOCK_PAIRS):
+        pairs = slice(start, start + _BLOCK_PAIRS)
+        products += np.asarray(values[first[pairs]].multiply(values[second[pairs]]).sum(axis=0)).ravel()
+    # Each pair subtracts the mean from both of its ends.
+    degrees = np.asarray(graph.sum(axis=1)).ravel()
+    at_ends = (_members(sections).T @ sparse.diags_array(degrees) @ values).toarray()
+    n_pairs = np.bincount(sections, weights=degrees) / 2
+    covariances = (products - (means * at_ends).sum(axis=0) + n_pairs @ means**2) / max(len(first), 1)
+    return covariances, variances
 
 
 def _loadings(values: sparse.csr_matrix, sections: NDArray[np.int64], n_components: int) -> NDArray[np.float64]:
@@ -199,11 +248,6 @@ def _means(values: Any, codes: NDArray[np.int64]) -> NDArray[np.float64]:
 def _deviations(values: NDArray[np.float64], codes: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return values less the mean of the rows of their code."""
     return values - _means(values, codes)[codes]
-
-
-def _symmetric(graph: sparse.csr_matrix) -> sparse.csr_matrix:
-    graph = graph.astype(np.float64)
-    return graph.maximum(graph.T)
 
 
 def _fit_mixture(values: NDArray[np.float64], n_domains: int, seed: int, n_init: int) -> GaussianMixture:

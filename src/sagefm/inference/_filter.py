@@ -74,18 +74,26 @@ class Fit:
     scales: NDArray[np.float64]
 
 
-def nearest_graph(coordinates: NDArray[np.float64]) -> sparse.csr_matrix:
-    """Return the pattern of each spot's 6 nearest spots and those at the same distance, symmetric (n_spots, n_spots)."""
+def nearest_graph(coordinates: NDArray[np.float64], sections: NDArray[np.int64]) -> sparse.csr_matrix:
+    """Return ones between each spot and its 6 nearest of its section, and those as near (n_spots, n_spots), symmetric."""
     n_spots = len(coordinates)
-    distances, nearest = cKDTree(coordinates).query(coordinates, k=min(2 * _N_NEIGHBORS + 1, n_spots))
-    farthest = distances[:, min(_N_NEIGHBORS, n_spots - 1), None]
-    kept = distances <= _TIES * farthest
-    rows = np.repeat(np.arange(n_spots), kept.sum(axis=1))
-    graph = sparse.csr_matrix((np.ones(len(rows)), (rows, nearest[kept])), shape=(n_spots, n_spots))
-    graph = graph.maximum(graph.T)
-    graph.setdiag(0)
-    graph.eliminate_zeros()
-    return graph
+    graph = sparse.csr_matrix((n_spots, n_spots))
+    for code in np.unique(sections):
+        rows = np.flatnonzero(sections == code)
+        n_nearest = min(_N_NEIGHBORS, len(rows) - 1)
+        distances, nearest = cKDTree(coordinates[rows]).query(coordinates[rows], k=min(2 * n_nearest + 1, len(rows)))
+        is_near = distances <= _TIES * distances[:, n_nearest, None]
+        pairs = np.repeat(rows, is_near.sum(axis=1)), rows[nearest[is_near]]
+        graph += sparse.csr_matrix((np.ones(len(pairs[0])), pairs), shape=graph.shape)
+    return symmetric(graph)
+
+
+def symmetric(graph: sparse.csr_matrix) -> sparse.csr_matrix:
+    """Return a graph with ones in both directions of each edge, without the diagonal."""
+    both = sparse.csr_matrix(((graph + graph.T) != 0), dtype=np.float64)
+    both.setdiag(0)
+    both.eliminate_zeros()
+    return both
 
 
 def laplacian(graph: sparse.csr_matrix) -> sparse.csr_matrix:

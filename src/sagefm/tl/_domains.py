@@ -15,12 +15,14 @@ from sagefm.data._blocks import StoredMatrix
 from sagefm.data._counts import get_counts
 from sagefm.data._genes import get_gene_names
 from sagefm.data._graph import get_neighbors, with_library_key
-from sagefm.data._table import TableKeys, copy_data, find_spots, get_embedding, get_table
+from sagefm.data._table import TableKeys, copy_data, find_spots, get_embedding, get_table, untouched_on_error
 from sagefm.errors import ArgumentError, CoordinatesError
 from sagefm.inference._domains import N_COMPONENTS, count_components, embedding_components, find_domains
+from sagefm.inference._filter import nearest_graph, symmetric
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from scipy import sparse
 
     from sagefm.data._table import Spots
     from sagefm.inference._domains import Components, Domains
@@ -109,7 +111,9 @@ def domains(
 
     Notes
     -----
-    1. 30 principal components of ``u = log1p(10,000 x / total)``, or of the embedding, less each section's mean.
+    1. ``u = log(1 + 5 median(total) x / total)``, less each section's mean. The 2,000 genes of largest covariance
+       between neighboring spots, each over the standard deviation of what neighbors do not share, give 30 principal
+       components. With `use_rep`, they are those of the embedding.
     2. Each component k is a smooth signal and white noise, ``Cov = v_k [share_k s_k(L) + (1 - share_k) I]`` with
        ``s_k(w) = (1 + range_k w)^-2``, scaled to mean 1, and L the Laplacian of the graph over its mean number of
        neighbors. Range and share have the largest marginal likelihood on that section.
@@ -145,22 +149,26 @@ def domains(
     keys = with_library_key(table, TableKeys(layer, gene_key, spatial_key, library_key, neighbors_key))
     spots = find_spots(data, table, keys)
     _check_sections(spots, n_domains)
-    components, columns = _components(table, keys, spots, use_rep, seed)
-    neighbors = None if neighbors_key is None else get_neighbors(table, keys, spots)
-    result = find_domains(components.scores, spots, n_domains, seed, neighbors=neighbors)
+    with untouched_on_error(table):
+        if neighbors_key is None:
+            graph = nearest_graph(spots.coordinates, spots.libraries)
+        else:
+            graph = symmetric(get_neighbors(table, keys, spots))
+        components, names = _components(table, keys, spots, graph, use_rep, seed)
+        result = find_domains(components.scores, graph, spots.libraries, n_domains, seed)
 
     basis = DOMAIN_BASIS if key_added == DOMAIN_KEY else f"X_{key_added}"
-    names = [str(code) for code in range(result.domains.max() + 1)]
-    table.obs[key_added] = pd.Categorical.from_codes(result.domains, names)
+    categories = [str(code) for code in range(result.domains.max() + 1)]
+    table.obs[key_added] = pd.Categorical.from_codes(result.domains, categories)
     table.obs[f"{key_added}_probability"] = result.probability.astype(np.float32)
     table.obsm[basis] = result.smoothed.astype(np.float32)
     table.uns[key_added] = {
-        "components": _describe(result, components, columns),
+        "components": _describe(spots.names, result, components, names),
         "criterion": pd.DataFrame({"n_domains": list(result.criterion), "criterion": list(result.criterion.values())}),
         "params": {
             **{name: value for name, value in vars(keys).items() if value is not None},
             **({} if use_rep is None else {"use_rep": use_rep}),
-            "n_domains": len(names),
+            "n_domains": len(categories),
             "is_chosen": n_domains is None,
             "basis": basis,
             "rng": seed,
@@ -184,15 +192,15 @@ def _check_sections(spots: Spots, n_domains: int | None) -> None:
 
 
 def _components(
-    table: AnnData, keys: TableKeys, spots: Spots, use_rep: str | None, seed: int
+    table: AnnData, keys: TableKeys, spots: Spots, graph: sparse.csr_matrix, use_rep: str | None, seed: int
 ) -> tuple[Components, pd.Index]:
-    """Return components of the counts or of an embedding, and the names of what they are made of."""
+    """Return components of the counts or of an embedding, and the names of all genes or columns."""
     if use_rep is not None:
         values = get_embedding(table, use_rep)
         components = embedding_components(values, spots.libraries, N_COMPONENTS)
-        columns = pd.Index([f"{use_rep} {i}" for i in range(values.shape[1])])
+        names = pd.Index([f"{use_rep} {i}" for i in range(values.shape[1])])
     else:
-        columns = get_gene_names(table, keys.gene_key)
+        names = get_gene_names(table, keys.gene_key)
         counts = get_counts(table, keys.layer)
         n_empty = 0 if isinstance(counts, StoredMatrix) else int((counts.sum(axis=1) == 0).sum())
         if n_empty:
@@ -202,20 +210,20 @@ def _components(
                 UserWarning,
                 stacklevel=3,
             )
-        components = count_components(counts, spots.libraries, N_COMPONENTS, seed)
+        components = count_components(counts, graph, spots.libraries, N_COMPONENTS, seed)
     if not components.scores.any():
         raise ArgumentError("All spots of each section are alike: there are no domains to find.")
-    return components, columns
+    return components, names
 
 
-def _describe(result: Domains, components: Components, columns: pd.Index) -> pd.DataFrame:
+def _describe(sections: list[str], result: Domains, components: Components, names: pd.Index) -> pd.DataFrame:
     """Return a row for each section and component: its covariance, and the genes at its two ends."""
-    order = np.argsort(components.loadings, axis=1, kind="stable")
-    listed = lambda positions: [", ".join(columns[row]) for row in positions]
+    order = components.columns[np.argsort(components.loadings, axis=1, kind="stable")]
+    listed = lambda positions: [", ".join(names[row]) for row in positions]
     tables = [
         pd.DataFrame(
             {
-                "section": name,
+                "section": section,
                 "component": np.arange(len(order)),
                 "range": fit.ranges,
                 "signal_share": fit.shares,
@@ -224,6 +232,6 @@ def _describe(result: Domains, components: Components, columns: pd.Index) -> pd.
                 "low": listed(order[:, :_N_GENES]),
             }
         )
-        for name, fit in result.fits.items()
+        for section, fit in zip(sections, result.fits, strict=True)
     ]
     return pd.concat(tables, ignore_index=True)
