@@ -261,8 +261,9 @@ def test_small_tables():
             with pytest.raises(ArgumentError, match="alike"):
                 sagefm.tl.domains(adata, 2)
             continue
-        sagefm.tl.domains(adata, 2)
-        assert adata.obs["sagefm_domain"].notna().all()
+        for n_domains in (2, None):
+            sagefm.tl.domains(adata, n_domains)
+            assert adata.obs["sagefm_domain"].notna().all()
 
 
 def test_disconnected_tissue(section):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from scipy import linalg, sparse
 from scipy.sparse.linalg import LinearOperator, svds
+from scipy.stats import median_abs_deviation
 
 from sagefm.data._blocks import iter_blocks, take_columns, take_rows, to_memory
 from sagefm.data._counts import log_normalize
@@ -34,6 +35,11 @@ N_COMPONENTS: Final = 30
 N_SMOOTHED: Final = 12
 #: Spots that loadings and mixtures are fitted on, where there are more.
 _MAX_SPOTS: Final = 20_000
+#: Robust standard deviations beyond which a value counts as no farther out, for the number of domains.
+_MAX_DEVIATION: Final = 5.0
+#: Least number of spots for each component and each domain, where the number of domains is chosen.
+_SPOTS_PER_COMPONENT: Final = 4
+_SPOTS_PER_DOMAIN: Final = 7
 #: Numbers of domains that are tried, and initializations for each of them and of the mixture that is kept.
 _MAX_DOMAINS: Final = 15
 _N_TRIES: Final = 3
@@ -154,8 +160,10 @@ def find_domains(
 
     criterion = {}
     if n_domains is None:
-        tried = range(1, min(_MAX_DOMAINS, len(values)) + 1)
-        criterion = {n: _criterion(scores[order], _partition(values[order], n, seed)) for n in tried}
+        observed = _clipped(scores[order, : len(scores) // _SPOTS_PER_COMPONENT])
+        for n in range(1, min(_MAX_DOMAINS, len(values) // _SPOTS_PER_DOMAIN) + 1):
+            partition = _fit_mixture(values[order], n, seed, _N_TRIES).predict(values[order])
+            criterion[n] = _criterion(observed, partition)
         n_domains = min(criterion, key=criterion.__getitem__)
     mixture = _fit_mixture(values[order], n_domains, seed, _N_INIT)
     probabilities = mixture.predict_proba(values)
@@ -263,8 +271,11 @@ def _fit_mixture(values: NDArray[np.float64], n_domains: int, seed: int, n_init:
         return mixture.fit(values)
 
 
-def _partition(values: NDArray[np.float64], n_domains: int, seed: int) -> NDArray[np.int64]:
-    return _fit_mixture(values, n_domains, seed, _N_TRIES).predict(values)
+def _clipped(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return components without far outliers: a few spots alone are no domain."""
+    center = np.median(scores, axis=0)
+    limits = _MAX_DEVIATION * median_abs_deviation(scores, axis=0, scale="normal")
+    return (scores - center).clip(-limits, limits)[:, limits > 0]
 
 
 def _criterion(scores: NDArray[np.float64], domains: NDArray[np.int64]) -> float:
