@@ -155,15 +155,12 @@ class Evaluation:
             if len(part):
                 _report.show(f"Domains, means by tissue, {title}", _domains.by_tissue(part), self.out)
                 _report.show(f"Domains, paired over donors, {title}", _domains.paired(part), self.out)
-        groups = pd.Series({name: donor(name) for name in sections})
-        tissues = pd.Series({name: tissue(name) for name in sections if "genes" not in name})
+        # Panels have too few genes in common with the others.
+        whole = {name: adata for name, adata in sections.items() if "genes" not in name}
         together = []
-        for what, names in (("donor", groups), ("tissue", tissues)):
-            for group, members in names.groupby(names):
-                # Panels have too few genes in common with the others.
-                if len(members) > 1 and not (what == "tissue" and groups[members.index].nunique() == 1):
-                    own = {name: sections[name] for name in members.index}
-                    together.append({"group": group, **_domains.evaluate_together(own, self.n_seeds)})
+        for group, names in _domains.groups(list(whole)).items():
+            row = _domains.evaluate_together({name: whole[name] for name in names}, self.n_seeds)
+            together.append({"group": group, **row})
         if together:
             _report.show("Domains of several sections", pd.DataFrame(together), self.out, file="domains_together.csv")
 

@@ -141,6 +141,14 @@ def is_held_out(section: str) -> bool:
 # Several sections together
 
 
+def groups(sections: list[str]) -> dict[str, list[str]]:
+    """Return the sections of each donor that has several, and of each tissue with several donors."""
+    names = pd.DataFrame({"section": sections, "donor": map(donor, sections), "tissue": map(tissue, sections)})
+    by_donor = {one: list(part["section"]) for one, part in names.groupby("donor") if len(part) > 1}
+    several = {one: part for one, part in names.groupby("tissue") if part["donor"].nunique() > 1}
+    return by_donor | {one: list(part["section"]) for one, part in several.items()}
+
+
 def evaluate_together(sections: dict[str, AnnData], n_seeds: int) -> dict[str, float]:
     """Return the ARI of domains of several sections: each alone, together, and of all spots at once.
 
@@ -166,8 +174,7 @@ def evaluate_together(sections: dict[str, AnnData], n_seeds: int) -> dict[str, f
                 adjusted_rand_score(labels[rows], own.obs["sagefm_domain"][labels_of(adata).notna().to_numpy()])
             )
     means = {"alone": np.mean(alone), "together": np.mean(together), "pooled": np.mean(pooled)}
-    values = np.concatenate([_deviation_scores(table, section)])
-    scores = sagefm.metrics.clustering(values, labels, n_clusters=n_domains, n_seeds=n_seeds)
+    scores = sagefm.metrics.clustering(_deviation_scores(table, section), labels, n_clusters=n_domains, n_seeds=n_seeds)
     return {"n_sections": len(sections), **means, "pooled_pca": scores["ari"].mean()}
 
 
