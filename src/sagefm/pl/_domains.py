@@ -113,7 +113,7 @@ def domains(
         draw_spots(panel, section, colors=colors[section.rows], size=size)
         if borders:
             lines = _borders(section, codes[section.rows])
-            panel.add_collection(LineCollection(lines, colors="0.15", linewidths=0.8), autolim=False)
+            panel.add_collection(LineCollection(list(lines), colors="0.15", linewidths=0.8), autolim=False)
         panel.set_title((key if len(sections) == 1 else str(name)) if title is None else title)
     if legend:
         in_view = np.unique(np.concatenate([codes[section.rows] for section in sections]))
