@@ -229,4 +229,9 @@ def test_number_of_domains(n_domains):
     graph, codes = graph_of(adata)
     found = find_domains(count_components(adata.X, graph, codes, 30, 0).scores, graph, codes, None, 0)
     assert found.domains.max() + 1 == n_domains
-    assert min(found.criterion, key=found.criterion.get) == n_domains
+    assert list(found.criterion) == list(range(1, 16))
+
+
+def test_least_number_of_nearly_the_largest_gain():
+    assert _domains._choose({1: 100.0, 2: 40.0, 3: 4.0, 4: 0.0}) == 3
+    assert _domains._choose({1: 0.0, 2: 3.0}) == 1

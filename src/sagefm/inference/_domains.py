@@ -40,9 +40,11 @@ _MAX_DEVIATION: Final = 5.0
 #: Least number of spots for each component and each domain, where the number of domains is chosen.
 _SPOTS_PER_COMPONENT: Final = 4
 _SPOTS_PER_DOMAIN: Final = 7
-#: Numbers of domains that are tried, and initializations for each of them and of the mixture that is kept.
+#: Largest number of domains that is tried, and initializations for each number and of the mixture that is kept.
 _MAX_DOMAINS: Final = 15
 _N_TRIES: Final = 3
+#: Share of the largest gain in the criterion that is enough: within domains of tissue expression changes, too.
+_ENOUGH: Final = 0.95
 _N_INIT: Final = 10
 
 
@@ -164,7 +166,7 @@ def find_domains(
         for n in range(1, min(_MAX_DOMAINS, len(values) // _SPOTS_PER_DOMAIN) + 1):
             partition = _fit_mixture(values[order], n, seed, _N_TRIES).predict(values[order])
             criterion[n] = _criterion(observed, partition)
-        n_domains = min(criterion, key=criterion.__getitem__)
+        n_domains = _choose(criterion)
     mixture = _fit_mixture(values[order], n_domains, seed, _N_INIT)
     probabilities = mixture.predict_proba(values)
     domains = probabilities.argmax(axis=1)
@@ -276,6 +278,12 @@ def _clipped(scores: NDArray[np.float64]) -> NDArray[np.float64]:
     center = np.median(scores, axis=0)
     limits = _MAX_DEVIATION * median_abs_deviation(scores, axis=0, scale="normal")
     return (scores - center).clip(-limits, limits)[:, limits > 0]
+
+
+def _choose(criterion: dict[int, float]) -> int:
+    """Return the least number of domains whose gain over one domain is nearly the largest."""
+    largest = criterion[1] - min(criterion.values())
+    return min(n for n, value in criterion.items() if criterion[1] - value >= _ENOUGH * largest)
 
 
 def _criterion(scores: NDArray[np.float64], domains: NDArray[np.int64]) -> float:
