@@ -569,7 +569,7 @@ def test_demo(tmp_path: Path) -> None:
         assert word in text
     adata = ad.read_h5ad(out / "dlpfc.h5ad")
     assert {"X_sagefm", "spatial"} <= set(adata.obsm)
-    assert "leiden" in adata.obs
+    assert adata.obs["sagefm_domain"].nunique() == 8
     assert "sagefm_imputed" in adata.layers
     assert adata.uns["sagefm"]["X_sagefm"]["model"] == "default"
     scores = pd.read_csv(out / "perturbation.csv")
