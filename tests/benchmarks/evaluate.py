@@ -30,6 +30,8 @@ from sagefm.model import Checkpoint
 
 TASKS = ("recovery", "clustering", "domains", "annotation", "panels", "finetuning")
 PANELS = (5000, 2000, 500)
+#: Fits of domains of several sections, each from the counts on.
+FEW_SEEDS = 3
 #: Tasks that need no model.
 WITHOUT_MODEL = {"clustering", "domains"}
 #: Sections with fewer spots are marked: their medians are noisy.
@@ -159,7 +161,7 @@ class Evaluation:
         whole = {name: adata for name, adata in sections.items() if "genes" not in name}
         together = []
         for group, names in _domains.groups(list(whole)).items():
-            row = _domains.evaluate_together({name: whole[name] for name in names}, self.n_seeds)
+            row = _domains.evaluate_together({name: whole[name] for name in names}, min(self.n_seeds, FEW_SEEDS))
             together.append({"group": group, **row})
         if together:
             _report.show("Domains of several sections", pd.DataFrame(together), self.out, file="domains_together.csv")
