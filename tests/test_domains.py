@@ -12,6 +12,7 @@ from threadpoolctl import threadpool_limits
 
 import sagefm
 from sagefm.errors import ArgumentError, CoordinatesError, CountsError, MissingKeyError, NeighborsError
+from tests.recipes import run_recipe
 
 #: Rounding, which components of nearly the same variance enlarge; their own variance is of the order of 1.
 ROUNDING = {"rtol": 0, "atol": 1e-3}
@@ -274,14 +275,17 @@ def test_disconnected_tissue(section):
 # Who takes the result
 
 
-def test_scanpy_and_squidpy_take_the_components(section):
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
+def test_other_tools_take_the_components(section):
+    """The code of docs/domains.md: Leiden, UMAP, and the niches of squidpy and CellCharter."""
     import scanpy as sc
     import squidpy as sq
 
+    cc = pytest.importorskip("cellcharter", reason="pip install 'sagefm[interop]'", exc_type=ImportError)
     sagefm.tl.domains(section, 4)
-    sc.pp.neighbors(section, use_rep="X_sagefm_domains", random_state=0)
-    sc.tl.leiden(section, flavor="igraph", n_iterations=2, directed=False, random_state=0)
-    assert adjusted_rand_score(section.obs["domain"], section.obs["leiden"]) > 0.5
-    sq.gr.spatial_neighbors_knn(section, n_neighs=6)
-    sq.gr.nhood_enrichment(section, cluster_key="sagefm_domain", show_progress_bar=False, n_perms=20, seed=0)
-    assert section.uns["sagefm_domain_nhood_enrichment"]["zscore"].shape == (4, 4)
+    run_recipe("domains.md", "In other tools", adata=section, sc=sc, sq=sq, cc=cc)
+    assert section.obsm["X_umap"].shape == (400, 2)
+    for column, least in (("leiden", 0.5), ("cellcharter_niche", 0.4), ("niche", 0.4)):
+        assert adjusted_rand_score(section.obs["domain"], section.obs[column]) > least, column
+    enrichment = section.uns["sagefm_domain_nhood_enrichment"]["zscore"]
+    assert np.diag(enrichment).min() > 0

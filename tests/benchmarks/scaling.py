@@ -70,7 +70,7 @@ def measure(path: Path, architecture: str | None) -> dict[str, float]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*where a Visium section has at most.*")
         if model is None:
-            sagefm.tl.domains(adata, 10)
+            sagefm.tl.domains(adata)
         else:
             sagefm.tl.embed(adata, model)
     seconds = time.perf_counter() - start

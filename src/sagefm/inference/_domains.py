@@ -160,14 +160,17 @@ def find_domains(
     values = smoothed @ _principal_axes(smoothed, N_SMOOTHED).T
     values /= np.sqrt(values.var(axis=0).mean())
 
+    sample = order
+    if len(order) > _MAX_SPOTS:
+        sample = order[np.random.default_rng(seed).choice(len(order), _MAX_SPOTS, replace=False)]
     criterion = {}
     if n_domains is None:
-        observed = _clipped(scores[order, : len(scores) // _SPOTS_PER_COMPONENT])
-        for n in range(1, min(_MAX_DOMAINS, len(values) // _SPOTS_PER_DOMAIN) + 1):
-            partition = _fit_mixture(values[order], n, seed, _N_TRIES).predict(values[order])
+        observed = _clipped(scores[sample, : len(sample) // _SPOTS_PER_COMPONENT])
+        for n in range(1, min(_MAX_DOMAINS, len(sample) // _SPOTS_PER_DOMAIN) + 1):
+            partition = _fit_mixture(values[sample], n, seed, _N_TRIES).predict(values[sample])
             criterion[n] = _criterion(observed, partition)
         n_domains = _choose(criterion)
-    mixture = _fit_mixture(values[order], n_domains, seed, _N_INIT)
+    mixture = _fit_mixture(values[sample], n_domains, seed, _N_INIT)
     probabilities = mixture.predict_proba(values)
     domains = probabilities.argmax(axis=1)
     rank = np.argsort(np.argsort(-np.bincount(domains, minlength=n_domains), kind="stable"))
@@ -265,8 +268,6 @@ def _fit_mixture(values: NDArray[np.float64], n_domains: int, seed: int, n_init:
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture
 
-    if len(values) > _MAX_SPOTS:
-        values = values[np.random.default_rng(seed).choice(len(values), _MAX_SPOTS, replace=False)]
     mixture = GaussianMixture(n_domains, covariance_type="tied", n_init=n_init, random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)

@@ -127,7 +127,8 @@ def domains(
     pathologist tells apart.
 
     The result does not depend on the order of spots and genes, nor on rotations and reflections of the tissue, up to
-    rounding. Loadings and mixture of more than 20,000 spots are fitted on as many, drawn at random.
+    rounding. Genes, loadings, mixture and number of domains of more than 20,000 spots are those of as many, drawn at
+    random; all are smoothed.
 
     Examples
     --------
