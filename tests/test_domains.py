@@ -160,6 +160,33 @@ def test_kinds_of_counts(section, tmp_path):
         np.testing.assert_allclose(smoothed(other), smoothed(expected), **ROUNDING)
 
 
+def test_containers(section):
+    """A modality of MuData, circles of SpatialData, and a Dask array give what AnnData gives."""
+    import dask.array as da
+    import geopandas as gpd
+    from mudata import MuData
+    from shapely import Point
+    from spatialdata import SpatialData
+    from spatialdata.models import ShapesModel, TableModel
+
+    expected = sagefm.tl.domains(section, 4, copy=True)
+    chunked = section.copy()
+    chunked.X = da.from_array(section.X.toarray(), chunks=(100, 300))
+    sagefm.tl.domains(chunked, 4)
+    mdata = MuData({"rna": section.copy()})
+    sagefm.tl.domains(mdata, 4, mod="rna")
+    circles = gpd.GeoDataFrame({"radius": 27.5}, geometry=[Point(*xy) for xy in section.obsm["spatial"]])
+    circles.index = pd.RangeIndex(400)
+    del section.obsm["spatial"]
+    section.obs = section.obs.assign(region=pd.Categorical(["spots"] * 400), spot=np.arange(400))
+    table = TableModel.parse(section, region="spots", region_key="region", instance_key="spot")
+    sdata = SpatialData(shapes={"spots": ShapesModel.parse(circles)}, tables={"table": table})
+    sagefm.tl.domains(sdata, 4)
+    for found in (chunked, mdata.mod["rna"], sdata.tables["table"]):
+        np.testing.assert_allclose(smoothed(found), smoothed(expected), **ROUNDING)
+        assert agreement(found, expected) == 1
+
+
 # Several sections
 
 

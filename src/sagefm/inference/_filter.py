@@ -146,6 +146,7 @@ def spectrum(operator: sparse.csr_matrix, rng: np.random.Generator) -> Spectrum:
 def spectra(operator: sparse.csr_matrix, vectors: NDArray[np.float64]) -> Spectrum:
     """Return nodes and weights with ``v^T g(L) v = |v|^2 sum weights g(nodes)`` of each column v, by Lanczos steps."""
     n_steps = min(_N_STEPS, len(vectors))
+    # The first step has no step before it: the last row of `beside` is still zero then.
     diagonal, beside = np.zeros((2, n_steps, vectors.shape[1]))
     current = _unit(vectors, np.linalg.norm(vectors, axis=0))
     previous = np.zeros_like(current)
