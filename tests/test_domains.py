@@ -175,7 +175,7 @@ def test_containers(section):
     sagefm.tl.domains(chunked, 4)
     mdata = MuData({"rna": section.copy()})
     sagefm.tl.domains(mdata, 4, mod="rna")
-    circles = gpd.GeoDataFrame({"radius": 27.5}, geometry=[Point(*xy) for xy in section.obsm["spatial"]])
+    circles = gpd.GeoDataFrame({"radius": np.full(400, 27.5)}, geometry=[Point(*xy) for xy in section.obsm["spatial"]])
     circles.index = pd.RangeIndex(400)
     del section.obsm["spatial"]
     section.obs = section.obs.assign(region=pd.Categorical(["spots"] * 400), spot=np.arange(400))
