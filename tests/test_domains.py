@@ -260,7 +260,7 @@ def test_refused_tables(section, rejects):
     rejects(CountsError, logged, lambda: sagefm.tl.domains(logged, 4), "raw counts")
     small = section[:6].copy()
     rejects(CoordinatesError, small, lambda: sagefm.tl.domains(small, 2), "7 spots", "(6)")
-    alike = ad.AnnData(np.ones((20, 5), np.float32), obsm={"spatial": section.obsm["spatial"][:20]})
+    alike = ad.AnnData(np.full((20, 2), 3, np.float32), obsm={"spatial": section.obsm["spatial"][:20]})
     rejects(ArgumentError, alike, lambda: sagefm.tl.domains(alike, 2), "alike")
     alike.X[:] = 0
     with pytest.warns(UserWarning, match="no counts"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,10 +10,12 @@ import pandas as pd
 import sagefm
 from sagefm._arguments import as_seed, whole_number
 from sagefm._constants import DOMAIN_BASIS, DOMAIN_KEY, SPATIAL_KEY
-from sagefm.data._blocks import StoredMatrix
+from sagefm.data._check_sections import find_background
 from sagefm.data._counts import get_counts
+from sagefm.data._findings import tell
 from sagefm.data._genes import get_gene_names
 from sagefm.data._graph import get_neighbors, with_library_key
+from sagefm.data._reader import check_counts
 from sagefm.data._table import TableKeys, copy_data, find_spots, get_embedding, get_table, untouched_on_error
 from sagefm.errors import ArgumentError, CoordinatesError
 from sagefm.inference._domains import N_COMPONENTS, count_components, embedding_components, find_domains
@@ -203,15 +204,8 @@ def _components(
         names = pd.Index([f"{use_rep} {i}" for i in range(values.shape[1])])
     else:
         names = get_gene_names(table, keys.gene_key)
-        counts = get_counts(table, keys.layer)
-        n_empty = 0 if isinstance(counts, StoredMatrix) else int((counts.sum(axis=1) == 0).sum())
-        if n_empty:
-            warnings.warn(
-                f"{n_empty} of {table.n_obs} spots have no counts; their domain is that of their neighbors. "
-                f"To leave them out: scanpy.pp.filter_cells(adata, min_counts=1)",
-                UserWarning,
-                stacklevel=3,
-            )
+        counts, odd = check_counts(table, keys, spots, get_counts(table, keys.layer), None)
+        tell([*find_background(table), *odd], stacklevel=3)
         components = count_components(counts, graph, spots.libraries, N_COMPONENTS, seed)
     if not components.scores.any():
         raise ArgumentError("All spots of each section are alike: there are no domains to find.")
