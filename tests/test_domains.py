@@ -267,6 +267,19 @@ def test_refused_tables(section, rejects):
         rejects(ArgumentError, alike, lambda: sagefm.tl.domains(alike, 2), "alike")
 
 
+def test_features_that_are_no_genes(section):
+    """Proteins beside the genes take no part, however abundant they are."""
+    expected = sagefm.tl.domains(section, 4, copy=True)
+    proteins = sparse.csr_matrix(np.random.default_rng(0).negative_binomial(1, 1 / 500, (400, 10)).astype("f4"))
+    both = ad.AnnData(sparse.hstack([proteins, section.X], format="csr"), obsm=dict(section.obsm))
+    both.var_names = [*(f"protein{i}" for i in range(10)), *section.var_names]
+    both.var["feature_types"] = ["Antibody Capture"] * 10 + ["Gene Expression"] * section.n_vars
+    sagefm.tl.domains(both, 4)
+    np.testing.assert_allclose(smoothed(both), smoothed(expected), **ROUNDING)
+    found, high = (table.uns["sagefm_domain"]["components"]["high"].to_list() for table in (both, expected))
+    assert found == high
+
+
 def test_warns_of_empty_spots(section):
     counts = section.X.tolil()
     counts[[3, 77]] = 0

@@ -10,10 +10,11 @@ import pandas as pd
 import sagefm
 from sagefm._arguments import as_seed, whole_number
 from sagefm._constants import DOMAIN_BASIS, DOMAIN_KEY, SPATIAL_KEY
+from sagefm.data._blocks import take_columns
 from sagefm.data._check_sections import find_background
 from sagefm.data._counts import get_counts
 from sagefm.data._findings import tell
-from sagefm.data._genes import get_gene_names
+from sagefm.data._genes import get_gene_names, is_gene
 from sagefm.data._graph import get_neighbors, with_library_key
 from sagefm.data._reader import check_counts
 from sagefm.data._table import TableKeys, copy_data, find_spots, get_embedding, get_table, untouched_on_error
@@ -203,9 +204,12 @@ def _components(
         components = embedding_components(values, spots.libraries, N_COMPONENTS)
         names = pd.Index([f"{use_rep} {i}" for i in range(values.shape[1])])
     else:
-        names = get_gene_names(table, keys.gene_key)
+        genes = np.flatnonzero(is_gene(table))
+        names = get_gene_names(table, keys.gene_key)[genes]
         counts, odd = check_counts(table, keys, spots, get_counts(table, keys.layer), None)
         tell([*find_background(table), *odd], stacklevel=3)
+        if len(genes) < table.n_vars:
+            counts = take_columns(counts, genes)
         components = count_components(counts, graph, spots.libraries, N_COMPONENTS, seed)
     if not components.scores.any():
         raise ArgumentError("All spots of each section are alike: there are no domains to find.")
