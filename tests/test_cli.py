@@ -122,8 +122,8 @@ def test_examples_of_the_help_run_with_the_bundled_model(
     assert examples[0] == "demo"
     assert [example.split()[0] for example in examples[-2:]] == ["train", "embed"]
     examples = examples[1:-2]
-    examples += [_examples(succeeds(name, "--help"))[0] for name in ("embed", "impute", "perturb")]
-    assert len(examples) == 7
+    examples += [_examples(succeeds(name, "--help"))[0] for name in ("domains", "embed", "impute", "perturb")]
+    assert len(examples) == 9
     for example in examples:
         succeeds(*example.split(), *([] if example.startswith("info") else ["--overwrite"]))
 
@@ -569,7 +569,7 @@ def test_demo(tmp_path: Path) -> None:
         assert word in text
     adata = ad.read_h5ad(out / "dlpfc.h5ad")
     assert {"X_sagefm", "spatial"} <= set(adata.obsm)
-    assert "leiden" in adata.obs
+    assert adata.obs["sagefm_domain"].nunique() == 8
     assert "sagefm_imputed" in adata.layers
     assert adata.uns["sagefm"]["X_sagefm"]["model"] == "default"
     scores = pd.read_csv(out / "perturbation.csv")

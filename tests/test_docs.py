@@ -56,6 +56,7 @@ def test_fields_are_those_written(fields, section, sections, folders):
         "pp.spatial_neighbors": (section, {}),
         "pp.match_genes": (section, {"model": model}),
         "tl.embed": (section, {"model": model}),
+        "tl.domains": (section, {"n_domains": 3}),
         "tl.impute": (less, {"model": model, "genes": [gene, section.var_names[1]]}),
         "tl.perturb": (section, {"model": model, **pair, "groupby": "domain", "per_spot": True}),
         "tl.regulatory_network": (section, {**pair, "null": "rotation", "fields": True}),

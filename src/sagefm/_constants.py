@@ -14,6 +14,9 @@ IMPUTED_KEY: Final = "sagefm_imputed"
 PERTURB_KEY: Final = "sagefm_perturb"
 NETWORK_KEY: Final = "sagefm_network"
 ANNOTATION_KEY: Final = "sagefm_label"
+DOMAIN_KEY: Final = "sagefm_domain"
+#: The smoothed components that domains are found in.
+DOMAIN_BASIS: Final = "X_sagefm_domains"
 #: ``uns`` entry that holds parameters and provenance of what was written elsewhere.
 UNS_KEY: Final = "sagefm"
 

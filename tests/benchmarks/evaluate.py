@@ -1,10 +1,12 @@
-"""The whole report of a model: recovery, clustering, annotation and small panels, each beside its controls.
+"""The whole report of a model: recovery, clustering, domains, annotation and small panels, each beside its controls.
 
 Sections are those of `--donors`, or those that the checkpoint names as held out. Controls may learn from the other
 donors' sections of the folder. Prints markdown tables; writes them, CSV files and figures to `--out`.
 
 python tests/benchmarks/evaluate.py MODEL_DIR --sections FOLDER [--donors her2st_C her2st_G] [--published DIR]
-    [--tasks recovery clustering annotation panels finetuning] [--out FOLDER]
+    [--tasks recovery clustering domains annotation panels finetuning] [--out FOLDER]
+
+The task "domains" needs no model; without --donors, it is of all labelled sections of the folder.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
-from _evaluation import _peers, _report, _sections, _structure
+from _evaluation import _domains, _peers, _report, _sections, _structure
 from _evaluation._recovery import COLUMNS, evaluate_recovery, mean_by_donor
 from _evaluation._rows import Rows
 from _evaluation._sections import cut_panel, donor, labels_of, list_sections, read_section, tissue
@@ -26,8 +28,12 @@ from anndata import AnnData
 from sagefm.checkpoint._resolve import resolve_model
 from sagefm.model import Checkpoint
 
-TASKS = ("recovery", "clustering", "annotation", "panels", "finetuning")
+TASKS = ("recovery", "clustering", "domains", "annotation", "panels", "finetuning")
 PANELS = (5000, 2000, 500)
+#: Fits of domains of several sections, each from the counts on.
+FEW_SEEDS = 3
+#: Tasks that need no model.
+WITHOUT_MODEL = {"clustering", "domains"}
 #: Sections with fewer spots are marked: their medians are noisy.
 FEW_SPOTS = 200
 #: Sections with fewer spots are too small to train on alone.
@@ -48,6 +54,8 @@ class Evaluation:
         names = held_out
         if arguments.donors:
             names = [name for name in self.paths if donor(name) in arguments.donors]
+        elif arguments.tasks == ["domains"]:
+            names = list(self.paths)
         self.names = [name for name in names if name in self.paths]
         if not self.names:
             raise SystemExit("No section to evaluate: no checkpoint names one as held out; pass --donors.")
@@ -123,6 +131,40 @@ class Evaluation:
         means = table.groupby("embedding", sort=False).mean(numeric_only=True).reset_index()
         _report.show("Clustering, mean of sections", means, self.out, file="clustering.csv")
         _report.plot_clustering(table, self.out)
+
+    def domains(self) -> None:
+        """Cluster the smoothed components of `tl.domains` beside its controls, and sections of one tissue together."""
+        file = Rows(self.out / "domains_sections.csv", ["section", "embedding", "n_seeds"])
+        rows, sections = [], {}
+        for name in self.names:
+            start, adata = time.perf_counter(), read_section(self.paths[name])
+            if not _structure.has_classes(adata):
+                continue
+            sections[name] = adata
+            makers = _domains.embedders(adata) | (_peers.peers(adata, self.stagate_epochs) if self.peers else {})
+            for embedding, make in makers.items():
+                key = {"section": name, "embedding": embedding, "n_seeds": str(self.n_seeds)}
+                rows.append(
+                    file.find(key) or file.add({**key, **_structure.evaluate_clustering(make, adata, self.n_seeds)})
+                )
+            self.timed("domains", name, start)
+        table = pd.DataFrame(rows).drop(columns="n_seeds")
+        by_section = table.pivot_table(index="section", columns="embedding", values="ari", sort=False).reset_index()
+        _report.show("Domains: adjusted Rand index by section", by_section, self.out)
+        is_held_out = table["section"].map(_domains.is_held_out)
+        parts = {"all donors": table, "chosen on": table[~is_held_out], "looked at once": table[is_held_out]}
+        for title, part in parts.items():
+            if len(part):
+                _report.show(f"Domains, means by tissue, {title}", _domains.by_tissue(part), self.out)
+                _report.show(f"Domains, paired over donors, {title}", _domains.paired(part), self.out)
+        # Panels have too few genes in common with the others.
+        whole = {name: adata for name, adata in sections.items() if "genes" not in name}
+        together = []
+        for group, names in _domains.groups(list(whole)).items():
+            row = _domains.evaluate_together({name: whole[name] for name in names}, min(self.n_seeds, FEW_SEEDS))
+            together.append({"group": group, **row})
+        if together:
+            _report.show("Domains of several sections", pd.DataFrame(together), self.out, file="domains_together.csv")
 
     def _network(self, embedding: str) -> str:
         """Return the hash of the network that an embedding is of; empty for other methods."""
@@ -220,7 +262,7 @@ def _best_pca(means: pd.DataFrame) -> pd.DataFrame:
 def main() -> None:
     """Run the tasks asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", nargs="?", help="folder of a checkpoint; needed for all tasks but clustering")
+    parser.add_argument("model", nargs="?", help="folder of a checkpoint; needed by other tasks")
     parser.add_argument("--sections", type=Path, required=True)
     parser.add_argument("--donors", nargs="*", default=[])
     parser.add_argument("--published", help="folder of the published checkpoint, or 'published'")
@@ -231,8 +273,8 @@ def main() -> None:
     parser.add_argument("--finetuning-epochs", type=int, default=20)
     parser.add_argument("--out", type=Path, default=Path("evaluation"))
     arguments = parser.parse_args()
-    if not arguments.model and arguments.tasks != ["clustering"]:
-        parser.error("Tasks other than clustering need a model; pass one, or --tasks clustering.")
+    if not arguments.model and set(arguments.tasks) - WITHOUT_MODEL:
+        parser.error(f"Tasks other than {sorted(WITHOUT_MODEL)} need a model; pass one, or choose among these.")
     logging.disable(logging.INFO)
     warnings.simplefilter("ignore")
     arguments.out.mkdir(parents=True, exist_ok=True)

@@ -1,9 +1,10 @@
-"""Embedding sections of growing size from disk: time, peak memory, and the exponent of time against spots.
+"""Embedding sections of growing size from disk, or finding their domains: time, peak memory, exponent of time.
 
-Each size is a backed h5ad of `spots` x 14,558 genes (21 % non-zero), embedded in a process of its own: graph built,
+Each size is a backed h5ad of `spots` x 14,558 genes (21 % non-zero), worked on in a process of its own: graph built,
 counts read in blocks. The exponent is the slope of log time against log spots.
 
 python tests/benchmarks/scaling.py FOLDER [--spots 3500 35000 500000] [--architecture published] [--threads 2]
+    [--domains]
 
 FOLDER keeps the sections (25 kB a spot) for another run.
 """
@@ -60,15 +61,18 @@ def write_section(path: Path, n_spots: int, density: float = 0.21) -> None:
             group["data"][at] = 1.0 + rng.poisson(0.5, n * row_nnz).astype(np.float32)
 
 
-def embed(path: Path, architecture: str) -> dict[str, float]:
-    """Embed a backed section; return seconds, and peak memory in GB."""
-    model = checkpoint(architecture)
+def measure(path: Path, architecture: str | None) -> dict[str, float]:
+    """Embed a backed section, or without an architecture find its domains; return seconds, and peak memory in GB."""
+    model = None if architecture is None else checkpoint(architecture)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     start = time.perf_counter()
     adata = ad.read_h5ad(path, backed="r")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*where a Visium section has at most.*")
-        sagefm.tl.embed(adata, model)
+        if model is None:
+            sagefm.tl.domains(adata)
+        else:
+            sagefm.tl.embed(adata, model)
     seconds = time.perf_counter() - start
     return {"seconds": seconds, "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, "before": before}
 
@@ -79,15 +83,18 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--spots", type=int, nargs="+", default=[3500, 35_000, 500_000])
     parser.add_argument("--architecture", choices=["published", "default"], default="published")
+    parser.add_argument("--domains", action="store_true", help="sagefm.tl.domains in place of sagefm.tl.embed")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--one", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one is not None:
         torch.set_num_threads(arguments.threads)
-        sys.stdout.write(json.dumps(embed(arguments.one, arguments.architecture)))
+        architecture = None if arguments.domains else arguments.architecture
+        sys.stdout.write(json.dumps(measure(arguments.one, architecture)))
         return
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    print(f"tl.embed of a backed h5ad, {N_GENES} genes, {arguments.architecture}, {arguments.threads} threads")
+    verb = "tl.domains" if arguments.domains else f"tl.embed, {arguments.architecture},"
+    print(f"{verb} of a backed h5ad, {N_GENES} genes, {arguments.threads} threads")
     print("| spots | seconds | ms a spot | peak memory, GB | before, GB |\n|---|---|---|---|---|", flush=True)
     times = []
     for n_spots in arguments.spots:
@@ -97,6 +104,7 @@ def main() -> None:
             path.with_suffix(".part").rename(path)
         command = [sys.executable, __file__, str(arguments.folder), "--one", str(path)]
         options = ["--architecture", arguments.architecture, "--threads", str(arguments.threads)]
+        options += ["--domains"] * arguments.domains
         run = subprocess.run([*command, *options], check=True, capture_output=True, text=True)
         found = json.loads(run.stdout)
         times.append(found["seconds"])

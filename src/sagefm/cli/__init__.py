@@ -10,6 +10,7 @@ import click
 import sagefm
 from sagefm.cli._convert import convert
 from sagefm.cli._demo import demo
+from sagefm.cli._domains import domains
 from sagefm.cli._info import info
 from sagefm.cli._network import network
 from sagefm.cli._pretrain import pretrain
@@ -22,12 +23,12 @@ __all__ = ["main"]
 
 @click.group(
     cls=SagefmGroup,
-    commands=[demo, info, embed, impute, network, perturb, train, pretrain, convert],
+    commands=[demo, info, domains, embed, impute, network, perturb, train, pretrain, convert],
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True},
 )
 @click.version_option(sagefm.__version__, prog_name="sagefm")
 def main() -> None:
-    """Embed, impute and perturb Visium sections with a graph model of spatial transcriptomics.
+    """Find domains in Visium sections; embed, impute and perturb them with a graph model.
 
     A section is a file of raw counts with spot coordinates in obsm["spatial"]: AnnData as .h5ad or .zarr, or
     SpatialData as .zarr. No command changes its input. Results are added to a copy, which is written to -o.
@@ -38,6 +39,7 @@ def main() -> None:
     \b
     Your own sections, with the model that ships with the package:
       sagefm info section.h5ad
+      sagefm domains section.h5ad -o domains.h5ad
       sagefm embed section.h5ad -o embedded.h5ad
       sagefm impute section.h5ad -o imputed.h5ad
       sagefm embed sections/*.h5ad -o embedded

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import click
 
-from sagefm._constants import EMBEDDING_KEY, IMPUTED_KEY, PERTURB_KEY
+from sagefm._constants import DOMAIN_KEY, EMBEDDING_KEY, IMPUTED_KEY, PERTURB_KEY
 from sagefm.cli._files import check_folder, replacing
 from sagefm.cli._options import device_option, model_option, overwrite_option, seed_option
 from sagefm.cli._run import debug_option, report
 
 #: The files, and what each holds.
 _CONTENTS = {
-    "dlpfc.h5ad": f'obsm["{EMBEDDING_KEY}"], obs["leiden"], layers["{IMPUTED_KEY}"], uns["{PERTURB_KEY}"]',
+    "dlpfc.h5ad": f'obsm["{EMBEDDING_KEY}"], obs["{DOMAIN_KEY}"], layers["{IMPUTED_KEY}"], uns["{PERTURB_KEY}"]',
     "perturbation.csv": "effects and couplings of 100 pairs",
-    "demo.png": "embedding, clusters, a gene measured and imputed, perturbations",
+    "demo.png": "embedding, domains, a gene measured and imputed, perturbations",
 }
 
 
@@ -31,7 +31,7 @@ _CONTENTS = {
 @overwrite_option
 @debug_option
 def demo(output: Path, model: str, rng: int, device: str, overwrite: bool) -> None:
-    """Embed, cluster, impute and perturb a bundled section of human cortex, and draw the results.
+    """Embed a bundled section of human cortex, find its domains, impute and perturb it, and draw the results.
 
     The section is 10x Visium of dorsolateral prefrontal cortex, 3,529 spots and 5,000 genes, of a donor that the
     bundled model was not trained on. The demo takes less than a minute on two cores, and no network. Every figure of

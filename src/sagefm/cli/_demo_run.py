@@ -8,12 +8,11 @@ import click
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-import scanpy as sc
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from sagefm import datasets, metrics, pl, tl
-from sagefm._constants import EMBEDDING_KEY, IMPUTED_KEY, PERTURB_KEY
+from sagefm._constants import DOMAIN_KEY, EMBEDDING_KEY, IMPUTED_KEY, PERTURB_KEY
 from sagefm.checkpoint._resolve import resolve_model
 from sagefm.cli._run import report
 from sagefm.cli._verbs import echo_table
@@ -32,6 +31,9 @@ _STRUCTURES = [("PLP1", "MOBP"), ("GFAP", "AQP4"), ("MGP", "MYL9"), ("NEFL", "NE
 _LIGANDS = [("PTN", "PTPRZ1"), ("APOE", "LRP1"), ("SST", "SSTR2"), ("SPP1", "CD44"), ("FGF1", "FGFR3")]
 #: A marker of layer 5, neither among the highest genes nor smooth by itself.
 _GENE = "PCP4"
+#: Six layers, white matter, and the artifact that this section is known for; and what counts as certain.
+_N_DOMAINS = 8
+_CERTAIN = 0.95
 #: Share of spots that imputation and controls are compared on.
 _TEST_SHARE = 0.1
 #: Share of spots in which a gene must be seen to count in the summary.
@@ -59,11 +61,14 @@ def run_demo(folder: Path, model: str, *, seed: int, device: str) -> None:
     report("genes", f"{len(checkpoint.vocabulary):,}; sha256 {checkpoint.sha256[:12]}")
 
     tl.embed(adata, checkpoint, device=device)
-    sc.pp.neighbors(adata, use_rep=EMBEDDING_KEY, random_state=seed)
-    sc.tl.leiden(adata, flavor="igraph", n_iterations=2, directed=False, random_state=seed)
-    click.echo("Embedded and clustered")
+    click.echo("Embedded every spot")
     report("dimensions", f'{adata.obsm[EMBEDDING_KEY].shape[1]}, in obsm["{EMBEDDING_KEY}"]')
-    report("clusters", f'{adata.obs["leiden"].nunique()} by Leiden, in obs["leiden"]')
+
+    tl.domains(adata, _N_DOMAINS, rng=seed)
+    is_certain = adata.obs[f"{DOMAIN_KEY}_probability"] > _CERTAIN
+    click.echo("Divided the tissue into domains, without the model")
+    report("domains", f'{_N_DOMAINS}, as asked, in obs["{DOMAIN_KEY}"]')
+    report("certain", f"{is_certain.mean():.0%} of spots (probability above {_CERTAIN})")
 
     tl.impute(adata, checkpoint, device=device)
     recovered = _report_imputation(adata, seed)
@@ -113,7 +118,7 @@ def _perturb(adata: AnnData, checkpoint: Checkpoint, *, device: str) -> pd.DataF
 
 
 def _draw(adata: AnnData, scores: pd.DataFrame, r: float) -> Figure:
-    """Return a figure of embedding, clusters, an imputed gene with its recovery `r`, and the perturbations `scores`."""
+    """Return a figure of embedding, domains, an imputed gene with its recovery `r`, and the perturbations `scores`."""
     strongest = scores.loc[scores["effect"].abs().idxmax()]
     with mpl.rc_context(_STYLE):
         engine = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08, wspace=0.02, hspace=0.02)
@@ -121,7 +126,7 @@ def _draw(adata: AnnData, scores: pd.DataFrame, r: float) -> Figure:
         axes = figure.subplots(2, 3, width_ratios=(1.1, 1.1, 1))
         pl.embedding(adata, ax=axes[0, 0], title="Embedding: like colors, like spots", size=_SPOT)
         axes[0, 0].set_anchor("E")  # as panels with a color bar: tissues of a column stand above each other
-        pl.embedding(adata, color="leiden", ax=axes[0, 1], title="Leiden clusters of the embedding", size=_SPOT)
+        pl.domains(adata, ax=axes[0, 1], title="Domains, of the counts alone")
         pl.perturbation(adata, strongest["source"], strongest["target"], ax=axes[0, 2])
         pl.imputation(adata, _GENE, axes=axes[1, :2], size=_SPOT)
         axes[1, 1].set_title(f"{_GENE}, imputed (r = {r:.2f} on held-out spots)")

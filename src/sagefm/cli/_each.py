@@ -41,7 +41,7 @@ def for_each(
     report: Report,
     *,
     sections: Sequence[Path],
-    model: str | None,
+    model: str | None = None,
     output: Path,
     table: Path | None = None,
     overwrite: bool,
@@ -50,10 +50,12 @@ def for_each(
     **options: Any,
 ) -> None:
     """Run a function of ``sagefm.tl`` on one section after the other; those that fail do not stop the others."""
-    from sagefm.checkpoint._resolve import resolve_model
-
     jobs = _plan(sections, output, table, overwrite=overwrite, skip_existing=skip_existing, lazy=lazy)
-    function = partial(getattr(sagefm.tl, verb), model=None if model is None else resolve_model(model))
+    function = getattr(sagefm.tl, verb)
+    if model is not None:
+        from sagefm.checkpoint._resolve import resolve_model
+
+        function = partial(function, model=resolve_model(model))
     failed = []
     for job in jobs:
         say("", input=str(job.section), output=str(job.output))

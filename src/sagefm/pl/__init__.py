@@ -12,6 +12,7 @@ from sagefm._lazy import lazy
 if TYPE_CHECKING:
     from sagefm.pl._calibration import calibration
     from sagefm.pl._coupling import coupling
+    from sagefm.pl._domains import domains
     from sagefm.pl._embedding import embedding
     from sagefm.pl._history import history
     from sagefm.pl._imputation import imputation
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = [
     "calibration",
     "coupling",
+    "domains",
     "embedding",
     "history",
     "imputation",

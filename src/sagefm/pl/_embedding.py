@@ -33,12 +33,12 @@ if TYPE_CHECKING:
     from sagefm.pl._tissue import Section
 
 #: Qualitative colors of like lightness, told apart side by side; and that of a spot without a category.
-_PALETTE = (
+PALETTE = (
     "#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951", "#ff8ab7", "#a463f2", "#97bbf5", "#1f5f5b", "#c9a2e8",
     "#b3364a", "#e3c29b", "#5fd3f3", "#7a8f2a", "#2f3e6e", "#d45fbf", "#c7d84b", "#8a5a00", "#9c6b4e", "#9498a0",
 )  # fmt: skip
-_MISSING = "0.88"
-_LEGEND_ROWS = 20
+MISSING = "0.88"
+LEGEND_ROWS = 20
 
 # OKLab (B. Ottosson, https://bottosson.github.io/posts/oklab): to cube roots of cone responses, and on to linear sRGB.
 _OKLAB_TO_CONES = np.array(
@@ -175,10 +175,10 @@ def _draw_column(
     categories = column.astype("category").cat
     names, codes = categories.categories, categories.codes.to_numpy()[section.rows]
     stored = table.uns.get(f"{color}_colors", ())
-    palette = stored if len(stored) >= len(names) else _PALETTE
+    palette = stored if len(stored) >= len(names) else PALETTE
     colors = [palette[i % len(palette)] for i in range(len(names))]
     # Code -1, no category, is the last color.
-    draw_spots(panel, section, colors=to_rgba_array([*colors, _MISSING])[codes], size=size)
+    draw_spots(panel, section, colors=to_rgba_array([*colors, MISSING])[codes], size=size)
     if has_legend:
         handles = [
             Line2D([], [], linestyle="", marker="o", markersize=7, color=colors[code], label=str(names[code]))
@@ -187,7 +187,7 @@ def _draw_column(
         make_room(panel)
         panel.legend(
             handles=handles, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, handletextpad=0.1,
-            ncols=-(-len(handles) // _LEGEND_ROWS) or 1,
+            ncols=-(-len(handles) // LEGEND_ROWS) or 1,
         )  # fmt: skip
 
 

@@ -1,12 +1,13 @@
-"""Tools: embed, impute, perturb, find couplings, annotate, pool."""
+"""Tools: domains, embed, impute, perturb, regulatory_network, annotate, pool."""
 
 from __future__ import annotations
 
 from sagefm.tl._annotate import annotate
+from sagefm.tl._domains import domains
 from sagefm.tl._embed import embed
 from sagefm.tl._impute import impute
 from sagefm.tl._perturb import perturb
 from sagefm.tl._pool import pool
 from sagefm.tl._regulatory_network import regulatory_network
 
-__all__ = ["annotate", "embed", "impute", "perturb", "pool", "regulatory_network"]
+__all__ = ["annotate", "domains", "embed", "impute", "perturb", "pool", "regulatory_network"]

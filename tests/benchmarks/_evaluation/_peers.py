@@ -44,6 +44,7 @@ def peers(adata: AnnData, stagate_epochs: int = STAGATE_EPOCHS) -> dict[str, Cal
         ),
         "GraphST (package)": ("GraphST.GraphST", partial(graphst, adata)),
         "CellCharter (package, of 30 PCs)": ("cellcharter", partial(cellcharter, adata)),
+        "BANKSY (package, lambda .8)": ("banksy.embed_banksy", partial(banksy, adata)),
     }
     return {name: make for name, (module, make) in found.items() if _is_installed(module, name)}
 
@@ -150,6 +151,30 @@ def graphst(adata: AnnData) -> np.ndarray:
         # Products with a dense graph of all pairs of spots are ten times as slow, and the same.
         model.adj = model.adj.to_sparse()
         return np.asarray(model.train().obsm["emb"])
+
+
+def banksy(adata: AnnData, *, n_components: int = 20, weight: float = 0.8, n_genes: int = 2000) -> np.ndarray:
+    """Return principal components of the matrix of the package BANKSY: genes, their neighbors' mean, their gradient.
+
+    References
+    ----------
+    Singhal et al., "BANKSY unifies cell typing and tissue domain segmentation for scalable spatial omics data
+    analysis", Nature Genetics 56, 431 (2024), doi:10.1038/s41588-024-01664-3.
+    """
+    from banksy.embed_banksy import generate_banksy_matrix
+    from banksy.initialize_banksy import initialize_banksy
+
+    table = _detected(adata)
+    sc.pp.highly_variable_genes(table, flavor="seurat_v3", n_top_genes=min(n_genes, table.n_vars))
+    table = table[:, table.var["highly_variable"]].copy()
+    table.X = log_normalize(table.X, 1e4).toarray()
+    table.obs[["x", "y"]] = table.obsm["spatial"]
+    with contextlib.redirect_stdout(io.StringIO()):
+        plots = dict.fromkeys(("plt_edge_hist", "plt_nbr_weights", "plt_theta"), False)
+        graphs = initialize_banksy(table, ("x", "y", "spatial"), 18, "scaled_gaussian", 1, **plots)
+        matrix = generate_banksy_matrix(table, graphs, [weight], 1, verbose=False)[1]
+    values = np.nan_to_num(np.asarray(matrix.X))
+    return PCA(min(n_components, *values.shape), random_state=0).fit_transform(values)
 
 
 def cellcharter(adata: AnnData, *, n_components: int = 30, n_rings: int = 3) -> np.ndarray:
