@@ -170,14 +170,36 @@ def test_a_run_that_was_stopped(how: signal.Signals, section: ad.AnnData, model:
         time.sleep(0.005)
     process.send_signal(how)
     message = process.communicate()[1]
-    assert process.returncode == (130 if how is signal.SIGINT else -how)
-    assert "Traceback" not in message
+    assert process.returncode == (130 if how is signal.SIGINT else -how), message
+    assert "Traceback" not in message, message
     done = sorted(path.name for path in out.glob("*.h5ad"))
     assert 1 <= len(done) < 6
     statuses = [each["status"] for each in objects(succeeds(*arguments, "--skip-existing", "--json"))]
     assert statuses == ["skipped"] * len(done) + ["written"] * (6 - len(done))
     for name in names:
         assert "sagefm_imputed" in ad.read_h5ad(out / name).layers
+
+
+def test_an_interrupt_that_a_library_drops_ends_the_run(
+    folder: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As all exceptions in callbacks, it is dropped where it comes; the command goes on no further than to its next line."""
+
+    class Callback:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+    embed = sagefm.tl.embed
+
+    def interrupted(*arguments: Any, **keywords: Any) -> None:
+        embed(*arguments, **keywords)
+        Callback()
+
+    monkeypatch.setattr(sagefm.tl, "embed", interrupted)
+    result = run("embed", folder / "*.h5ad", "-m", model, "-o", tmp_path / "out")
+    assert result.exit_code == 130
+    assert "Interrupted." in result.stderr
+    assert not list((tmp_path / "out").glob("*.h5ad"))
 
 
 def test_scores_of_each(folder: Path, model: Path, pairs: pd.DataFrame, tmp_path: Path) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
+import sys
+import threading
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -28,6 +31,7 @@ class Run:
     debug: bool = False
     json: bool = False
     is_silent: bool = False
+    is_interrupted: bool = False
     facts: dict[str, Any] = field(default_factory=dict)
 
 
@@ -42,7 +46,11 @@ class SagefmGroup(click.Group):
         """Run a command."""
         run = ctx.ensure_object(Run)
         try:
-            with _warnings_as_lines(run), _without_info([logging.getLogger(name) for name in _NOISY]):
+            with (
+                _interrupts_kept(run),
+                _warnings_as_lines(run),
+                _without_info([logging.getLogger(name) for name in _NOISY]),
+            ):
                 result = super().invoke(ctx)
             emit()
             return result
@@ -82,6 +90,8 @@ def current_run() -> Run:
 def say(text: str, **facts: Any) -> None:
     """Print a line; with ``--json``, only keep the facts in it for :func:`emit`."""
     run = current_run()
+    if run.is_interrupted:
+        raise KeyboardInterrupt
     run.facts.update(facts)
     if text and not run.json and not run.is_silent:
         click.echo(text)
@@ -105,6 +115,33 @@ def leave_to_first() -> None:
     from lightning.pytorch.utilities import rank_zero_only
 
     current_run().is_silent = getattr(rank_zero_only, "rank", 0) > 0
+
+
+@contextmanager
+def _interrupts_kept(run: Run) -> Iterator[None]:
+    """Remember an interrupt: an exception in a callback of a library is dropped, and the command would go on."""
+
+    def interrupt(*_: Any) -> None:
+        run.is_interrupted = True
+        raise KeyboardInterrupt
+
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    report_dropped = sys.unraisablehook
+
+    def say_nothing_of_interrupts(dropped: Any) -> None:
+        if not issubclass(dropped.exc_type, KeyboardInterrupt):
+            report_dropped(dropped)
+
+    signal.signal(signal.SIGINT, interrupt)
+    sys.unraisablehook = say_nothing_of_interrupts
+    try:
+        yield
+    finally:
+        sys.unraisablehook = report_dropped
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @contextmanager
