@@ -139,7 +139,7 @@ def regulatory_network(
         raise ArgumentError(f"null={null!r}; expected 'rotation' or None.")
     whole_number(n_components, name="n_components", minimum=0)
     keys = TableKeys(layer, gene_key, spatial_key, library_key, neighbors_key)
-    taken = [key for key in (UNS_KEY, f"{NEIGHBORS_KEY}_neighbors") if key is not None]
+    taken = [UNS_KEY, f"{NEIGHBORS_KEY}_neighbors"]
     if not isinstance(key_added, str) or not key_added or key_added in taken:
         raise ArgumentError(f"key_added={key_added!r}; expected a name other than {taken}.")
     checkpoint = None if model is None else resolve_model(model)
