@@ -196,7 +196,12 @@ def test_an_interrupt_that_a_library_drops_ends_the_run(
         Callback()
 
     monkeypatch.setattr(sagefm.tl, "embed", interrupted)
-    result = run("embed", folder / "*.h5ad", "-m", model, "-o", tmp_path / "out")
+    # Tests that were started in the background ignore interrupts.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        result = run("embed", folder / "*.h5ad", "-m", model, "-o", tmp_path / "out")
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert result.exit_code == 130
     assert "Interrupted." in result.stderr
     assert not list((tmp_path / "out").glob("*.h5ad"))
