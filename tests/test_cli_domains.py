@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
-from click.testing import CliRunner, Result
 
 import sagefm
-from sagefm.cli import main
+from tests import test_cli
+from tests.test_cli import run
 
-
-def run(*arguments: Any) -> Result:
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
-
-
-def succeeds(*arguments: Any) -> str:
-    result = run("domains", *arguments)
-    assert result.exit_code == 0, result.output
-    return result.stdout
+succeeds = partial(test_cli.succeeds, "domains")
 
 
 @pytest.fixture

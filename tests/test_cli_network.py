@@ -4,35 +4,25 @@ from __future__ import annotations
 
 import json
 import shlex
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import anndata as ad
 import pandas as pd
 import pytest
-from click.testing import CliRunner, Result
 
 import sagefm
-from sagefm.cli import main
+from tests import test_cli
 
 KEY = "sagefm_network"
 
 
-def run(*arguments: Any) -> Result:
-    return CliRunner().invoke(main, ["network", *map(str, arguments)])
-
-
-def succeeds(*arguments: Any) -> str:
-    result = run(*arguments)
-    assert result.exit_code == 0, result.output
-    return result.stdout
+succeeds = partial(test_cli.succeeds, "network")
 
 
 def fails(code: int, *arguments: Any) -> str:
-    result = run(*arguments)
-    assert result.exit_code == code, result.output
-    assert "Traceback" not in result.output
-    return result.stderr
+    return test_cli.fails(code, "network", *arguments)
 
 
 @pytest.fixture
@@ -67,7 +57,7 @@ def test_writes_what_the_function_does(
     best = section.uns[KEY]["edges"].iloc[0]
     assert best["source"] in text
     assert best["target"] in text
-    result = CliRunner().invoke(main, ["info", str(tmp_path / "out.h5ad")])
+    result = test_cli.run("info", tmp_path / "out.h5ad")
     assert f'uns["{KEY}"], 16 couplings' in result.stdout
 
 

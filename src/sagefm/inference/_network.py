@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from sagefm.checkpoint._checkpoint import Checkpoint
     from sagefm.data._corpus import Corpus
     from sagefm.data._reader import TableReader
+    from sagefm.data._section import Section
 
 #: The largest number of sources, and of targets, whose fields are kept.
 MAX_FIELDS: Final = 200
@@ -64,8 +65,10 @@ def couple_table(
         _check_few(source_set, target_set)
     with untouched_on_error(reader.table):
         sections = reader.sections()
-        seen = seen_genes(sections, vocabulary)
-        expected = None if checkpoint is None else _expected(reader, vocabulary, checkpoint, device)
+        # Counts in a file are read for this: not where all genes are named.
+        all_named = _is_named(sources) and _is_named(targets)
+        seen = GeneSet([], []) if all_named else seen_genes(sections, vocabulary)
+        expected = None if checkpoint is None else _expected(reader, sections, vocabulary, checkpoint, device)
         order = np.argsort(donors, kind="stable")
         return couple(
             (
@@ -168,6 +171,11 @@ def couple_pairs(reader: TableReader, pairs: pd.DataFrame, *, device: torch.devi
     return pairs[["source", "target"]].merge(edges[["source", "target", *columns]], on=["source", "target"], how="left")
 
 
+def _is_named(genes: Sequence[str] | str | None) -> bool:
+    """Tell whether genes are listed, and not those of a resource or of the whole table."""
+    return genes is not None and not (isinstance(genes, str) and genes in _RESOURCE)
+
+
 def _named(genes: Sequence[str] | str, vocabulary: Vocabulary, argument: str) -> GeneSet:
     if isinstance(genes, str) and genes in _RESOURCE:
         pairs = read_consensus(f"{argument}={genes!r}")
@@ -191,7 +199,7 @@ def _tested(asked: Sequence[str] | str | None, genes: GeneSet | None, seen: Gene
                 f"Name the genes to test: sources=[...], targets=[...]"
             )
         return seen
-    if not isinstance(asked, str) or asked not in _RESOURCE:
+    if _is_named(asked):
         return genes
     known = set(np.concatenate([*seen.members, np.empty(0, int)]).tolist())
     kept = [i for i, members in enumerate(genes.members) if known.issuperset(members.tolist())]
@@ -230,7 +238,11 @@ def _donors(reader: TableReader, donor_key: str | None) -> list[str]:
 
 
 def _expected(
-    reader: TableReader, vocabulary: Vocabulary, checkpoint: Checkpoint, device: torch.device
+    reader: TableReader,
+    sections: Sequence[Section],
+    vocabulary: Vocabulary,
+    checkpoint: Checkpoint,
+    device: torch.device,
 ) -> NDArray[np.float32]:
     """Return counts that a model expects, each gene predicted while hidden (n_spots, n_vocabulary).
 
@@ -240,7 +252,7 @@ def _expected(
     layer = np.asarray(impute_table(replace(reader, match=match), checkpoint, device=device).layer)
     expected = np.empty((reader.table.n_obs, len(vocabulary)), dtype=np.float32)
     expected[:, reader.match.genes] = layer[:, reader.match.columns]
-    for section in reader.sections():
+    for section in sections:
         unknown = np.isnan(expected[section.rows[0]])
         totals, depth = section.gene_totals, np.asarray(to_memory(section.counts).sum(axis=1)).ravel()
         share = np.zeros(len(vocabulary), dtype=np.float32)

@@ -13,6 +13,8 @@ from sagefm.data._table import TableKeys, copy_data
 from sagefm.errors import ArgumentError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import torch
     from anndata import AnnData
 
@@ -50,9 +52,7 @@ def begin(
 
     `key_added` must not be one of the inputs, nor one of the `reserved` keys, which hold other results.
     """
-    taken = [key for key in (keys.layer, keys.spatial_key, *reserved) if key is not None]
-    if not isinstance(key_added, str) or not key_added or key_added in taken:
-        raise ArgumentError(f"key_added={key_added!r}; expected a name other than {taken}.")
+    check_key_added(key_added, (keys.layer, keys.spatial_key, *reserved))
     checkpoint = resolve_model(model)
     if not checkpoint.training.get("is_trained", True):
         warnings.warn("The model has not been trained: results are random. Call model.train().", stacklevel=3)
@@ -60,6 +60,14 @@ def begin(
     data = copy_data(adata) if copy else adata
     reader = read_table(data, checkpoint.vocabulary, keys, table_key=table_key, mod=mod)
     return Run(data, reader, checkpoint, resolved)
+
+
+def check_key_added(key_added: Any, taken: Iterable[str | None], *, prefixes: tuple[str, ...] = ("",)) -> None:
+    """Raise unless `key_added` is a name which, after each of the `prefixes`, is none of the `taken` ones."""
+    names = [name for name in taken if name is not None]
+    is_name = isinstance(key_added, str) and bool(key_added)
+    if not is_name or any(f"{prefix}{key_added}" in names for prefix in prefixes):
+        raise ArgumentError(f"key_added={key_added!r}; expected a name other than {names}.")
 
 
 def provenance(run: Run, extra: dict[str, Any]) -> dict[str, Any]:

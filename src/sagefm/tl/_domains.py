@@ -21,6 +21,7 @@ from sagefm.data._table import TableKeys, copy_data, find_spots, get_embedding, 
 from sagefm.errors import ArgumentError, CoordinatesError
 from sagefm.inference._domains import N_COMPONENTS, count_components, embedding_components, find_domains
 from sagefm.inference._filter import nearest_graph, symmetric
+from sagefm.tl._common import check_key_added
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -145,9 +146,7 @@ def domains(
     seed = as_seed(rng)
     if n_domains is not None:
         n_domains = whole_number(n_domains, name="n_domains", minimum=2)
-    taken = [key for key in (spatial_key, library_key, use_rep) if key is not None]
-    if not isinstance(key_added, str) or not key_added or key_added in taken or f"X_{key_added}" in taken:
-        raise ArgumentError(f"key_added={key_added!r}; expected a name other than {taken}.")
+    check_key_added(key_added, (spatial_key, library_key, use_rep), prefixes=("", "X_"))
     data = copy_data(adata) if copy else adata
     table = get_table(data, table_key=table_key, mod=mod)
     keys = with_library_key(table, TableKeys(layer, gene_key, spatial_key, library_key, neighbors_key))

@@ -14,6 +14,7 @@ from sagefm.data._reader import read_table
 from sagefm.data._table import TableKeys, copy_data, get_table
 from sagefm.errors import ArgumentError
 from sagefm.inference._network import couple_corpus, couple_table, own_vocabulary
+from sagefm.tl._common import check_key_added
 
 if TYPE_CHECKING:
     import os
@@ -139,9 +140,7 @@ def regulatory_network(
         raise ArgumentError(f"null={null!r}; expected 'rotation' or None.")
     whole_number(n_components, name="n_components", minimum=0)
     keys = TableKeys(layer, gene_key, spatial_key, library_key, neighbors_key)
-    taken = [UNS_KEY, f"{NEIGHBORS_KEY}_neighbors"]
-    if not isinstance(key_added, str) or not key_added or key_added in taken:
-        raise ArgumentError(f"key_added={key_added!r}; expected a name other than {taken}.")
+    check_key_added(key_added, (UNS_KEY, f"{NEIGHBORS_KEY}_neighbors"))
     checkpoint = None if model is None else resolve_model(model)
     settings: dict[str, Any] = {
         "donor_key": donor_key,
