@@ -13,7 +13,8 @@ from scipy.spatial.distance import cdist
 import sagefm
 from sagefm.data._graph import get_neighbors
 from sagefm.data._table import TableKeys
-from sagefm.inference._couplings import Components, SectionFields, _leading_components, turns
+from sagefm.data._turns import overlapping_turns
+from sagefm.inference._couplings import Components, SectionFields, _leading_components
 from tests import OTHER_KERNELS
 
 SOURCES, TARGETS = [3, 40, 77, 150], [8, 90, 201]
@@ -174,13 +175,13 @@ def test_read_at_the_spot_itself(adata: AnnData, neighbors: sparse.csr_matrix):
 def test_turned_tissue_lies_on_itself():
     x, y = np.meshgrid(np.arange(12.0), np.arange(12.0))
     square = np.column_stack([x.ravel(), y.ravel()])
-    turned = turns(square)
+    turned = overlapping_turns(square)
     assert len(turned) == 7
     for spots, moved in turned:
         assert len(spots) == len(set(moved.tolist())) == 144
     # A narrow strip beside a block: most turns leave too little overlap.
     shape = square[(square[:, 0] < 2) | ((square[:, 1] < 2) & (square[:, 0] < 12))]
-    assert len(turns(shape)) < 7
+    assert len(overlapping_turns(shape)) < 7
 
 
 def test_type_one_error_of_genes_without_relation():

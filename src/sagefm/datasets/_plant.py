@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 from scipy import sparse
-from scipy.spatial import cKDTree
 
 from sagefm._arguments import as_seed, whole_number
 from sagefm._constants import SPATIAL_KEY
@@ -17,6 +16,7 @@ from sagefm.data._counts import get_counts, log_normalize
 from sagefm.data._genes import get_gene_names
 from sagefm.data._graph import averaging, get_neighbors, with_library_key
 from sagefm.data._table import TableKeys, find_spots, get_table
+from sagefm.data._turns import TURNS, turned_spots
 from sagefm.errors import ArgumentError, GenesError
 
 if TYPE_CHECKING:
@@ -30,11 +30,6 @@ _MIN_SHARE = 0.1  # of the spots that a drawn gene is seen in
 _MAX_LOG = 2.0
 #: A turned field that still has this correlation with itself belongs to symmetric tissue.
 _MAX_CORRELATION = 0.3
-#: The turns and mirror images of a square.
-_TURNS: Final = tuple(np.array(m) for m in (
-    [[0, 1], [-1, 0]], [[-1, 0], [0, -1]], [[0, -1], [1, 0]],
-    [[1, 0], [0, -1]], [[-1, 0], [0, 1]], [[0, 1], [1, 0]], [[0, -1], [-1, 0]],
-))  # fmt: skip
 
 
 def plant(
@@ -183,18 +178,11 @@ def _standardize(values: NDArray[np.floating], libraries: NDArray[np.int64]) -> 
 
 
 def _turned_spots(spots: Spots) -> NDArray[np.int64]:
-    """Return the spot that each turn and mirror image brings to each spot (7, n_spots).
-
-    The bounding box of a library is stretched to a square, which its turns cover.
-    """
-    turned = np.empty((len(_TURNS), len(spots.libraries)), dtype=np.int64)
+    """Return the spot that each turn and mirror image of its library brings to each spot (7, n_spots)."""
+    turned = np.empty((len(TURNS), len(spots.libraries)), dtype=np.int64)
     for code in range(len(spots.names)):
         rows = np.flatnonzero(spots.libraries == code)
-        corner, extent = spots.coordinates[rows].min(axis=0), np.ptp(spots.coordinates[rows], axis=0)
-        square = (spots.coordinates[rows] - corner) / np.where(extent > 0, extent, 1) - 0.5
-        tree = cKDTree(square)
-        for i, matrix in enumerate(_TURNS):
-            turned[i, rows] = rows[tree.query(square @ matrix)[1]]
+        turned[:, rows] = rows[turned_spots(spots.coordinates[rows])[0]]
     return turned
 
 

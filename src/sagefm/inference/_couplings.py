@@ -341,25 +341,3 @@ def _standardized(fields: Tensor) -> tuple[Tensor, Tensor]:
     centered = fields - fields.mean(dim=0)
     sd = centered.square().mean(dim=0).sqrt()
     return centered / torch.clamp(sd, min=1e-12), sd
-
-
-def turns(
-    coordinates: NDArray[np.float64], min_overlap: float = 0.6
-) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Return the tissue turned and mirrored: spots, and the spot that comes to lie on each.
-
-    Tissue is turned by quarters about the center of its bounding box, stretched to a square, and mirrored. A turn counts
-    where at least `min_overlap` of the spots fall on tissue.
-    """
-    low, high = coordinates.min(axis=0), coordinates.max(axis=0)
-    unit = (coordinates - (low + high) / 2) / np.maximum(high - low, 1e-12)
-    tree = cKDTree(unit)
-    reach = 2 * np.median(tree.query(unit, 2)[0][:, 1])
-    x, y = np.eye(2)
-    overlapping = []
-    for axes in ([-x, -y], [y, -x], [-y, x], [-x, y], [x, -y], [y, x], [-y, -x]):
-        distance, moved = tree.query(unit @ np.array(axes))
-        spots = np.flatnonzero(distance < reach)
-        if len(spots) >= min_overlap * len(coordinates):
-            overlapping.append((spots, moved[spots]))
-    return overlapping

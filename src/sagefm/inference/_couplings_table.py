@@ -11,8 +11,9 @@ from scipy import sparse, stats
 
 from sagefm.data._blocks import to_memory
 from sagefm.data._genes import assign_folds
+from sagefm.data._turns import overlapping_turns
 from sagefm.errors import ArgumentError, GenesError
-from sagefm.inference._couplings import N_FOLDS, SectionFields, turns
+from sagefm.inference._couplings import N_FOLDS, SectionFields
 from sagefm.inference._pairs import subunits
 
 if TYPE_CHECKING:
@@ -266,7 +267,7 @@ class SectionPairs:
         compared = tested.same_gene[np.ix_(rows, columns)].toarray() == 0
         sources, targets = self.sources[torch.from_numpy(rows)], self.targets[torch.from_numpy(columns)]
         below, n_turns = np.zeros(len(_LEVELS)), 0
-        for spots, moved in turns(self.section.coordinates):
+        for spots, moved in overlapping_turns(self.section.coordinates):
             pair = self.fields.compare(
                 sources.at(torch.from_numpy(moved)), targets.at(torch.from_numpy(spots)), same_spot=self.same_spot
             )

@@ -21,7 +21,8 @@ from sklearn.linear_model import RidgeCV
 
 import sagefm
 from sagefm.data._genes import assign_folds
-from sagefm.inference._couplings import N_FOLDS, SectionFields, turns
+from sagefm.data._turns import overlapping_turns
+from sagefm.inference._couplings import N_FOLDS, SectionFields
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -167,7 +168,7 @@ def turned_shares(adata: AnnData, sources: np.ndarray, targets: np.ndarray, leve
     values = log_normalized(adata)
     around, center = _averaged(adata, _dense(values, sources)), _dense(values, targets)
     shares = []
-    for spots, moved in turns(np.asarray(adata.obsm["spatial"], dtype=np.float64)):
+    for spots, moved in overlapping_turns(np.asarray(adata.obsm["spatial"], dtype=np.float64)):
         r = _standardized(around[moved]).T @ _standardized(center[spots]) / len(spots)
         shares.append([(naive_pval(r, len(spots)) < level).mean() for level in levels])
     return np.mean(shares, axis=0) if shares else np.full(len(levels), np.nan)
