@@ -17,6 +17,7 @@ from sagefm.data._genes import Vocabulary, match_genes, published_vocabulary
 from sagefm.data._symbols import _ensembl_to_symbol, canonical, previous_symbols, reference_symbols
 from sagefm.errors import GenesError
 from sagefm.model import SAGEFM
+from tests import OTHER_KERNELS
 from tests.repairs import repaired
 
 IDS = {symbol: ensembl for ensembl, symbol in _ensembl_to_symbol().items()}
@@ -318,6 +319,32 @@ def test_genes_that_one_of_the_sections_did_not_measure(layer, section, default)
     inner = repaired(both, str(caught[0].message))
     assert inner.n_vars == 240
     call(inner)
+
+
+def test_sections_that_name_a_gene_differently_are_read_as_one_table(synovium, synovium_model):
+    """After an outer join each name of the gene has its own column, with zeros for the other section."""
+    renamed = synovium.copy()
+    renamed.var_names = renamed.var_names.map(lambda name: "ATP5F1A" if name == "ATP5A1" else name)
+    assert "ATP5F1A" in renamed.var_names
+    join = lambda *sections: ad.concat(
+        dict(zip("ab", sections, strict=True)), label="slide", index_unique="-", join="outer", fill_value=0
+    )
+    same, both = join(synovium, synovium), join(synovium, renamed)
+    assert both.n_vars == same.n_vars + 1
+    for adata in (same, both):
+        sagefm.tl.embed(adata, synovium_model, library_key="slide")
+    np.testing.assert_allclose(both.obsm["X_sagefm"], same.obsm["X_sagefm"], **OTHER_KERNELS)
+    findings = sagefm.pp.check(both, synovium_model, library_key="slide").to_frame()
+    assert "'ATP5F1A' with 'ATP5A1'" in findings.set_index("what").loc["split genes", "message"]
+
+
+def test_two_columns_of_one_gene_in_one_section_are_not_added_up(synovium, synovium_model):
+    other = synovium[:, ["ATP5A1"]].copy()
+    other.var_names = ["ATP5F1A"]
+    twice = ad.concat([synovium, other], axis="var", merge="same")
+    for adata in (synovium, twice):
+        sagefm.tl.embed(adata, synovium_model)
+    np.testing.assert_array_equal(twice.obsm["X_sagefm"], synovium.obsm["X_sagefm"])
 
 
 def test_genes_that_the_only_section_did_not_measure(section, default):

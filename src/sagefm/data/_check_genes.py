@@ -123,10 +123,7 @@ def find_unmeasured(
     """
     if isinstance(counts, StoredMatrix) or not len(match.columns):
         return
-    n_libraries = len(spots.names)
-    ones = np.ones(len(spots.libraries), np.float32)
-    by_library = sparse.csr_matrix((ones, (spots.libraries, np.arange(len(ones)))), shape=(n_libraries, len(ones)))
-    sums = (by_library.astype(np.float64) @ counts)[:, match.columns].toarray()
+    sums = _library_sums(spots, counts)[:, match.columns]
     layer = "" if keys.layer is None else f", layer={keys.layer!r}"
     for name, own, others in zip(spots.names, sums, sums.sum(axis=0) - sums, strict=True):
         n_missing = _n_expected(own, others)
@@ -157,6 +154,46 @@ def find_unmeasured(
             f"zero is read as measured. Leave them out",
             repair,
         )
+
+
+def merge_split(spots: Spots, counts: sparse.csr_matrix, match: GeneMatch) -> tuple[sparse.csr_matrix, list[Finding]]:
+    """Return counts (n_spots, n_genes) with those of one gene under two names in one column, and what was found.
+
+    Sections that name a gene differently have two columns of it after an outer join, each with zeros where the section
+    has the other. The one that is read gets the counts of both. Counts are copied if there is such a gene.
+    """
+    genes = match.report["gene"].to_numpy()
+    column_of = dict(zip(genes[match.columns], match.columns.tolist(), strict=True))
+    doubles = np.flatnonzero(match.report["duplicate"].to_numpy() & np.isin(genes, list(column_of)))
+    if not len(doubles):
+        return counts, []
+    columns = np.array([column_of[gene] for gene in genes[doubles]], dtype=np.int64)
+    has_double, has_column = (_library_sums(spots, counts[:, which]) > 0 for which in (doubles, columns))
+    split = has_double.any(axis=0) & ~(has_double & has_column).any(axis=0)
+    if not split.any():
+        return counts, []
+    added = sparse.csr_matrix(
+        (np.ones(split.sum(), counts.dtype), (doubles[split], columns[split])), shape=(counts.shape[1],) * 2
+    )
+    names = match.report.index.to_numpy()
+    examples = ", ".join(
+        f"{names[double]!r} with {names[column]!r}"
+        for double, column in zip(doubles[split][:3], columns[split][:3], strict=True)
+    )
+    finding = Finding(
+        "split genes",
+        "note",
+        f"{split.sum()} genes are there under two names, never both in one section, as after an outer join of sections "
+        f"that name them differently. Their counts are read together: {examples}.",
+    )
+    return (counts + counts @ added).tocsr(), [finding]
+
+
+def _library_sums(spots: Spots, counts: sparse.csr_matrix) -> NDArray[np.float64]:
+    """Return the sum of each gene in each library (n_libraries, n_genes)."""
+    ones = np.ones(len(spots.libraries))
+    by_library = sparse.csr_matrix((ones, (spots.libraries, np.arange(len(ones)))), shape=(len(spots.names), len(ones)))
+    return np.asarray((by_library @ counts).toarray())
 
 
 def _n_expected(own: NDArray[np.float64], others: NDArray[np.float64]) -> int:

@@ -10,7 +10,7 @@ from scipy import sparse
 
 from sagefm.data._blocks import StoredMatrix, take_columns, take_rows
 from sagefm.data._check_counts import cap_wild, find_depths
-from sagefm.data._check_genes import find_features, find_few, find_names, find_unmeasured
+from sagefm.data._check_genes import find_features, find_few, find_names, find_unmeasured, merge_split
 from sagefm.data._check_sections import find_background
 from sagefm.data._counts import get_counts
 from sagefm.data._findings import Finding, tell
@@ -98,10 +98,16 @@ def check_genes(table: AnnData, keys: TableKeys, match: GeneMatch, vocabulary: V
 def check_counts(
     table: AnnData, keys: TableKeys, spots: Spots, counts: sparse.csr_matrix | StoredMatrix, match: GeneMatch | None
 ) -> tuple[sparse.csr_matrix | StoredMatrix, list[Finding]]:
-    """Return counts without those that cannot be true, and what is odd about them; stored counts as they are."""
+    """Return counts without those that cannot be true, those of one gene together, and what is odd about them.
+
+    Stored counts are returned as they are.
+    """
     if isinstance(counts, StoredMatrix):
         return counts, []
     names = get_gene_names(table, keys.gene_key) if match is not None else table.var_names
-    counts, wild = cap_wild(counts, spots.libraries, table.obs_names, names)
-    unmeasured = find_unmeasured(keys, spots, counts, match) if match is not None else ()
-    return counts, [*find_depths(table, counts), *wild, *unmeasured]
+    counts, findings = cap_wild(counts, spots.libraries, table.obs_names, names)
+    findings = [*find_depths(table, counts), *findings]
+    if match is not None:
+        counts, split = merge_split(spots, counts, match)
+        findings += [*split, *find_unmeasured(keys, spots, counts, match)]
+    return counts, findings
