@@ -15,6 +15,7 @@ import sagefm
 from sagefm.data._genes import Vocabulary, assign_folds
 from sagefm.data._reader import read_table
 from sagefm.data._section import Section
+from sagefm.inference._embed import embed_table
 from sagefm.inference._impute_table import impute_table
 from sagefm.inference._intervention import Intervention
 from sagefm.inference._pairs import check_pairs
@@ -79,6 +80,21 @@ def sensitive(model: tuple[Checkpoint, torch.nn.Module]) -> tuple[Checkpoint, to
         network.fc_gene.weight *= 4
         network.fc_gene.bias += 3
     return replace(checkpoint, network=network), definition
+
+
+def test_embedding_is_what_the_network_decodes(adata: AnnData, model: tuple[Checkpoint, torch.nn.Module]) -> None:
+    checkpoint, definition = model
+    reader = read_table(adata, checkpoint.vocabulary)
+    (section,) = reader.sections()
+    embedding = torch.from_numpy(embed_table(reader, checkpoint, device=CPU, batch_size=100))
+    with torch.no_grad():
+        decoded = checkpoint.network.decode(embedding, torch.from_numpy(section.genes)).numpy()
+    for spot in SPOTS:
+        if checkpoint.name == "published":
+            expected = reference.published(definition, section, spot, hidden=np.array([], int))[section.genes]
+        else:
+            expected, _ = reference.default(definition, section, spot, hidden=np.array([], int))
+        np.testing.assert_allclose(decoded[spot], expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("mask", ["center", "neighborhood"])

@@ -94,7 +94,8 @@ def embed(
     -----
     ``z_i = encode(W_center c_i + W_neigh v_i + b)``. ``sagefm/data/_input.py`` defines c (read from the spot) and v
     (read from its neighbors), ``sagefm/inference/_products.py`` computes the first layer for a whole section with one
-    matrix product, and ``sagefm/module`` holds the networks.
+    matrix product, and ``sagefm/module`` holds the networks. What is written is z itself, from which genes are read as
+    ``F z + f``: it needs no scaling before ``scanpy.pp.neighbors`` or k-means.
 
     Examples
     --------
