@@ -173,8 +173,9 @@ def _by_shape(genes: Mapping[str, int]) -> dict[str, int]:
 
 def _shape(name: str) -> str:
     """Return a name with a dot for every mark, as R writes it, but without the X before a digit."""
-    shape = re.sub(r"[^0-9A-Za-z]", ".", name)
-    return shape[1:] if re.match(r"X\d", shape) else shape
+    # Most names need no regular expression.
+    shape = name if name.isascii() and name.isalnum() else re.sub(r"[^0-9A-Za-z]", ".", name)
+    return shape[1:] if shape[:1] == "X" and shape[1:2].isdigit() else shape
 
 
 def _of_date(name: str, genes: Mapping[str, int]) -> int | None:

@@ -174,8 +174,9 @@ def first_layer(
 ) -> FirstLayer:
     """Return the first layer of a section: the one product that is of the size of its counts."""
     section = inputs.section
-    # A whole vocabulary needs no copy of the weights.
-    genes = None if section.n_genes == network.config.n_genes else torch.from_numpy(section.genes).to(device)
+    # A whole vocabulary in its order needs no copy of the weights.
+    is_whole = np.array_equal(section.genes, np.arange(network.config.n_genes))
+    genes = None if is_whole else torch.from_numpy(section.genes).to(device)
     w_center, w_neighborhood, bias = network.first_layer(genes)
     if isinstance(inputs, Log1pInput):
         # The center has the weights of its neighbors: one product serves both.
