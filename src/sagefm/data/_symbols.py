@@ -166,9 +166,13 @@ def _by_id(name: str) -> str:
 
 def _by_shape(genes: Mapping[str, int]) -> dict[str, int]:
     """Return genes by what R's ``make.names`` leaves of them, where it changes them and they stay different."""
-    n_genes = Counter(map(_shape, genes))
-    changed = [gene for gene in genes if not gene.isalnum() or gene[0].isdigit()]
-    return {_shape(gene): genes[gene] for gene in changed if n_genes[_shape(gene)] == 1}
+    shapes = {gene: _shape(gene) for gene in genes if not gene.isalnum() or gene[0].isdigit()}
+    n_genes = Counter(shapes.values())
+    return {
+        shape: genes[gene]
+        for gene, shape in shapes.items()
+        if n_genes[shape] == 1 and (shape == gene or shape not in genes)
+    }
 
 
 def _shape(name: str) -> str:
