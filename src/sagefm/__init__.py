@@ -18,7 +18,7 @@ __all__ = ["__version__", "datasets", "errors", "metrics", "model", "pl", "pp", 
 
 
 def __getattr__(name: str) -> object:
-    # Subpackages are imported when first used: torch, scanpy and squidpy take seconds.
+    # Subpackages are imported when first used: torch and anndata take seconds.
     if name in __all__:
         return import_module(f"sagefm.{name}")
     raise AttributeError(f"module 'sagefm' has no attribute {name!r}")

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import logging
-import threading
 import tracemalloc
 import warnings
 
 import anndata as ad
 import numpy as np
 import pytest
-import squidpy as sq
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,6 +19,7 @@ from torch_geometric.nn.conv.gcn_conv import gcn_norm
 from sagefm.data import _graph
 from sagefm.data._graph import averaging, nearest_neighbors
 from sagefm.data._table import TableKeys
+from sagefm.datasets import dlpfc, synovium
 from sagefm.errors import ArgumentError, CoordinatesError, NeighborsError
 from sagefm.pp import spatial_neighbors
 
@@ -92,7 +90,6 @@ def test_many_spots_at_one_place_take_bounded_memory():
     """3,000 spots at a placeholder: candidate lists as long as their number took 800 MB."""
     coordinates = np.concatenate([square(20) + 5, np.zeros((3000, 2))])
     coordinates = coordinates[np.random.default_rng(0).permutation(len(coordinates))]
-    nearest_neighbors(coordinates[:50], 14)  # imports squidpy
     tracemalloc.start()
     neighbors, distances = nearest_neighbors(coordinates, 14)
     peak = tracemalloc.get_traced_memory()[1]
@@ -100,6 +97,24 @@ def test_many_spots_at_one_place_take_bounded_memory():
     assert peak < 50e6
     np.testing.assert_array_equal(neighbors, by_hand(coordinates, 14))
     np.testing.assert_allclose(distances, np.linalg.norm(coordinates[neighbors] - coordinates[:, None], axis=2))
+
+
+@pytest.mark.parametrize("layout", ["dlpfc", "synovium", *LAYOUTS])
+def test_neighbors_are_those_of_squidpy(layout):
+    """At the same distances; the same spots, where no other is as far away as the last of them."""
+    bundled = {"dlpfc": dlpfc, "synovium": synovium}
+    coordinates = bundled[layout]().obsm["spatial"].astype(float) if layout in bundled else LAYOUTS[layout]
+    n_neighbors = min(15, len(coordinates) - 1)
+    neighbors, distances = nearest_neighbors(coordinates, 14)
+    graph, _ = KNNBuilder(n_neighs=n_neighbors).build(coordinates)
+    rows = np.repeat(np.arange(len(coordinates)), np.diff(graph.indptr))
+    candidates = graph.indices[graph.indices != rows].reshape(-1, n_neighbors)
+    expected = np.linalg.norm(coordinates[candidates] - coordinates[:, None], axis=2)
+    order = np.argsort(expected, axis=1, kind="stable")
+    candidates, expected = (np.take_along_axis(values, order, axis=1) for values in (candidates, expected))
+    np.testing.assert_allclose(np.sort(distances, axis=1), expected[:, :14], rtol=1e-12)
+    apart = expected[:, -1] > expected[:, 13] * (1 + 1e-9) if n_neighbors > 14 else np.ones(len(coordinates), bool)
+    np.testing.assert_array_equal(np.sort(neighbors, axis=1)[apart], np.sort(candidates[:, :14], axis=1)[apart])
 
 
 @pytest.mark.parametrize("layout", ["square", "hexagonal", "random", "two clumps"])
@@ -233,35 +248,3 @@ def test_duplicates_warn_once_a_library():
     adata.obsm["spatial"][1] = adata.obsm["spatial"][0]
     with pytest.warns(UserWarning, match="1 spots of a have the coordinates"):
         spatial_neighbors(adata, library_key="slide")
-
-
-def test_threads_leave_logging_as_it_was(monkeypatch):
-    """While a graph is built, logging of the process is as it was: threads that overlap have nothing to put back."""
-    disabled, build = [], KNNBuilder.build_graph
-
-    def record(self, coordinates):
-        disabled.append(logging.root.manager.disable)
-        return build(self, coordinates)
-
-    monkeypatch.setattr(KNNBuilder, "build_graph", record)
-    threads = [threading.Thread(target=nearest_neighbors, args=(LAYOUTS[name], 14)) for name in ("line", "random")]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(20)
-    assert set(disabled) == {logging.NOTSET}
-    assert len(disabled) >= 2
-
-
-def test_only_our_own_calls_of_squidpy_are_silent():
-    adata, records, handler = table(LAYOUTS["random"]), [], logging.Handler()
-    handler.emit = records.append
-    logger = logging.getLogger("spatialdata._logging")
-    logger.addHandler(handler)
-    try:
-        spatial_neighbors(adata)
-        assert not records
-        sq.gr.spatial_neighbors_knn(adata, n_neighs=6)
-        assert records
-    finally:
-        logger.removeHandler(handler)

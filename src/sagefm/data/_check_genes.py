@@ -8,7 +8,7 @@ import numpy as np
 from scipy import sparse
 
 from sagefm._constants import LOW_COVERAGE
-from sagefm.data._blocks import StoredMatrix
+from sagefm.data._blocks import StoredMatrix, column_sums
 from sagefm.data._findings import Finding, listed
 from sagefm.data._genes import find_gene_key, get_gene_names, is_gene
 from sagefm.data._symbols import is_date, to_symbols
@@ -164,7 +164,7 @@ def merge_split(spots: Spots, counts: sparse.csr_matrix, match: GeneMatch) -> tu
     """
     genes = match.report["gene"].to_numpy()
     column_of = dict(zip(genes[match.columns], match.columns.tolist(), strict=True))
-    doubles = np.flatnonzero(match.report["duplicate"].to_numpy() & np.isin(genes, list(column_of)))
+    doubles = np.flatnonzero(match.report["duplicate"] & match.report["gene"].isin(column_of))
     if not len(doubles):
         return counts, []
     columns = np.array([column_of[gene] for gene in genes[doubles]], dtype=np.int64)
@@ -191,6 +191,8 @@ def merge_split(spots: Spots, counts: sparse.csr_matrix, match: GeneMatch) -> tu
 
 def _library_sums(spots: Spots, counts: sparse.csr_matrix) -> NDArray[np.float64]:
     """Return the sum of each gene in each library (n_libraries, n_genes)."""
+    if len(spots.names) == 1:
+        return column_sums(counts)[None]
     ones = np.ones(len(spots.libraries))
     by_library = sparse.csr_matrix((ones, (spots.libraries, np.arange(len(ones)))), shape=(len(spots.names), len(ones)))
     return np.asarray((by_library @ counts).toarray())

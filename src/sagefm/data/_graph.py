@@ -1,4 +1,4 @@
-"""The neighborhood of a spot: squidpy's nearest neighbors, stored, and the averaging operator."""
+"""The neighborhood of a spot: its nearest neighbors, stored as squidpy stores them, and the averaging operator."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import logging
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import sparse
+from scipy.spatial import cKDTree
 
 from sagefm._arguments import whole_number
 from sagefm._constants import N_SPOTS, NEIGHBORS_KEY
@@ -65,7 +65,7 @@ def _nearest(coordinates: NDArray[np.float64], n_neighbors: int) -> NDArray[np.i
     rank = np.empty(n_spots, dtype=np.int64)
     rank[np.lexsort((np.arange(n_spots), coordinates[:, 0], coordinates[:, 1]))] = np.arange(n_spots)
     while True:
-        candidates = _squidpy_neighbors(coordinates, n_candidates)
+        candidates = _candidates(coordinates, n_candidates)
         offsets = coordinates[candidates] - coordinates[:, None]
         # Squares of whole pixels are exact, so that ties are ties; those of other units are rounded.
         squared = (offsets**2).sum(axis=2)
@@ -76,6 +76,16 @@ def _nearest(coordinates: NDArray[np.float64], n_neighbors: int) -> NDArray[np.i
         if n_candidates == n_spots - 1 or (ordered[:, n_neighbors - 1] < ordered[:, -1]).all():
             return np.take_along_axis(candidates, order[:, :n_neighbors], axis=1)
         n_candidates = min(2 * n_candidates, n_spots - 1)
+
+
+def _candidates(coordinates: NDArray[np.float64], n_candidates: int) -> NDArray[np.int64]:
+    """Return nearest other spots of each spot, in any order among ties (n_spots, n_candidates)."""
+    # Importing squidpy, which searches a tree as well, would take longer than a first embedding without it.
+    _, nearest = cKDTree(coordinates).query(coordinates, k=n_candidates + 1)
+    is_other = nearest != np.arange(len(coordinates))[:, None]
+    # Of more spots at one place, the spot itself may not be among them.
+    is_other[is_other.all(axis=1), -1] = False
+    return np.asarray(nearest[is_other].reshape(len(coordinates), n_candidates), dtype=np.int64)
 
 
 def build_neighbors(
@@ -193,28 +203,6 @@ def averaging(neighbors: sparse.csr_matrix, *, with_center: bool) -> sparse.csr_
     if with_center:
         operator = operator + sparse.diags_array(weights)
     return sparse.csr_matrix(operator, dtype=np.float32)
-
-
-@cache
-def _knn_builder() -> Any:
-    """Import squidpy, once: sections of a corpus are read in a thread, and filters of warnings are those of all threads."""
-    with warnings.catch_warnings():
-        # squidpy 1.8: its docstring templates name parameters that they lack.
-        warnings.simplefilter("ignore", SyntaxWarning)
-        from squidpy.gr.neighbors import KNNBuilder
-    return KNNBuilder
-
-
-def _squidpy_neighbors(coordinates: NDArray[np.float64], n_neighbors: int) -> NDArray[np.int64]:
-    """Return the nearest spots as squidpy finds them (n_spots, n_neighbors)."""
-    # The builder that `squidpy.gr.spatial_neighbors_knn` calls: that one also logs a line at each graph.
-    graph = _edges(_knn_builder()(n_neighs=n_neighbors).build(coordinates)[0])
-    counts = np.diff(graph.indptr)
-    if not (counts == n_neighbors).all():
-        raise NeighborsError(
-            f"squidpy found {counts.min()} to {counts.max()} neighbors a spot; expected {n_neighbors}."
-        )
-    return np.asarray(graph.indices.reshape(len(coordinates), n_neighbors), dtype=np.int64)
 
 
 def _stored_params(table: AnnData, key: str) -> dict[str, Any]:

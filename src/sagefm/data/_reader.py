@@ -49,13 +49,19 @@ class TableReader:
     counts: sparse.csr_matrix | StoredMatrix
     match: GeneMatch
 
-    def sections(self) -> list[Section]:
-        """Return one section a library; builds and stores the graph where the table has none."""
+    def sections(self, *, table_order: bool = False) -> list[Section]:
+        """Return one section a library; builds and stores the graph where the table has none.
+
+        Genes are in the order of the vocabulary or, which costs no sorting of all counts, in that of the table.
+        """
         neighbors = get_neighbors(self.table, self.keys, self.spots)
-        genes, coordinates, names = self.match.genes, self.spots.coordinates, self.spots.names
-        counts = self.counts
-        if not np.array_equal(self.match.columns, np.arange(counts.shape[1])):
-            counts = take_columns(counts, self.match.columns)
+        coordinates, names = self.spots.coordinates, self.spots.names
+        counts, columns, genes = self.counts, self.match.columns, self.match.genes
+        if table_order:
+            order = np.argsort(columns)
+            columns, genes = columns[order], genes[order]
+        if not np.array_equal(columns, np.arange(counts.shape[1])):
+            counts = take_columns(counts, columns)
         if len(names) == 1:
             return [Section(counts, genes, neighbors, np.arange(len(coordinates)), coordinates, names[0])]
         sections = []
@@ -65,9 +71,9 @@ class TableReader:
             sections.append(Section(own, genes, neighbors[rows][:, rows], rows, coordinates[rows], name))
         return sections
 
-    def inputs(self, config: InputConfig) -> Iterator[SectionInput]:
-        """Yield what a network reads of each section."""
-        for section in self.sections():
+    def inputs(self, config: InputConfig, *, table_order: bool = False) -> Iterator[SectionInput]:
+        """Yield what a network reads of each section; `table_order` as in :meth:`sections`."""
+        for section in self.sections(table_order=table_order):
             yield make_input(section, config.input, scale=config.scale)
 
 

@@ -24,7 +24,7 @@ class Section:
     counts
         Raw counts, CSR float32 (n_spots, n_genes), in memory or stored.
     genes
-        Position in the vocabulary of each column (n_genes,), increasing.
+        Position in the vocabulary of each column (n_genes,), increasing unless columns are in the table's order.
     neighbors
         Pattern of ones, CSR (n_spots, n_spots), without the diagonal.
     rows

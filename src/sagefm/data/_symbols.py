@@ -166,15 +166,20 @@ def _by_id(name: str) -> str:
 
 def _by_shape(genes: Mapping[str, int]) -> dict[str, int]:
     """Return genes by what R's ``make.names`` leaves of them, where it changes them and they stay different."""
-    n_genes = Counter(map(_shape, genes))
-    changed = [gene for gene in genes if not gene.isalnum() or gene[0].isdigit()]
-    return {_shape(gene): genes[gene] for gene in changed if n_genes[_shape(gene)] == 1}
+    shapes = {gene: _shape(gene) for gene in genes if not gene.isalnum() or gene[0].isdigit()}
+    n_genes = Counter(shapes.values())
+    return {
+        shape: genes[gene]
+        for gene, shape in shapes.items()
+        if n_genes[shape] == 1 and (shape == gene or shape not in genes)
+    }
 
 
 def _shape(name: str) -> str:
     """Return a name with a dot for every mark, as R writes it, but without the X before a digit."""
-    shape = re.sub(r"[^0-9A-Za-z]", ".", name)
-    return shape[1:] if re.match(r"X\d", shape) else shape
+    # Most names need no regular expression.
+    shape = name if name.isascii() and name.isalnum() else re.sub(r"[^0-9A-Za-z]", ".", name)
+    return shape[1:] if shape[:1] == "X" and shape[1:2].isdigit() else shape
 
 
 def _of_date(name: str, genes: Mapping[str, int]) -> int | None:

@@ -63,7 +63,7 @@ def embed_table(
 
         projectors = cluster_projector(client)
     with untouched_on_error(reader.table), projectors as projector:
-        for inputs in reader.inputs(checkpoint.config):
+        for inputs in reader.inputs(checkpoint.config, table_order=True):
             embedding[inputs.section.rows] = embed_section(
                 network, inputs, device, block_rows=block_rows, projector=projector
             )

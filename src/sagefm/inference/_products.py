@@ -5,6 +5,8 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import cycle, pairwise
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import numpy as np
@@ -13,11 +15,11 @@ from torch import Tensor
 
 from sagefm._arguments import whole_number
 from sagefm._constants import BLOCK_ROWS, PROFILE_PRIOR
-from sagefm.data._blocks import iter_blocks
+from sagefm.data._blocks import iter_blocks, prefetch
 from sagefm.data._input import Log1pInput, depth_grid, expected_roots, sparse_root
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
     from scipy import sparse
@@ -94,53 +96,83 @@ def project_counts(
     *,
     block_rows: int = BLOCK_ROWS,
 ) -> Products:
-    """Return the products of a section's counts, which are read once and made dense `block_rows` at a time."""
+    """Return the products of a section's counts, which are read once, `block_rows` at a time.
+
+    A thread makes the next block dense while one is multiplied.
+    """
     n_spots, n_genes = counts.shape
     result = Products.empty(n_spots, n_genes, weights)
-    buffer = np.empty((min(block_rows, n_spots), n_genes), dtype=np.float32)
-    for rows, block in iter_blocks(counts, block_rows):
-        result.sizes[rows] = np.asarray(block.sum(axis=1, dtype=np.float64)).ravel()
-        result.sums[0] += np.asarray(block.sum(axis=0, dtype=np.float64)).ravel()
-        for transform, weight, product in zip(transforms, weights, result.products, strict=True):
-            values = transform(block)
-            (product[rows],) = project(values, [weight], block_rows=block_rows, buffer=buffer)
-        result.sums[1] += np.asarray(values.sum(axis=0, dtype=np.float64)).ravel()
+    factors = [Factor(weight) for weight in weights]
+    buffers = cycle([_dense_buffer(counts, block_rows) for _ in range(2)])
+
+    def operands() -> Iterator[tuple[slice, Factor, Tensor, Tensor]]:
+        for rows, block in iter_blocks(counts, block_rows):
+            result.sizes[rows] = np.asarray(block.sum(axis=1, dtype=np.float64)).ravel()
+            result.sums[0] += np.asarray(block.sum(axis=0, dtype=np.float64)).ravel()
+            for transform, factor, product in zip(transforms, factors, result.products, strict=True):
+                values = transform(block)
+                yield rows, factor, product, as_operand(values, product.device, next(buffers))
+            result.sums[1] += np.asarray(values.sum(axis=0, dtype=np.float64)).ravel()
+
+    for rows, factor, product, operand in prefetch(operands()):
+        factor.multiply(operand, out=product[rows])
     return result
 
 
 def project(
-    values: sparse.csr_matrix | StoredMatrix,
-    weights: Sequence[Tensor],
-    *,
-    block_rows: int = BLOCK_ROWS,
-    buffer: NDArray[np.float32] | None = None,
+    values: sparse.csr_matrix | StoredMatrix, weights: Sequence[Tensor], *, block_rows: int = BLOCK_ROWS
 ) -> list[Tensor]:
-    """Return ``values @ weight.T`` for weights on consecutive ranges of columns, each (n_spots, n_out).
-
-    Row blocks are made dense in `buffer` (block_rows, n_genes): a dense product is faster than a sparse one at the
-    density of expression data. Blocks with fewer than `SPARSE_BELOW` of their values stored are multiplied as they are.
-    """
-    n_spots, n_genes = values.shape
+    """Return ``values @ weight.T`` for weights on consecutive ranges of columns, each (n_spots, n_out)."""
     device = weights[0].device
-    products = [torch.empty((n_spots, weight.shape[0]), device=device) for weight in weights]
-    bounds = np.cumsum([0] + [weight.shape[1] for weight in weights]).tolist()
-    if buffer is None:
-        buffer = np.empty((min(block_rows, n_spots), n_genes), dtype=np.float32)
-    by_gene: list[Tensor] = []
+    products = [torch.empty((values.shape[0], weight.shape[0]), device=device) for weight in weights]
+    factors = [Factor(weight) for weight in weights]
+    ranges = list(pairwise(np.cumsum([0] + [weight.shape[1] for weight in weights]).tolist()))
+    buffer = _dense_buffer(values, block_rows)
     for rows, block in iter_blocks(values, block_rows):
-        if device.type == "cpu" and block.nnz < SPARSE_BELOW * block.shape[0] * n_genes:
-            by_gene = by_gene or [weight.T.contiguous() for weight in weights]
-            for i, product in enumerate(products):
-                torch.mm(as_torch(block[:, bounds[i] : bounds[i + 1]], device), by_gene[i], out=product[rows])
-            continue
-        if device.type == "cpu":
-            dense = torch.from_numpy(block.toarray(out=buffer[: block.shape[0]]))
-        else:
-            # A fifth of the bytes of a dense block on their way.
-            dense = as_torch(block, device).to_dense()
-        for i, (weight, product) in enumerate(zip(weights, products, strict=True)):
-            torch.mm(dense[:, bounds[i] : bounds[i + 1]], weight.T, out=product[rows])
+        operand = as_operand(block, device, buffer)
+        for factor, product, (start, stop) in zip(factors, products, ranges, strict=True):
+            part = as_torch(block[:, start:stop], device) if is_sparse(operand) else operand[:, start:stop]
+            factor.multiply(part, out=product[rows])
     return products
+
+
+@dataclass(frozen=True)
+class Factor:
+    """Weights (n_out, n_genes) that blocks of values are multiplied with."""
+
+    weight: Tensor
+
+    @cached_property
+    def by_gene(self) -> Tensor:
+        """The weights with the genes as rows, which a sparse product reads."""
+        return self.weight.T.contiguous()
+
+    def multiply(self, values: Tensor, out: Tensor) -> None:
+        """Write ``values @ weight.T`` (n_rows, n_out) to `out`."""
+        torch.mm(values, self.by_gene if is_sparse(values) else self.weight.T, out=out)
+
+
+def is_sparse(values: Tensor) -> bool:
+    """Tell whether a block is multiplied as it is stored."""
+    return values.layout != torch.strided
+
+
+def as_operand(block: sparse.csr_matrix, device: torch.device, buffer: NDArray[np.float32]) -> Tensor:
+    """Return rows as they are multiplied fastest: dense at the density of expression data, in `buffer` on the CPU.
+
+    A CPU multiplies rows with fewer than `SPARSE_BELOW` of their values stored as they are.
+    """
+    if device.type != "cpu":
+        # A fifth of the bytes of a dense block on their way.
+        return as_torch(block, device).to_dense()
+    if block.nnz < SPARSE_BELOW * block.shape[0] * block.shape[1]:
+        return as_torch(block, device)
+    return torch.from_numpy(block.toarray(out=buffer[: block.shape[0]]))
+
+
+def _dense_buffer(values: sparse.csr_matrix | StoredMatrix, block_rows: int) -> NDArray[np.float32]:
+    """Return room for a dense block of rows."""
+    return np.empty((min(block_rows, values.shape[0]), values.shape[1]), np.float32)
 
 
 def neighborhood(inputs: SectionInput, product: Tensor, mean: Tensor, rows: slice = slice(None)) -> Tensor:
@@ -174,8 +206,9 @@ def first_layer(
 ) -> FirstLayer:
     """Return the first layer of a section: the one product that is of the size of its counts."""
     section = inputs.section
-    # A whole vocabulary needs no copy of the weights.
-    genes = None if section.n_genes == network.config.n_genes else torch.from_numpy(section.genes).to(device)
+    # A whole vocabulary in its order needs no copy of the weights.
+    is_whole = np.array_equal(section.genes, np.arange(network.config.n_genes))
+    genes = None if is_whole else torch.from_numpy(section.genes).to(device)
     w_center, w_neighborhood, bias = network.first_layer(genes)
     if isinstance(inputs, Log1pInput):
         # The center has the weights of its neighbors: one product serves both.

@@ -64,7 +64,7 @@ class CenterNeighborhoodNetwork(nn.Module):
         """Return the weights on center and neighborhood (hidden, n_genes) and the bias (hidden,)."""
         center, neighborhood = self.conv.lin_r.weight, self.conv.lin_l.weight
         if genes is not None:
-            center, neighborhood = center[:, genes], neighborhood[:, genes]
+            center, neighborhood = (weight.index_select(1, genes) for weight in (center, neighborhood))
         return center, neighborhood, self.conv.lin_l.bias
 
     def encode(self, h: Tensor) -> Tensor:

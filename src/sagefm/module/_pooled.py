@@ -67,7 +67,7 @@ class PooledNetwork(nn.Module):
     def first_layer(self, genes: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Return the weights on center and neighborhood, both W1 (hidden, n_genes), and the bias (hidden,)."""
         conv: Any = self.conv1
-        weight = conv.lin.weight if genes is None else conv.lin.weight[:, genes]
+        weight = conv.lin.weight if genes is None else conv.lin.weight.index_select(1, genes)
         return weight, weight, conv.bias
 
     def encode(self, h: Tensor) -> Tensor:
