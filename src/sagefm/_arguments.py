@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from numbers import Integral
+from collections.abc import Callable, Iterable
+from math import isfinite
+from numbers import Integral, Real
 from typing import TYPE_CHECKING
 
 from sagefm.errors import ArgumentError
@@ -13,13 +14,48 @@ if TYPE_CHECKING:
 
 #: Seeds are below 2^32, which all libraries in use take.
 _MAX_SEED = 2**32 - 1
+#: Characters of a value in an error.
+_MAX_SHOWN = 200
 
 
-def whole_number(value: object, *, name: str, minimum: int) -> int:
-    """Return `value` as an int; raise :class:`~sagefm.errors.ArgumentError` unless it is whole and large enough."""
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < minimum:
-        raise ArgumentError(f"{name}={value!r}; expected a whole number of at least {minimum}.")
+#: Whole numbers are below 2^63, which all libraries in use take.
+_MAX_WHOLE = 2**63 - 1
+
+
+def whole_number(value: object, *, name: str, minimum: int, maximum: int = _MAX_WHOLE) -> int:
+    """Return `value` as an int; raise :class:`~sagefm.errors.ArgumentError` unless it is whole and in range."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or not minimum <= value <= maximum:
+        most = "" if maximum == _MAX_WHOLE else f" and at most {maximum:,}"
+        raise ArgumentError(f"{name}={shown(value)}; expected a whole number of at least {minimum}{most}.")
     return int(value)
+
+
+def number(value: object, *, name: str, is_valid: Callable[[float], bool], expected: str) -> float:
+    """Return `value` as a float; raise :class:`~sagefm.errors.ArgumentError` unless it is finite and valid."""
+    if not isinstance(value, bool) and isinstance(value, Real):
+        try:
+            converted = float(value)
+        except OverflowError:
+            converted = float("inf")
+        if isfinite(converted) and is_valid(converted):
+            return converted
+    raise ArgumentError(f"{name}={shown(value)}; expected {expected}.")
+
+
+def one_of(value: object, choices: Iterable[str], *, name: str) -> str:
+    """Return `value`; raise :class:`~sagefm.errors.ArgumentError` unless it is one of the names."""
+    names = list(choices)
+    if not isinstance(value, str) or value not in names:
+        *others, last = map(repr, names)
+        expected = f"{', '.join(others)} or {last}" if others else last
+        raise ArgumentError(f"{name}={shown(value)}; expected {expected}.")
+    return value
+
+
+def shown(value: object) -> str:
+    """Return how an error shows a value: its representation, shortened."""
+    text = repr(value)
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
 
 
 def as_seed(rng: int | np.random.Generator, *, name: str = "rng") -> int:
