@@ -24,7 +24,7 @@ _MAX_WHOLE = 2**63 - 1
 
 def whole_number(value: object, *, name: str, minimum: int, maximum: int = _MAX_WHOLE) -> int:
     """Return `value` as an int; raise :class:`~sagefm.errors.ArgumentError` unless it is whole and in range."""
-    if isinstance(value, bool) or not isinstance(value, Integral) or not minimum <= value <= maximum:
+    if isinstance(value, bool) or not isinstance(value, Integral) or not minimum <= int(value) <= maximum:
         most = "" if maximum == _MAX_WHOLE else f" and at most {maximum:,}"
         raise ArgumentError(f"{name}={shown(value)}; expected a whole number of at least {minimum}{most}.")
     return int(value)

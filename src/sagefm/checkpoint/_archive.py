@@ -103,9 +103,9 @@ def check_pickle(pickled: bytes) -> None:
                 raise ValueError(f"it needs GLOBAL {str(argument).replace(' ', '.')}")
             stack.append(str(argument))
         elif opcode.name in ("BINPUT", "LONG_BINPUT"):
-            memo[argument] = stack[-1]
+            memo[int(argument or 0)] = stack[-1]
         elif opcode.name in ("BINGET", "LONG_BINGET"):
-            stack.append(memo[argument])
+            stack.append(memo[int(argument or 0)])
         elif opcode.name not in ("PROTO", "STOP"):
             _follow(opcode, stack)
 

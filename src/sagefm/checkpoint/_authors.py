@@ -33,6 +33,8 @@ PUBLISHED_NAME: Final = "published"
 _STATE_KEY = "model_state_dict"
 #: First bytes of a file that torch.save wrote before PyTorch 1.6.
 _BEFORE_ZIP: Final = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+#: What names of a file are not shown with: a terminal would obey some of it.
+_NOT_ASCII: Final = re.compile(r"[^ -~]")
 #: Items of a list, and characters of a text, of what is kept of the settings.
 _MAX_SETTINGS: Final = 64
 _MAX_TEXT: Final = 200
@@ -203,10 +205,10 @@ def _checked(path: str | os.PathLike[str]) -> Path:
             f"{path} is a folder; expected the authors' .pt file. A checkpoint folder is read by "
             f"sagefm.model.load_checkpoint({str(path)!r}), or passed as model={str(path)!r}."
         )
-    # A pipe would wait for its writer, and a device has no end.
-    if path.exists() and not path.is_file():
-        raise CheckpointError(f"{path} is a pipe or a device; expected the authors' .pt file.")
     try:
+        # A pipe would wait for its writer, a device has no end, and some of what the system shows as files neither.
+        if path.exists() and not (path.is_file() and path.stat().st_size):
+            raise CheckpointError(f"{path} is empty, a pipe or a device; expected the authors' .pt file.")
         with path.open("rb") as file:
             head = file.read(64)
     except FileNotFoundError as error:
@@ -313,13 +315,15 @@ def _make_network(state: dict[str, Tensor], path: Path) -> PooledNetwork:
     except (RuntimeError, ArgumentError) as error:
         raise CheckpointError(
             f"{path} is not a SAGE-FM network of five graph convolutions and a read-out: "
-            f"{textwrap.shorten(str(error), 600)}"
+            f"{_NOT_ASCII.sub('?', textwrap.shorten(str(error), 600))}"
         ) from error
     for name, parameter in network.named_parameters():
         if parameter.dtype != torch.float32 or parameter.layout != torch.strided:
             raise CheckpointError(f"{path}: {name} is {parameter.layout} {parameter.dtype}; expected dense float32.")
         if parameter.nbytes > parameter.untyped_storage().nbytes():
-            raise CheckpointError(f"{path}: {name} repeats few numbers to {parameter.nbytes:,} bytes; expected them all.")
+            raise CheckpointError(
+                f"{path}: {name} repeats few numbers to {parameter.nbytes:,} bytes; expected them all."
+            )
         # The mapped file can be deleted, and no two parameters share memory.
         parameter.data = parameter.detach().clone(memory_format=torch.contiguous_format)
     check_finite(network.state_dict(), path)

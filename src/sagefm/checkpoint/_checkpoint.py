@@ -20,7 +20,7 @@ from sagefm._arguments import shown
 from sagefm._constants import CONFIG_FILE, WEIGHTS_FILE
 from sagefm.checkpoint._config_file import FORMAT_VERSION, ConfigFile, network_digest, read_config
 from sagefm.data._files import file_sha256, replace_path
-from sagefm.errors import CheckpointError, ModelNotFoundError, OutputExistsError
+from sagefm.errors import ArgumentError, CheckpointError, ModelNotFoundError, OutputExistsError
 from sagefm.module._center import CenterNeighborhoodNetwork, make_network
 from sagefm.module._config import NetworkConfig
 from sagefm.module._pooled import PooledNetwork
@@ -167,7 +167,8 @@ def load_checkpoint(folder: str | os.PathLike[str], *, name: str | None = None) 
         The folder does not exist.
     CheckpointError
         The folder is no checkpoint or has a newer format, its files do not belong together or were changed, or
-        parameters are NaN or infinite.
+        parameters are NaN or infinite. Folders may come from anybody: no code in them is run, and time and memory are
+        bounded by the sizes of the two files.
 
     Examples
     --------
@@ -177,9 +178,11 @@ def load_checkpoint(folder: str | os.PathLike[str], *, name: str | None = None) 
     >>> adata = sagefm.datasets.synovium()
     >>> sagefm.tl.embed(adata, checkpoint)
     """
+    if not isinstance(folder, str | os.PathLike):
+        raise ArgumentError(f"folder={shown(folder)}; expected the path of a folder written by SAGEFM.save(...).")
     folder = Path(folder)
-    if not folder.exists():
-        raise ModelNotFoundError(f"Found no folder {folder}; expected one written by SAGEFM.save(...).")
+    if not exists(folder):
+        raise ModelNotFoundError(f"Found no folder {shown(str(folder))}; expected one written by SAGEFM.save(...).")
     missing = [file for file in (CONFIG_FILE, WEIGHTS_FILE) if not (folder / file).is_file()]
     if missing:
         raise CheckpointError(f"{folder} is no checkpoint: it has no {' and no '.join(missing)}.")
@@ -200,12 +203,20 @@ def load_checkpoint(folder: str | os.PathLike[str], *, name: str | None = None) 
     )
 
 
-def _read_parameters(
-    folder: Path, config: ConfigFile, shapes: dict[str, list[int]]
-) -> tuple[dict[str, Tensor], str]:
+def exists(path: str | os.PathLike[str]) -> bool:
+    """Whether there is something at a path; there is nothing at one that no file can have."""
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):
+        return False
+
+
+def _read_parameters(folder: Path, config: ConfigFile, shapes: dict[str, list[int]]) -> tuple[dict[str, Tensor], str]:
     """Return the parameters as float32, which must have these shapes, and their file's hash."""
     path = folder / WEIGHTS_FILE
     try:
+        if not path.stat().st_size:
+            raise CheckpointError(f"{path} cannot be read: it is empty.")
         with path.open("rb") as file:
             header_bytes = int.from_bytes(file.read(8), "little")
         if header_bytes > _MAX_HEADER_BYTES:

@@ -56,7 +56,7 @@ def read_config(path: Path) -> ConfigFile:
     """Return what a config.json says; raise a CheckpointError unless all of it is what ``SAGEFM.save`` writes."""
     stored = _read_json(path)
     version = stored.get("format_version") if isinstance(stored, dict) else None
-    if _is_count(version) and version > FORMAT_VERSION:
+    if isinstance(version, int) and version > FORMAT_VERSION:
         raise CheckpointError(
             f"{path.parent} has format {version}; this sagefm reads up to {FORMAT_VERSION}. pip install --upgrade sagefm"
         )
@@ -86,12 +86,15 @@ def read_config(path: Path) -> ConfigFile:
 def _read_json(path: Path) -> Any:
     """Return what a file holds, of bounded size and number of containers."""
     try:
+        n_bytes = path.stat().st_size
+        if not 0 < n_bytes <= MAX_CONFIG_BYTES:
+            raise CheckpointError(
+                f"{path} has {n_bytes:,} bytes; expected what SAGEFM.save(...) writes, at most {MAX_CONFIG_BYTES:,}."
+            )
         with path.open("rb") as file:
-            content = file.read(MAX_CONFIG_BYTES + 1)
+            content = file.read(n_bytes)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}.") from error
-    if len(content) > MAX_CONFIG_BYTES:
-        raise CheckpointError(f"{path} is larger than {MAX_CONFIG_BYTES:,} bytes; expected what SAGEFM.save(...) writes.")
     n_containers = content.count(b"[") + content.count(b"{")
     if n_containers > _MAX_CONTAINERS:
         raise CheckpointError(

@@ -45,7 +45,7 @@ class NetworkConfig:
 
     architecture: str
     n_genes: int
-    hidden: tuple[int, ...]
+    hidden: Sequence[int]
     likelihood: str
     scale: float = 1e4
     dropout: float = 0.0
@@ -61,7 +61,10 @@ class NetworkConfig:
             "hidden": tuple(whole_number(n, name="hidden", minimum=1, maximum=MAX_WIDTH) for n in self.hidden),
             "scale": number(self.scale, name="scale", is_valid=lambda x: x > 0, expected="a number above 0"),
             "dropout": number(
-                self.dropout, name="dropout", is_valid=lambda x: 0 <= x < 1, expected="a share of at least 0 and below 1"
+                self.dropout,
+                name="dropout",
+                is_valid=lambda x: 0 <= x < 1,
+                expected="a share of at least 0 and below 1",
             ),
         }
         # Plain numbers, which JSON takes.
