@@ -132,7 +132,18 @@ def other_settings(rng, path):
 
 
 def other_objects(rng, path):
-    objects = [[], {}, None, 3, "text", torch.zeros(3), [_state()], {"weights": _state()}, {1: torch.zeros(1)}, {(1,): 2}]
+    objects = [
+        [],
+        {},
+        None,
+        3,
+        "text",
+        torch.zeros(3),
+        [_state()],
+        {"weights": _state()},
+        {1: torch.zeros(1)},
+        {(1,): 2},
+    ]
     torch.save(_pick(rng, objects), path)
 
 
@@ -160,7 +171,7 @@ class _Call:
 def code(rng, path):
     calls = [
         _Call(os.getenv, "HOME"), _Call(bytearray, 10**10), _Call(bytearray, 10**12), _Call(set, [1]), _Call(eval, "1"),
-        _Call(torch.Tensor, 10**9), _Call(torch.zeros, 10**9), _Call(getattr, torch, "load"), _Call(bytes, 10**10),
+        _Call(torch.Tensor, 10**9), _Call(torch.zeros, 10**9), _Call(getattr, "a", "upper"), _Call(bytes, 10**10),
         _Call(torch.Size, [1]), _Call(torch.device, "meta"), _Call(complex, 1, 2), _Call(range, 10**12), os.getenv,
         _Call(zipfile.ZipFile, "x"), _Call(open, "/etc/passwd"), _Call(str, "a"), _Call(np.zeros, 3), np.float64(3),
     ]  # fmt: skip
@@ -277,7 +288,8 @@ def shadowed_methods(rng, path):
     attributes = b"}(" + b"".join(_text(name) + _pick(rng, [b"N", b"K\x01", b"]"]) for name in names) + b"u"
     kind = _pick(rng, [b"ccollections\nOrderedDict\n)R", b"ccollections\nCounter\n)R"])
     item = _text("conv1.bias") + _tensor((2,), (1,), n=16)
-    path.write_bytes(_archive(_pickle(kind + item + b"s" + attributes + b"b")))
+    stored = kind + item + b"s" + attributes + b"b"
+    path.write_bytes(_archive(_pickle(_pick(rng, [stored, b"}" + _text("model_state_dict") + stored + b"s"]))))
 
 
 def instructions(rng, path):
@@ -300,7 +312,9 @@ def long_pickle(rng, path):
 
 def rebuilt(rng, path):
     """Calls that are allowed, with other arguments."""
-    call = _pick(rng, [b"ccollections\nOrderedDict\n", b"ccollections\nCounter\n", b"ctorch._utils\n_rebuild_parameter\n"])
+    call = _pick(
+        rng, [b"ccollections\nOrderedDict\n", b"ccollections\nCounter\n", b"ctorch._utils\n_rebuild_parameter\n"]
+    )
     arguments = _pick(
         rng,
         [
@@ -308,7 +322,9 @@ def rebuilt(rng, path):
             b"](N" + b"e\x85", b"((K\x01K\x02ttt",
         ],
     )  # fmt: skip
-    state = _pick(rng, [b"", b"}b", b"(NNNNtb", _tuple(1, 2) + b"b", b"Nb", b"(" + _tensor((4,), (0,), n=16) + b"NNNNtb"])
+    state = _pick(
+        rng, [b"", b"}b", b"(NNNNtb", _tuple(1, 2) + b"b", b"Nb", b"(" + _tensor((4,), (0,), n=16) + b"NNNNtb"]
+    )
     path.write_bytes(_archive(_pickle(call + arguments + b"R" + state)))
 
 
@@ -355,9 +371,7 @@ def overlapping(rng, path):
         b"PK\x01\x02" + struct.pack("<H", 20) + field + struct.pack("<HHHII", 0, 0, 0, 0, 0) + name
         for field, name in zip(fields, names, strict=True)
     )
-    path.write_bytes(
-        local + central + b"PK\x05\x06" + struct.pack("<HHHHIIH", 0, 0, n, n, len(central), len(local), 0)
-    )
+    path.write_bytes(local + central + b"PK\x05\x06" + struct.pack("<HHHHIIH", 0, 0, n, n, len(central), len(local), 0))
 
 
 def many_members(rng, path):
@@ -388,8 +402,15 @@ def around(rng, path):
     path.write_bytes(
         _pick(
             rng,
-            [b"#!/bin/sh\n" + content, content + b"\n" * 100, content + content, bytes(70_000) + content, content[:-22] * 2]
-            + [content[:-2] + b"\x05\x00abcde", content + content[-22:]],
+            [
+                b"#!/bin/sh\n" + content,
+                content + b"\n" * 100,
+                content + content,
+                bytes(70000) + content,
+                content[:-22] * 2,
+                content[:-2] + b"\x05\x00abcde",
+                content + content[-22:],
+            ],
         )
     )
 

@@ -367,7 +367,17 @@ def folder_for_file(rng, folder):
 def link(rng, folder):
     path = _file(rng, folder)
     path.unlink()
-    targets = ["/dev/zero", "/dev/full", "/dev/stdin", path.name, "/proc/self/mem", "/proc/kmsg", "/", "nowhere", "a" * 250]
+    targets = [
+        "/dev/zero",
+        "/dev/full",
+        "/dev/stdin",
+        path.name,
+        "/proc/self/mem",
+        "/proc/kmsg",
+        "/",
+        "nowhere",
+        "a" * 250,
+    ]
     path.symlink_to(targets[rng.integers(len(targets))])
 
 

@@ -22,6 +22,8 @@ MAX_BYTES: Final = 1 << 32
 _MAX_PICKLE_BYTES: Final = 1 << 18
 #: Bytes of a zip archive's directory.
 _MAX_DIRECTORY_BYTES: Final = 1 << 20
+#: Bytes of the record at the end of an archive.
+_END_BYTES: Final = 22
 #: Items of a tuple with those of the tuples in it: those of torch have about 20.
 _MAX_TUPLE: Final = 1000
 
@@ -57,6 +59,9 @@ def check_archive(path: Path) -> None:
         raise ValueError(f"it has more than {MAX_BYTES:,} bytes")
     try:
         with _BoundedFile(path) as file, zipfile.ZipFile(file) as archive:
+            file.seek(-_END_BYTES, os.SEEK_END)
+            if not file.read().startswith(b"PK\x05\x06"):
+                raise zipfile.BadZipFile("something follows the archive")
             pickled = _read_pickle(archive, n_bytes)
         check_pickle(pickled)
     # What zipfile and pickletools raise, each by what is wrong with a file.

@@ -151,7 +151,7 @@ def read_published(path: Path, *, sha256: str) -> Checkpoint:
     else:
         source["note"] = f"sha256 differs from the published file ({PUBLISHED.sha256})"
     return Checkpoint(
-        network=_make_network(stored.get(_STATE_KEY, stored), path),
+        network=_make_network(dict(dict.items(stored.get(_STATE_KEY, stored))), path),
         vocabulary=published_vocabulary(),
         name=str(path),
         training={**facts, "source": source},

@@ -63,7 +63,7 @@ def test_whole_module(network, tmp_path):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        pytest.param(b"", "is no complete file of torch.save", id="empty"),
+        pytest.param(b"", "is empty, a pipe or a device", id="empty"),
         pytest.param(b"hello world\n" * 9, "is no complete file of torch.save", id="text"),
         pytest.param(b"<html>Not Found</html>", "is no complete file of torch.save", id="page"),
         pytest.param(b"\x93NUMPY\x01\x00" + b"\0" * 200, "is no complete file of torch.save", id="numpy"),
