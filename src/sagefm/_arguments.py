@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Iterable
 from math import isfinite
 from numbers import Integral, Real
@@ -14,8 +15,9 @@ if TYPE_CHECKING:
 
 #: Seeds are below 2^32, which all libraries in use take.
 _MAX_SEED = 2**32 - 1
-#: Characters of a value in an error.
+#: Characters of a value in an error, and of another library's message.
 _MAX_SHOWN = 200
+_MAX_MESSAGE = 600
 
 
 #: Whole numbers are below 2^63, which all libraries in use take.
@@ -56,6 +58,11 @@ def shown(value: object) -> str:
     """Return how an error shows a value: its representation, shortened."""
     text = repr(value)
     return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
+
+
+def printable(error: object) -> str:
+    """Return the message of another library's error, shortened, without what a terminal would obey."""
+    return "".join(c if c.isprintable() else "?" for c in textwrap.shorten(str(error), _MAX_MESSAGE))
 
 
 def as_seed(rng: int | np.random.Generator, *, name: str = "rng") -> int:

@@ -65,7 +65,7 @@ def check_archive(path: Path) -> None:
             pickled = _read_pickle(archive, n_bytes)
         check_pickle(pickled)
     # What zipfile and pickletools raise, each by what is wrong with a file.
-    except (zipfile.BadZipFile, OSError, LookupError, NotImplementedError, RuntimeError, OverflowError) as error:
+    except (zipfile.BadZipFile, OSError, LookupError, RuntimeError, OverflowError, EOFError) as error:
         raise ValueError(str(error)) from error
 
 

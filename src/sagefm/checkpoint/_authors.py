@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import os
 import re
-import textwrap
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -17,7 +16,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from sagefm._arguments import shown
+from sagefm._arguments import printable, shown
 from sagefm.checkpoint._archive import check_archive
 from sagefm.checkpoint._checkpoint import Checkpoint, check_finite, load_checkpoint, save_checkpoint
 from sagefm.checkpoint._download import cache_folder, fetch, writing
@@ -33,8 +32,6 @@ PUBLISHED_NAME: Final = "published"
 _STATE_KEY = "model_state_dict"
 #: First bytes of a file that torch.save wrote before PyTorch 1.6.
 _BEFORE_ZIP: Final = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
-#: What names of a file are not shown with: a terminal would obey some of it.
-_NOT_ASCII: Final = re.compile(r"[^ -~]")
 #: Items of a list, and characters of a text, of what is kept of the settings.
 _MAX_SETTINGS: Final = 64
 _MAX_TEXT: Final = 200
@@ -314,8 +311,7 @@ def _make_network(state: dict[str, Tensor], path: Path) -> PooledNetwork:
         network.load_state_dict(state, assign=True)
     except (RuntimeError, ArgumentError) as error:
         raise CheckpointError(
-            f"{path} is not a SAGE-FM network of five graph convolutions and a read-out: "
-            f"{_NOT_ASCII.sub('?', textwrap.shorten(str(error), 600))}"
+            f"{path} is not a SAGE-FM network of five graph convolutions and a read-out: {printable(error)}"
         ) from error
     for name, parameter in network.named_parameters():
         if parameter.dtype != torch.float32 or parameter.layout != torch.strided:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -16,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import sagefm
-from sagefm._arguments import shown
+from sagefm._arguments import printable, shown
 from sagefm._constants import CONFIG_FILE, WEIGHTS_FILE
 from sagefm.checkpoint._config_file import FORMAT_VERSION, ConfigFile, network_digest, read_config
 from sagefm.data._files import file_sha256, replace_path
@@ -36,6 +37,7 @@ _DIGEST: Final = "network_and_genes_sha256"
 _MAX_HEADER_BYTES: Final = 100_000
 #: Types of numbers that a parameter may be stored as, by their names in the header.
 _FLOATS: Final = ("F64", "F32", "F16", "BF16")
+_MAX_NUMBER_BYTES: Final = 8
 _ANEW: Final = "Get both files anew from where they come from."
 
 
@@ -215,13 +217,18 @@ def _read_parameters(folder: Path, config: ConfigFile, shapes: dict[str, list[in
     """Return the parameters as float32, which must have these shapes, and their file's hash."""
     path = folder / WEIGHTS_FILE
     try:
-        if not path.stat().st_size:
+        if not (n_bytes := path.stat().st_size):
             raise CheckpointError(f"{path} cannot be read: it is empty.")
         with path.open("rb") as file:
             header_bytes = int.from_bytes(file.read(8), "little")
         if header_bytes > _MAX_HEADER_BYTES:
             raise CheckpointError(
                 f"{path} cannot be read: its header has {header_bytes:,} bytes; expected at most {_MAX_HEADER_BYTES:,}."
+            )
+        most = 8 + header_bytes + _MAX_NUMBER_BYTES * sum(map(math.prod, shapes.values()))
+        if n_bytes > most:
+            raise CheckpointError(
+                f"{path} does not fit {CONFIG_FILE}: it has {n_bytes:,} bytes, expected at most {most:,}."
             )
         with safe_open(path, framework="pt") as file:
             # Before anything is read: a file that does not fit takes neither time nor memory.
@@ -236,7 +243,7 @@ def _read_parameters(folder: Path, config: ConfigFile, shapes: dict[str, list[in
             # Copied, which aligns them: where the file has them, products round otherwise than those of the saved model.
             tensors = {name: file.get_tensor(name).to(torch.float32, copy=True) for name in shapes}
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} cannot be read as safetensors: {error}.") from error
+        raise CheckpointError(f"{path} cannot be read as safetensors: {printable(error)}.") from error
     sha256 = file_sha256(path)
     # The first checkpoints held no hash.
     if sha256 != (config.sha256 or sha256):
