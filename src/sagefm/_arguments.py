@@ -12,6 +12,7 @@ from sagefm.errors import ArgumentError
 
 if TYPE_CHECKING:
     import numpy as np
+    from numpy.typing import NDArray
 
 #: Seeds are below 2^32, which all libraries in use take.
 _MAX_SEED = 2**32 - 1
@@ -54,6 +55,26 @@ def one_of(value: object, choices: Iterable[str], *, name: str) -> str:
     return value
 
 
+def key_name(value: object, *, name: str) -> str:
+    """Return `value`; raise :class:`~sagefm.errors.ArgumentError` unless it can be the name of a column or key."""
+    if not isinstance(value, str):
+        raise ArgumentError(f"{name}={shown(value)}; expected one name, as text.")
+    return value
+
+
+def as_array(values: object, *, name: str, n_dims: int = 2) -> NDArray[np.float64]:
+    """Return numbers as an array of `n_dims` dimensions; raise :class:`~sagefm.errors.ArgumentError` for others."""
+    import numpy as np
+
+    try:
+        array = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ArgumentError(f"{name} is {shown(values)}; expected an array of numbers.") from error
+    if array.ndim != n_dims:
+        raise ArgumentError(f"{name} has shape {array.shape}; expected {n_dims} dimensions.")
+    return array
+
+
 def shown(value: object) -> str:
     """Return how an error shows a value: its representation, shortened."""
     text = repr(value)
@@ -75,10 +96,10 @@ def as_seed(rng: int | np.random.Generator, *, name: str = "rng") -> int:
     return seed
 
 
-def listed(genes: object, *, argument: str) -> list[str]:
-    """Return gene names as a list; one name stands for a list of one."""
-    if isinstance(genes, str):
-        return [genes]
-    if not isinstance(genes, Iterable) or not (names := [str(gene) for gene in genes]):
-        raise ArgumentError(f"{argument}={genes!r}; expected gene names.")
-    return names
+def listed(values: object, *, argument: str, what: str = "gene names", may_be_empty: bool = False) -> list[str]:
+    """Return names as a list; one name stands for a list of one."""
+    if isinstance(values, str):
+        return [values]
+    if isinstance(values, Iterable) and ((names := [str(value) for value in values]) or may_be_empty):
+        return names
+    raise ArgumentError(f"{argument}={shown(values)}; expected {what}.")

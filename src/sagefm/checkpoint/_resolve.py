@@ -80,12 +80,14 @@ def _bundled() -> dict[str, Path]:
 
 def resolve_device(device: str | torch.device) -> torch.device:
     """Return the device to compute on; ``"auto"`` is the first GPU, or the CPU where there is none."""
+    if not isinstance(device, str | int | torch.device):
+        raise ArgumentError(f"device={shown(device)} cannot be used here; pass 'auto' or 'cpu'.")
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         resolved = torch.device(device)
         torch.empty(0, device=resolved).cpu()
-    # All four are torch's, by device: unknown, not compiled in, without its package, of another type.
-    except (RuntimeError, AssertionError, ImportError, TypeError) as error:
-        raise ArgumentError(f"device={device!r} cannot be used here; pass 'auto' or 'cpu'. ({error})") from error
+    # All are torch's, by device: unknown, not compiled in, without its package, of another type, no number of one.
+    except (RuntimeError, AssertionError, ImportError, TypeError, ValueError) as error:
+        raise ArgumentError(f"device={shown(device)} cannot be used here; pass 'auto' or 'cpu'. ({error})") from error
     return resolved
