@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import textwrap
 from collections.abc import Callable, Iterable
 from math import isfinite
 from numbers import Integral, Real
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sagefm.errors import ArgumentError
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
 
 #: Seeds are below 2^32, which all libraries in use take.
 _MAX_SEED = 2**32 - 1
+#: Characters that the name of a file may have.
+_MAX_NAME = 255
 #: Characters of a value in an error, and of another library's message.
 _MAX_SHOWN = 200
 _MAX_MESSAGE = 600
@@ -60,6 +64,16 @@ def key_name(value: object, *, name: str) -> str:
     if not isinstance(value, str):
         raise ArgumentError(f"{name}={shown(value)}; expected one name, as text.")
     return value
+
+
+def as_path(value: object, *, name: str) -> Path:
+    """Return `value` as a path; raise :class:`~sagefm.errors.ArgumentError` unless it can be one."""
+    if isinstance(value, str | os.PathLike):
+        path = Path(value)
+        # No file can have such a name, and some calls do not say so.
+        if "\0" not in str(path) and max(map(len, path.parts), default=0) <= _MAX_NAME:
+            return path
+    raise ArgumentError(f"{name}={shown(value)}; expected a path.")
 
 
 def as_array(values: object, *, name: str, n_dims: int = 2) -> NDArray[np.float64]:

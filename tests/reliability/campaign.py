@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -82,10 +83,11 @@ def work(kind: str, seed: int) -> None:
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     limit = pages * resource.getpagesize() + BYTES
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-    for _line in sys.stdin:
+    print("ready", flush=True)
+    for line in sys.stdin:
         scratch = Path(tempfile.mkdtemp(prefix="hostile-"))
         try:
-            pass
+            print(json.dumps(load(kind, seed, int(line), scratch)), flush=True)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
 
@@ -103,7 +105,7 @@ class Worker:
                 self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
                 cwd=Path(__file__).parents[2],
             )  # fmt: skip
-            if self._line(600) != "ready":
+            if self._line(120) != "ready":
                 raise RuntimeError("The process that loads did not start.")
         assert self.process.stdin is not None
         self.process.stdin.write(f"{number}\n")
@@ -177,12 +179,15 @@ def main() -> int:
     for record in run(arguments.kind, arguments.seed, missing):
         records[record["number"]] = record
         if record["result"] not in _GOOD:
-            pass
+            print(json.dumps(record), flush=True)
         if arguments.log:
             with arguments.log.open("a") as log:
                 log.write(json.dumps(record) + "\n")
     kept = [records[number] for number in range(arguments.n)]
-    sorted(r["cpu"] for r in kept)
+    print(f"{arguments.kind}, seed {arguments.seed}: {len(kept)}, {dict(Counter(r['result'] for r in kept))}")
+    print(f"errors: {dict(Counter(r['error'] for r in kept if r['result'] == 'refused'))}")
+    cpu = sorted(r["cpu"] for r in kept)
+    print(f"CPU seconds of a load: median {cpu[len(cpu) // 2]:.3f}, largest {cpu[-1]:.2f}")
     return int(any(r["result"] not in _GOOD for r in kept))
 
 
