@@ -32,6 +32,9 @@ MIN_GENES: Final = 200
 #: Share of the vocabulary below which a warning says so.
 LOW_COVERAGE: Final = 0.20
 
+#: Folds that genes are hidden in: more than there are genes.
+MAX_FOLDS: Final = 1_000_000
+
 #: Counts added to every gene's total in a section's profile: no rate is zero.
 PROFILE_PRIOR: Final = 0.5
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import os
 import re
-import textwrap
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -17,11 +16,13 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from sagefm._arguments import printable, shown
+from sagefm.checkpoint._archive import check_archive
 from sagefm.checkpoint._checkpoint import Checkpoint, check_finite, load_checkpoint, save_checkpoint
 from sagefm.checkpoint._download import cache_folder, fetch, writing
 from sagefm.data._files import file_sha256
 from sagefm.data._genes import published_vocabulary
-from sagefm.errors import CheckpointError, ModelNotFoundError
+from sagefm.errors import ArgumentError, CheckpointError, ModelNotFoundError
 from sagefm.module._config import PUBLISHED_HIDDEN, NetworkConfig
 from sagefm.module._pooled import PooledNetwork
 
@@ -29,6 +30,11 @@ logger = logging.getLogger(__name__)
 
 PUBLISHED_NAME: Final = "published"
 _STATE_KEY = "model_state_dict"
+#: First bytes of a file that torch.save wrote before PyTorch 1.6.
+_BEFORE_ZIP: Final = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+#: Items of a list, and characters of a text, of what is kept of the settings.
+_MAX_SETTINGS: Final = 64
+_MAX_TEXT: Final = 200
 #: Entries of the authors' dictionary that say how the network was trained.
 _FACTS = (
     "epoch", "best_val_loss", "hidden_channels", "learning_rate", "weight_decay", "mask_percentage", "batch_size",
@@ -75,7 +81,7 @@ def load_published(path: str | os.PathLike[str] | None = None, *, progress: bool
     ----------
     path
         Your own copy of the authors' ``.pt`` file, or a network that you trained with their scripts on the published
-        genes; a file with only the parameters will do. Default: the published file, from the cache or downloaded
+        genes; a file with only the parameters will do (of PyTorch 1.6 or later). Default: the published file, from the cache or downloaded
         (377 MB) and verified. An interrupted download is continued.
     progress
         Show a progress bar of the download, on a terminal.
@@ -103,7 +109,7 @@ def load_published(path: str | os.PathLike[str] | None = None, *, progress: bool
     >>> import sagefm
     >>> checkpoint = sagefm.model.load_published("FILE.pt")  # doctest: +SKIP
     """
-    copy = None if path is None else _existing(path)
+    copy = None if path is None else _checked(path)
     sha256 = PUBLISHED.sha256 if copy is None else file_sha256(copy)
     if sha256 != PUBLISHED.sha256:
         logger.warning(
@@ -128,7 +134,7 @@ def load_published(path: str | os.PathLike[str] | None = None, *, progress: bool
 
 def convert_published(path: str | os.PathLike[str], folder: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
     """Convert the authors' ``.pt`` file to a checkpoint folder, and return the folder."""
-    file = _existing(path)
+    file = _checked(path)
     return save_checkpoint(read_published(file, sha256=file_sha256(file)), folder, overwrite=overwrite)
 
 
@@ -136,13 +142,13 @@ def read_published(path: Path, *, sha256: str) -> Checkpoint:
     """Read the authors' file, without running anything it may hold; `sha256` is its hash, for the record."""
     stored = _load_tensors(path)
     facts = {key: _plain(stored[key]) for key in _FACTS if key in stored}
-    source: dict[str, Any] = {"file": path.name, "sha256": sha256, "size_bytes": path.stat().st_size}
+    source: dict[str, Any] = {"file": _plain(path.name), "sha256": sha256, "size_bytes": path.stat().st_size}
     if sha256 == PUBLISHED.sha256:
         source |= asdict(PUBLISHED)
     else:
         source["note"] = f"sha256 differs from the published file ({PUBLISHED.sha256})"
     return Checkpoint(
-        network=_make_network(stored.get(_STATE_KEY, stored), path),
+        network=_make_network(dict(dict.items(stored.get(_STATE_KEY, stored))), path),
         vocabulary=published_vocabulary(),
         name=str(path),
         training={**facts, "source": source},
@@ -186,7 +192,10 @@ def _download(file: Path, *, progress: bool) -> None:
 # The file
 
 
-def _existing(path: str | os.PathLike[str]) -> Path:
+def _checked(path: str | os.PathLike[str]) -> Path:
+    """Return the path of a file that is safe to read."""
+    if not isinstance(path, str | os.PathLike):
+        raise ArgumentError(f"path={shown(path)}; expected the path of the authors' .pt file, or None.")
     path = Path(path).expanduser()
     if path.is_dir():
         raise CheckpointError(
@@ -194,7 +203,11 @@ def _existing(path: str | os.PathLike[str]) -> Path:
             f"sagefm.model.load_checkpoint({str(path)!r}), or passed as model={str(path)!r}."
         )
     try:
-        path.open("rb").close()
+        # A pipe would wait for its writer, a device has no end, and some of what the system shows as files neither.
+        if path.exists() and not (path.is_file() and path.stat().st_size):
+            raise CheckpointError(f"{path} is empty, a pipe or a device; expected the authors' .pt file.")
+        with path.open("rb") as file:
+            head = file.read(64)
     except FileNotFoundError as error:
         raise ModelNotFoundError(
             f"Found no file {path}; expected the authors' .pt file. "
@@ -202,19 +215,25 @@ def _existing(path: str | os.PathLike[str]) -> Path:
         ) from error
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}.") from error
+    try:
+        check_archive(path)
+    except ValueError as error:
+        raise CheckpointError(_why_unreadable(path, head, str(error))) from error
     return path
 
 
 def _load_tensors(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        head = file.read(64)
+    """Return what a checked file holds; tensors stay in the file until they are copied."""
     try:
-        # The one torch.load of this package. A zip archive is mapped: the optimizer's state is never read.
-        stored = torch.load(path, map_location="cpu", weights_only=True, mmap=head.startswith(b"PK\x03\x04"))
+        # The one torch.load of this package. Mapped: nothing is read that is not asked for.
+        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:
-        raise CheckpointError(_why_unreadable(path, head, str(error))) from error
-    if not isinstance(stored, dict) or not _is_state(stored.get(_STATE_KEY, stored)):
-        content = f"the keys {[str(key) for key in stored][:6]}" if isinstance(stored, dict) else type(stored).__name__
+        raise CheckpointError(_why_unreadable(path, b"", "torch cannot load it")) from error
+    # By dict's own method: a stored object may hold others of the same names.
+    stored = dict(dict.items(loaded)) if isinstance(loaded, dict) else {}
+    if not _is_state(stored.get(_STATE_KEY, stored)):
+        keys = [key if isinstance(key, str) else type(key).__name__ for key in list(stored)[:6]]
+        content = f"the keys {shown(keys)}" if isinstance(loaded, dict) else type(loaded).__name__
         raise CheckpointError(
             f"{path} holds {content}; expected a dictionary with {_STATE_KEY!r}, parameters by name, or just those."
         )
@@ -226,18 +245,18 @@ def _is_state(stored: Any) -> bool:
     return (
         isinstance(stored, dict)
         and bool(stored)
-        and all(isinstance(name, str) and isinstance(value, Tensor) for name, value in stored.items())
+        and all(isinstance(name, str) and isinstance(value, Tensor) for name, value in dict.items(stored))
     )
 
 
-def _why_unreadable(path: Path, head: bytes, message: str) -> str:
-    """Say why ``torch.load`` refused; its own message advises to run what the file holds."""
-    code = re.search(r"GLOBAL ([\w.]+)|unrecognized function (.+)|(TorchScript)", message)
+def _why_unreadable(path: Path, head: bytes, reason: str) -> str:
+    """Say why a file that begins with `head` is refused."""
+    code = re.search(r"GLOBAL (\S+)|it calls (\S+)", reason)
     if code:
         needed = next(group for group in code.groups() if group)
         return (
-            f"{path} needs code to load ({needed}), and sagefm never runs code from a file: nothing of it was run. "
-            f"Expected tensors and numbers alone. If you trained the network, save its parameters: "
+            f"{path} needs code to load ({shown(needed)}), and sagefm never runs code from a file: nothing of it was "
+            f"run. Expected dense tensors and numbers alone. If you trained the network, save its parameters: "
             f"torch.save(model.state_dict(), 'FILE.pt')."
         )
     if head.startswith(b"version https://git-lfs"):
@@ -245,20 +264,33 @@ def _why_unreadable(path: Path, head: bytes, message: str) -> str:
             f"{path} is a Git LFS pointer, not the file it stands for. Run git lfs pull in the clone it comes from, "
             f"or sagefm.model.load_published(), which downloads the file."
         )
+    if head.startswith(_BEFORE_ZIP):
+        return (
+            f"{path} has the format that torch.save wrote before PyTorch 1.6; nothing of it was run. If you trust it, "
+            f"save it anew: torch.save(torch.load({str(path)!r}), 'FILE.pt')."
+        )
     return (
-        f"{path} is no complete file of torch.save that holds tensors and numbers alone; nothing of it was run. It has "
-        f"{path.stat().st_size:,} bytes, the published file {PUBLISHED.size_bytes:,}: was its download interrupted? "
-        f"Fetch it again, or call sagefm.model.load_published()."
+        f"{path} is no complete file of torch.save that holds tensors and numbers alone ({reason}); nothing of it was "
+        f"run. It has {path.stat().st_size:,} bytes, the published file {PUBLISHED.size_bytes:,}: was its download "
+        f"interrupted? Fetch it again, or call sagefm.model.load_published()."
     )
 
 
 def _plain(value: Any) -> Any:
-    """Return a value as JSON types."""
+    """Return a setting as JSON types: a number, a short text, a list of such, or what else it is."""
+    if isinstance(value, list | tuple) and len(value) <= _MAX_SETTINGS:
+        return [_plain_scalar(item) for item in value]
+    return _plain_scalar(value)
+
+
+def _plain_scalar(value: Any) -> Any:
     if isinstance(value, Tensor):
-        return value.item() if value.numel() == 1 else str(tuple(value.shape))
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value if isinstance(value, bool | int | float | str | None) else str(value)
+        value = value.item() if value.numel() == 1 else tuple(value.shape)
+    if isinstance(value, int) and abs(value) < 2**63:
+        return value
+    if isinstance(value, float | None) or (isinstance(value, str) and len(value) <= _MAX_TEXT and value.isprintable()):
+        return value
+    return ascii(value)[:_MAX_TEXT] if isinstance(value, str | torch.Size | tuple) else type(value).__name__
 
 
 def _make_network(state: dict[str, Tensor], path: Path) -> PooledNetwork:
@@ -273,18 +305,21 @@ def _make_network(state: dict[str, Tensor], path: Path) -> PooledNetwork:
     # The widths are those of the biases; strict loading tells whether all else fits them.
     biases = [state.get(f"conv{i}.bias", torch.zeros(1)) for i in range(1, len(PUBLISHED_HIDDEN) + 1)]
     hidden = [max(bias.numel(), 1) for bias in biases]
-    with torch.device("meta"):
-        network = PooledNetwork(NetworkConfig.of("published", n_genes=n_genes, hidden=hidden))
     try:
+        with torch.device("meta"):
+            network = PooledNetwork(NetworkConfig.of("published", n_genes=n_genes, hidden=hidden))
         network.load_state_dict(state, assign=True)
-    except RuntimeError as error:
+    except (RuntimeError, ArgumentError) as error:
         raise CheckpointError(
-            f"{path} is not a SAGE-FM network of five graph convolutions and a read-out: "
-            f"{textwrap.shorten(str(error), 600)}"
+            f"{path} is not a SAGE-FM network of five graph convolutions and a read-out: {printable(error)}"
         ) from error
     for name, parameter in network.named_parameters():
         if parameter.dtype != torch.float32 or parameter.layout != torch.strided:
             raise CheckpointError(f"{path}: {name} is {parameter.layout} {parameter.dtype}; expected dense float32.")
+        if parameter.nbytes > parameter.untyped_storage().nbytes():
+            raise CheckpointError(
+                f"{path}: {name} repeats few numbers to {parameter.nbytes:,} bytes; expected them all."
+            )
         # The mapped file can be deleted, and no two parameters share memory.
         parameter.data = parameter.detach().clone(memory_format=torch.contiguous_format)
     check_finite(network.state_dict(), path)

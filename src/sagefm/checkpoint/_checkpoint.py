@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -17,10 +17,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import sagefm
+from sagefm._arguments import printable, shown
 from sagefm._constants import CONFIG_FILE, WEIGHTS_FILE
+from sagefm.checkpoint._config_file import FORMAT_VERSION, ConfigFile, network_digest, read_config
 from sagefm.data._files import file_sha256, replace_path
-from sagefm.data._genes import Vocabulary
-from sagefm.errors import CheckpointError, ModelNotFoundError, OutputExistsError
+from sagefm.errors import ArgumentError, CheckpointError, ModelNotFoundError, OutputExistsError
 from sagefm.module._center import CenterNeighborhoodNetwork, make_network
 from sagefm.module._config import NetworkConfig
 from sagefm.module._pooled import PooledNetwork
@@ -28,11 +29,16 @@ from sagefm.module._pooled import PooledNetwork
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-#: Raised when an older sagefm could not read what is written, or would misread it. 2: "center_neighborhood" for
-#: "default", and a hash of architecture and genes in the header of the weights file.
-FORMAT_VERSION: Final = 2
-#: Where that hash stands in the header.
+    from sagefm.data._genes import Vocabulary
+
+#: Where the hash of architecture and genes stands in the header of the weights file.
 _DIGEST: Final = "network_and_genes_sha256"
+#: Bytes of that header: it names some twenty parameters, and lists what the published network has in 1,100 bytes.
+_MAX_HEADER_BYTES: Final = 100_000
+#: Types of numbers that a parameter may be stored as, by their names in the header.
+_FLOATS: Final = ("F64", "F32", "F16", "BF16")
+_MAX_NUMBER_BYTES: Final = 8
+_ANEW: Final = "Get both files anew from where they come from."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +129,7 @@ def save_checkpoint(
     staging = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
         network, genes = checkpoint.config.to_dict(), list(checkpoint.vocabulary.symbols)
-        save_file(tensors, staging / WEIGHTS_FILE, metadata={_DIGEST: _digest(network, genes)})
+        save_file(tensors, staging / WEIGHTS_FILE, metadata={_DIGEST: network_digest(network, genes)})
         config = {
             "format_version": FORMAT_VERSION,
             "sha256": file_sha256(staging / WEIGHTS_FILE),
@@ -163,7 +169,8 @@ def load_checkpoint(folder: str | os.PathLike[str], *, name: str | None = None) 
         The folder does not exist.
     CheckpointError
         The folder is no checkpoint or has a newer format, its files do not belong together or were changed, or
-        parameters are NaN or infinite.
+        parameters are NaN or infinite. Folders may come from anybody: no code in them is run, and time and memory are
+        bounded by the sizes of the two files.
 
     Examples
     --------
@@ -173,72 +180,94 @@ def load_checkpoint(folder: str | os.PathLike[str], *, name: str | None = None) 
     >>> adata = sagefm.datasets.synovium()
     >>> sagefm.tl.embed(adata, checkpoint)
     """
+    if not isinstance(folder, str | os.PathLike):
+        raise ArgumentError(f"folder={shown(folder)}; expected the path of a folder written by SAGEFM.save(...).")
     folder = Path(folder)
-    if not folder.exists():
-        raise ModelNotFoundError(f"Found no folder {folder}; expected one written by SAGEFM.save(...).")
+    if not exists(folder):
+        raise ModelNotFoundError(f"Found no folder {shown(str(folder))}; expected one written by SAGEFM.save(...).")
     missing = [file for file in (CONFIG_FILE, WEIGHTS_FILE) if not (folder / file).is_file()]
     if missing:
         raise CheckpointError(f"{folder} is no checkpoint: it has no {' and no '.join(missing)}.")
-    try:
-        stored = json.loads((folder / CONFIG_FILE).read_text())
-        if stored["format_version"] > FORMAT_VERSION:
-            raise CheckpointError(
-                f"{folder} has format {stored['format_version']}; this sagefm reads up to {FORMAT_VERSION}. "
-                f"pip install --upgrade sagefm"
-            )
-        config = NetworkConfig.from_dict(stored["network"])
-        vocabulary = Vocabulary(tuple(stored["genes"]))
-    except CheckpointError:
-        raise
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{folder / CONFIG_FILE} is not what SAGEFM.save(...) writes: {error}.") from error
-    if len(vocabulary) != config.n_genes:
-        raise CheckpointError(f"{folder} lists {len(vocabulary)} genes for a network of {config.n_genes}.")
-    tensors, sha256 = _read_parameters(folder, stored)
+    config = read_config(folder / CONFIG_FILE)
     with torch.device("meta"):
-        network = make_network(config)
-    try:
-        network.load_state_dict(tensors, assign=True)
-    except RuntimeError as error:
-        raise CheckpointError(f"{folder / WEIGHTS_FILE} does not fit {CONFIG_FILE}: {error}") from error
+        network = make_network(config.network)
+    shapes = {name: list(tensor.shape) for name, tensor in network.state_dict().items()}
+    tensors, sha256 = _read_parameters(folder, config, shapes)
+    network.load_state_dict(tensors, assign=True)
     return Checkpoint(
         network=network.eval(),
-        vocabulary=vocabulary,
+        vocabulary=config.vocabulary,
         name=name or str(folder),
         sha256=sha256,
-        training=stored.get("training", {}),
-        setup=stored.get("setup", {}),
-        history=stored.get("history", {}),
+        training=config.training,
+        setup=config.setup,
+        history=config.history,
     )
 
 
-def _read_parameters(folder: Path, stored: dict[str, Any]) -> tuple[dict[str, Tensor], str]:
-    """Return the parameters as float32, and their file's hash; `stored` is what config.json says."""
+def exists(path: str | os.PathLike[str]) -> bool:
+    """Whether there is something at a path; there is nothing at one that no file can have."""
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):
+        return False
+
+
+def _read_parameters(folder: Path, config: ConfigFile, shapes: dict[str, list[int]]) -> tuple[dict[str, Tensor], str]:
+    """Return the parameters as float32, which must have these shapes, and their file's hash."""
     path = folder / WEIGHTS_FILE
     try:
+        if not (n_bytes := path.stat().st_size):
+            raise CheckpointError(f"{path} cannot be read: it is empty.")
+        with path.open("rb") as file:
+            header_bytes = int.from_bytes(file.read(8), "little")
+        if header_bytes > _MAX_HEADER_BYTES:
+            raise CheckpointError(
+                f"{path} cannot be read: its header has {header_bytes:,} bytes; expected at most {_MAX_HEADER_BYTES:,}."
+            )
+        most = 8 + header_bytes + _MAX_NUMBER_BYTES * sum(map(math.prod, shapes.values()))
+        if n_bytes > most:
+            raise CheckpointError(
+                f"{path} does not fit {CONFIG_FILE}: it has {n_bytes:,} bytes, expected at most {most:,}."
+            )
         with safe_open(path, framework="pt") as file:
+            # Before anything is read: a file that does not fit takes neither time nor memory.
             digest = (file.metadata() or {}).get(_DIGEST)
+            # Format 1 has none. Where there is one it counts, so that no edit of format_version turns the check off.
+            if digest != config.digest and (digest is not None or config.format_version > 1):
+                raise CheckpointError(
+                    f"{folder / CONFIG_FILE} is not the file that {WEIGHTS_FILE} was written with: its architecture or "
+                    f"genes were changed. {_ANEW}"
+                )
+            _check_shapes(file, shapes, path)
             # Copied, which aligns them: where the file has them, products round otherwise than those of the saved model.
-            tensors = {name: file.get_tensor(name).to(torch.float32, copy=True) for name in file.keys()}  # noqa: SIM118
+            tensors = {name: file.get_tensor(name).to(torch.float32, copy=True) for name in shapes}
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} cannot be read as safetensors: {error}.") from error
-    anew = "Get both files anew from where they come from."
+        raise CheckpointError(f"{path} cannot be read as safetensors: {printable(error)}.") from error
     sha256 = file_sha256(path)
     # The first checkpoints held no hash.
-    if sha256 != stored.get("sha256", sha256):
+    if sha256 != (config.sha256 or sha256):
         raise CheckpointError(
             f"{path} is not the file that {CONFIG_FILE} was written with: its sha256 is {sha256}, "
-            f"expected {stored['sha256']}. {anew}"
-        )
-    # Format 1 has no digest. Where there is one it counts, so that no edit of format_version turns the check off.
-    is_covered = digest is not None or stored["format_version"] > 1
-    if is_covered and digest != _digest(stored["network"], stored["genes"]):
-        raise CheckpointError(
-            f"{folder / CONFIG_FILE} is not the file that {WEIGHTS_FILE} was written with: its architecture or genes "
-            f"were changed. {anew}"
+            f"expected {config.sha256}. {_ANEW}"
         )
     check_finite(tensors, path)
     return tensors, sha256
+
+
+def _check_shapes(file: Any, shapes: dict[str, list[int]], path: Path) -> None:
+    """Raise a CheckpointError unless an open file of safetensors holds floats of these shapes, and no others."""
+    names = set(file.keys())
+    differences = [f"has no {name}" for name in sorted(shapes.keys() - names)]
+    differences += [f"holds {shown(name)}" for name in sorted(names - shapes.keys())]
+    for name, expected in shapes.items():
+        if name in names:
+            stored = file.get_slice(name)
+            shape, kind = stored.get_shape(), str(stored.get_dtype())
+            if shape != expected or kind not in _FLOATS:
+                differences.append(f"{name} is {kind} of the shape {shown(shape)}, expected floats of {expected}")
+    if differences:
+        raise CheckpointError(f"{path} does not fit {CONFIG_FILE}: {'; '.join(differences[:3])}.")
 
 
 def check_finite(
@@ -248,8 +277,3 @@ def check_finite(
     names = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
     if names:
         raise CheckpointError(f"{where}: NaN or infinite values in {', '.join(names[:3])}. {hint}")
-
-
-def _digest(network: dict[str, Any], genes: list[str]) -> str:
-    """Return the hash of architecture and genes; as the weights file holds it, the hash of that file covers both."""
-    return hashlib.sha256(json.dumps({"network": network, "genes": genes}, sort_keys=True).encode()).hexdigest()

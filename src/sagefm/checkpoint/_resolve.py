@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 
+from sagefm._arguments import shown
 from sagefm.checkpoint._authors import PUBLISHED_NAME, load_published
-from sagefm.checkpoint._checkpoint import Checkpoint, load_checkpoint
+from sagefm.checkpoint._checkpoint import Checkpoint, exists, load_checkpoint
 from sagefm.checkpoint._hub import hub_name, load_from_hub
 from sagefm.errors import ArgumentError, CheckpointError, ModelNotFoundError
 
@@ -36,7 +37,7 @@ def resolve_model(model: Any, *, revision: str | None = None, sha256: str | None
             )
         model = f"{model}@{revision}"
     checkpoint = _resolve(model)
-    if sha256 is not None and checkpoint.sha256 != sha256.lower():
+    if sha256 is not None and checkpoint.sha256 != str(sha256).lower():
         raise CheckpointError(
             f"The parameters of {checkpoint.name} have the sha256 {checkpoint.sha256!r}; expected {sha256!r}. "
             f"Pass the revision that has it, or leave out sha256=... if this is the model you want."
@@ -59,12 +60,12 @@ def _resolve(model: Any) -> Checkpoint:
     # A name is a str that equals it: "./default" and Path("default") are paths of the user's.
     if isinstance(model, str) and model in bundled:
         return load_checkpoint(bundled[model], name=model)
-    if Path(model).exists():
+    if exists(model):
         return load_checkpoint(model)
     if name := hub_name(model):
         return load_from_hub(*name)
     raise ModelNotFoundError(
-        f"Found no model {model!r}: neither a folder, nor {PUBLISHED_NAME!r}, nor one of the bundled models "
+        f"Found no model {shown(model)}: neither a folder, nor {PUBLISHED_NAME!r}, nor one of the bundled models "
         f"{sorted(bundled)}, nor 'organization/name' of the Hugging Face Hub. "
         f"Train one: sagefm.model.SAGEFM.setup_anndata(adata); model = sagefm.model.SAGEFM(adata); model.train(); "
         f"then pass model=model, or the folder of model.save(folder)."
@@ -79,12 +80,14 @@ def _bundled() -> dict[str, Path]:
 
 def resolve_device(device: str | torch.device) -> torch.device:
     """Return the device to compute on; ``"auto"`` is the first GPU, or the CPU where there is none."""
+    if not isinstance(device, str | int | torch.device):
+        raise ArgumentError(f"device={shown(device)} cannot be used here; pass 'auto' or 'cpu'.")
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         resolved = torch.device(device)
         torch.empty(0, device=resolved).cpu()
-    # All four are torch's, by device: unknown, not compiled in, without its package, of another type.
-    except (RuntimeError, AssertionError, ImportError, TypeError) as error:
-        raise ArgumentError(f"device={device!r} cannot be used here; pass 'auto' or 'cpu'. ({error})") from error
+    # All are torch's, by device: unknown, not compiled in, without its package, of another type, no number of one.
+    except (RuntimeError, AssertionError, ImportError, TypeError, ValueError) as error:
+        raise ArgumentError(f"device={shown(device)} cannot be used here; pass 'auto' or 'cpu'. ({error})") from error
     return resolved

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from copy import copy
-from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Self
 
@@ -12,6 +11,7 @@ import numpy as np
 import pandas as pd
 from anndata.io import read_elem
 
+from sagefm._arguments import as_path
 from sagefm._constants import SPATIAL_KEY
 from sagefm.data._blocks import to_memory
 from sagefm.data._counts import get_counts
@@ -98,7 +98,7 @@ class Corpus:
         table_key: str | None = None,
         hashes: dict[str, str] | None = None,
     ) -> None:
-        self.paths = [Path(path) for path in paths]
+        self.paths = [as_path(path, name="paths") for path in paths]
         self.names = [path.stem for path in self.paths]
         if len(set(self.names)) < len(self.names):
             self.names = [f"{path.parent.name}/{path.stem}" for path in self.paths]
@@ -151,7 +151,7 @@ class Corpus:
         sagefm.errors.SagefmError
             The corpus cannot be made, there are several files of metadata, or no column `key`.
         """
-        root = Path(folder)
+        root = as_path(folder, name="folder")
         stores = root / "st" if (root / "st").is_dir() else root
         paths = sorted(path for path in stores.glob("*") if path.suffix in _SUFFIXES)
         return cls(paths, find_metadata(root, metadata, key), **kwargs)

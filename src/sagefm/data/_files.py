@@ -14,6 +14,7 @@ import h5py
 import pandas as pd
 import zarr
 
+from sagefm._arguments import as_path, shown
 from sagefm.data._table import pick
 from sagefm.errors import ArgumentError, MissingKeyError, SagefmError
 
@@ -118,6 +119,9 @@ def find_metadata(
     if isinstance(metadata, pd.DataFrame):
         table = metadata
     else:
+        metadata = as_path(metadata, name="metadata")
+        if not metadata.is_file():
+            raise ArgumentError(f"metadata={shown(str(metadata))} is no file; expected a table as .csv or .tsv.")
         table = pd.read_csv(metadata, sep="\t" if Path(metadata).suffix == ".tsv" else ",")
         key = key or ("id" if "id" in table else str(table.columns[0]))
     if key is None:

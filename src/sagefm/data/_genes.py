@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import pandas as pd
 
+from sagefm._arguments import key_name, listed
 from sagefm._constants import MIN_COVERAGE, MIN_GENES
 from sagefm.data._symbols import _ensembl_to_symbol, canonical, read_lines, reference_symbols, respell
 from sagefm.data._symbols import to_symbols as to_symbols  # where other rooms look for it
@@ -99,7 +100,7 @@ def make_vocabulary(names: pd.Index, genes: Sequence[str] | str | None = None) -
         if genes != "published":
             raise ArgumentError(f"vocabulary={genes!r}; expected 'published' or gene names.")
         return published_vocabulary()
-    return Vocabulary(tuple(map(str, to_symbols(pd.Index([str(gene) for gene in genes])))))
+    return Vocabulary(tuple(map(str, to_symbols(pd.Index(listed(genes, argument="vocabulary"))))))
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ def published_vocabulary() -> Vocabulary:
 def get_gene_names(table: Any, gene_key: str | None = None) -> pd.Index:
     """Return the gene names of a table: the column `gene_key` of ``var``, or ``var_names``, which must be unique."""
     if gene_key is not None:
-        if gene_key not in table.var:
+        if key_name(gene_key, name="gene_key") not in table.var:
             raise MissingKeyError(
                 f"gene_key={gene_key!r} is not a column of adata.var; found {list(table.var.columns)}."
             )

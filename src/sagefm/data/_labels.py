@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from sagefm._arguments import listed
 from sagefm._constants import UNLABELLED
 from sagefm.errors import ArgumentError
 
@@ -21,5 +22,5 @@ def read_labels(labels: Any, unlabelled: Sequence[str] = UNLABELLED, *, name: st
         raise ArgumentError(f"{name} has shape {values.shape}; expected (n_spots,).")
     column = pd.Series(values, dtype=object)
     names = column.map(str)
-    without = [unlabelled] if isinstance(unlabelled, str) else list(unlabelled)
+    without = listed(unlabelled, argument="unlabelled", what="names", may_be_empty=True)
     return names.where(column.notna() & ~names.isin(without)).astype(object)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from sagefm._arguments import key_name
 from sagefm._constants import NEIGHBORS_KEY, SPATIAL_KEY
 from sagefm.errors import ArgumentError, CoordinatesError, MissingKeyError
 
@@ -36,6 +37,12 @@ class TableKeys:
     spatial_key: str = SPATIAL_KEY
     library_key: str | None = None
     neighbors_key: str | None = None
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value is not None or field.name == "spatial_key":
+                key_name(value, name=field.name)
 
 
 @dataclass(frozen=True)
@@ -86,7 +93,7 @@ def copy_data(data: Any) -> Any:
 
 def get_column(table: AnnData, key: str, *, argument: str, name: str = "adata") -> pd.Series:
     """Return a column of ``obs``, or an error that lists the columns there are; it calls the table `name`."""
-    if key not in table.obs:
+    if key_name(key, name=argument) not in table.obs:
         raise MissingKeyError(f"{argument}={key!r} is not a column of {name}.obs; found {_names(table.obs.columns)}.")
     if isinstance(table.obs, pd.DataFrame):
         # By position: `obs[key]` is kept by pandas 2, which then warns of the user's own assignments.
@@ -207,7 +214,7 @@ def untouched_on_error(table: AnnData) -> Iterator[None]:
 def get_embedding(table: AnnData, use_rep: str, *, name: str = "adata") -> NDArray[np.float64]:
     """Return an embedding, float64 (n_spots, n_latent); messages call the table `name`."""
     repair = f"sagefm.tl.embed({name}, model, key_added={use_rep!r})"
-    if use_rep not in table.obsm:
+    if key_name(use_rep, name="use_rep") not in table.obsm:
         raise MissingKeyError(
             f"use_rep={use_rep!r} is not in {name}.obsm; found {_names(table.obsm.keys())}. Call {repair}"
         )
@@ -233,7 +240,7 @@ def library_column(table: AnnData, library_key: str | None) -> str | None:
     if library_key is None and region_key in table.obs:
         regions = get_column(table, region_key, argument="region_key")
         return str(region_key) if regions.nunique() > 1 else None
-    return library_key
+    return None if library_key is None else key_name(library_key, name="library_key")
 
 
 def get_libraries(
@@ -277,7 +284,7 @@ def pick(tables: Any, name: str | None, *, what: str, argument: str) -> Any:
     """Return the table called `name`, or the only one."""
     if name is None and len(tables) == 1:
         return next(iter(tables.values()))
-    if name is None or name not in tables:
+    if name is None or key_name(name, name=argument) not in tables:
         raise MissingKeyError(
             f"{argument}={name!r} names no {what}; found {_names(tables.keys())}. Pass {argument}=..."
         )

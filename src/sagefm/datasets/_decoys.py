@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from sagefm._arguments import listed
 from sagefm.datasets._array import PITCH, smooth_fields
 from sagefm.errors import ArgumentError
 
@@ -26,7 +27,7 @@ _FOLD = 8.0  # of a marker, in its cell type
 
 def check_kinds(decoys: Sequence[str]) -> list[str]:
     """Return kinds of decoys as a list; raise unless each is known and named once."""
-    kinds = [decoys] if isinstance(decoys, str) else list(decoys)
+    kinds = listed(decoys, argument="decoys", what=f"kinds among {list(KINDS)}", may_be_empty=True)
     unknown = [kind for kind in kinds if kind not in KINDS]
     if unknown or len(set(kinds)) < len(kinds):
         raise ArgumentError(f"decoys={decoys!r}; expected kinds among {list(KINDS)}, each once.")

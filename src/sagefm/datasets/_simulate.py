@@ -13,7 +13,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 from scipy import sparse
 
-from sagefm._arguments import as_seed, whole_number
+from sagefm._arguments import as_seed, number, whole_number
 from sagefm._constants import BLOCK_ROWS, N_SPOTS, SPATIAL_KEY
 from sagefm.data._genes import published_vocabulary
 from sagefm.datasets._array import PITCH, grow_domains, lattice, nearest, neighbor_mixing
@@ -22,6 +22,8 @@ from sagefm.errors import ArgumentError
 
 _ABUNDANCE_SD = 1.2
 _PROGRAM_SHARE = 0.3
+#: Spots, sections, pairs: a simulation is kept in memory.
+_MAX_NUMBER = 1_000_000
 _MAX_LOG = 2.0
 _MIN_DOMAIN = 7  # a spot and its six neighbors
 
@@ -303,10 +305,9 @@ def _check(parameters: dict[str, Any]) -> None:
         if name == "decoys":
             continue
         if name in least:
-            whole_number(value, name=name, minimum=least[name])
+            whole_number(value, name=name, minimum=least[name], maximum=_MAX_NUMBER)
             continue
-        if not isinstance(value, int | float | np.number) or isinstance(value, bool):
-            raise ArgumentError(f"{name}={value!r}; expected a number.")
+        number(value, name=name, is_valid=lambda _: True, expected="a number")
         if name.endswith("_sd"):
             allowed, expected = 0 <= value <= _MAX_LOG, f"0 to {_MAX_LOG:g}, in natural-log units"
         elif name == "bleed":

@@ -10,7 +10,8 @@ import torch
 from scipy import sparse
 from tqdm.auto import tqdm
 
-from sagefm._arguments import as_seed, listed, whole_number
+from sagefm._arguments import as_seed, listed, one_of, whole_number
+from sagefm._constants import MAX_FOLDS
 from sagefm.data._genes import to_symbols
 from sagefm.data._table import untouched_on_error
 from sagefm.errors import ArgumentError
@@ -70,9 +71,8 @@ def impute_table(
     """
     if out is not None and genes is not None:
         raise ArgumentError("out= is for all genes; the columns of genes= are kept in memory.")
-    if mask not in ("center", "neighborhood"):
-        raise ArgumentError(f"mask={mask!r}; expected 'center' or 'neighborhood'.")
-    n_folds, rng = whole_number(n_folds, name="n_folds", minimum=2), as_seed(rng)
+    one_of(mask, ("center", "neighborhood"), name="mask")
+    n_folds, rng = whole_number(n_folds, name="n_folds", minimum=2, maximum=MAX_FOLDS), as_seed(rng)
     table, match = reader.table, reader.match
     requested = match.genes
     if genes is not None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeAlias, get_args
 
 import numpy as np
 
-from sagefm._arguments import whole_number
+from sagefm._arguments import one_of, whole_number
 from sagefm.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ Scale: TypeAlias = Literal["range", "quantile", "fold"]
 
 #: First and last of a number of levels: shares of the range, and quantiles.
 _ENDS: Final = {"range": (0.0, 1.0), "quantile": (0.05, 0.95)}
+#: Most levels: at each, all targets are predicted.
+_MAX_LEVELS: Final = 10_000
 #: Largest number that a level may be.
 _LARGEST: Final = {"quantile": 1.0, "fold": np.inf}
 
@@ -38,14 +40,12 @@ class Intervention:
     @classmethod
     def of(cls, where: Where = "neighborhood", levels: Any = 5, scale: Scale = "range") -> Self:
         """Check the arguments of :func:`sagefm.tl.perturb`."""
-        if where not in get_args(Where):
-            raise ArgumentError(f"where={where!r}; expected 'neighborhood', 'center' or 'both'.")
-        if scale not in get_args(Scale):
-            raise ArgumentError(f"scale={scale!r}; expected 'range', 'quantile' or 'fold'.")
+        one_of(where, get_args(Where), name="where")
+        one_of(scale, get_args(Scale), name="scale")
         if isinstance(levels, str) and levels == "knockout":
             scale, levels = "fold", (1, 0)
         if scale == "range" or (scale == "quantile" and isinstance(levels, Integral)):
-            n_levels = whole_number(levels, name="levels", minimum=2)
+            n_levels = whole_number(levels, name="levels", minimum=2, maximum=_MAX_LEVELS)
             return cls(where, scale, np.linspace(*_ENDS[scale], n_levels, dtype=np.float32))
         try:
             numbers = np.asarray(levels, dtype=np.float32)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import pandas as pd
 
-from sagefm._arguments import whole_number
+from sagefm._arguments import as_array, whole_number
 from sagefm._constants import UNLABELLED
 from sagefm.data._labels import read_labels
 from sagefm.errors import ArgumentError
@@ -163,8 +163,8 @@ def _components(values: NDArray[np.float64], n_components: int) -> NDArray[np.fl
 
 
 def _matrix(values: ArrayLike, *, name: str, n_spots: int) -> NDArray[np.float64]:
-    matrix = np.asarray(values, dtype=np.float64)
-    if matrix.ndim != 2 or matrix.shape[0] != n_spots or matrix.shape[1] == 0:
+    matrix = as_array(values, name=name)
+    if matrix.shape[0] != n_spots or matrix.shape[1] == 0:
         raise ArgumentError(f"{name} has shape {matrix.shape}; expected a row for each of {n_spots} labels.")
     if not np.isfinite(matrix).all():
         raise ArgumentError(f"{name} holds NaN or infinite values.")

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from sagefm._arguments import as_seed, whole_number
-from sagefm._constants import SPATIAL_KEY, UNS_KEY
+from sagefm._arguments import as_array, as_seed, listed, number, whole_number
+from sagefm._constants import MAX_FOLDS, SPATIAL_KEY, UNS_KEY
 from sagefm.data._blocks import to_memory
 from sagefm.data._genes import assign_folds, get_gene_names, make_vocabulary
 from sagefm.data._reader import read_table
@@ -113,21 +113,22 @@ def controls(
     >>> list(tables)
     ['neighborhood', 'pca']
     """
-    names = [predictors] if isinstance(predictors, str) else list(predictors)
+    names = listed(predictors, argument="predictors", what=f"some of {list(PREDICTORS)}")
     unknown = [name for name in names if name not in PREDICTORS]
     if unknown:
         raise ArgumentError(f"predictors holds {unknown}; expected some of {list(PREDICTORS)}.")
-    n_folds = whole_number(n_folds, name="n_folds", minimum=2)
+    n_folds = whole_number(n_folds, name="n_folds", minimum=2, maximum=MAX_FOLDS)
     if whole_number(n_hidden, name="n_hidden", minimum=1) > n_folds:
         raise ArgumentError(f"n_hidden={n_hidden}; expected at most n_folds={n_folds}.")
-    if isinstance(ridge, bool) or not isinstance(ridge, int | float | np.number) or not ridge > 0:
-        raise ArgumentError(f"ridge={ridge!r}; expected a number above 0.")
+    ridge = number(ridge, name="ridge", is_valid=lambda x: x > 0, expected="a number above 0")
     if (train is None) != (test is None):
         raise ArgumentError("train and test belong together: pass both, or neither.")
     n_components, rng = whole_number(n_components, name="n_components", minimum=1), as_seed(rng)
     table = get_table(adata)
-    if components is not None and (np.ndim(components) != 2 or np.shape(components)[1] != table.n_vars):
-        raise ArgumentError(f"components has shape {np.shape(components)}; expected the {table.n_vars} genes of adata.")
+    if components is not None:
+        components = as_array(components, name="components")
+        if components.shape[1] != table.n_vars:
+            raise ArgumentError(f"components has shape {components.shape}; expected the {table.n_vars} genes of adata.")
     train, test = _as_mask(train, table.n_obs, name="train"), _as_mask(test, table.n_obs, name="test")
     model = None if predicted is None else _read_predicted(table, predicted)
 
@@ -135,7 +136,7 @@ def controls(
     reader = read_table(adata, symbols, TableKeys(layer, gene_key, spatial_key, library_key, neighbors_key))
     columns = reader.match.columns
     folds = assign_folds(reader.match.genes, len(symbols), n_folds, rng)
-    loadings = None if components is None else np.asarray(components)[:, columns]
+    loadings = None if components is None else components[:, columns]
     sums: dict[str, Recovery] = {}
     with untouched_on_error(table):
         for part in reader.sections():

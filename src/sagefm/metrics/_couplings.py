@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from sagefm._arguments import key_name, number, shown
 from sagefm.errors import ArgumentError
 from sagefm.metrics._recovery import false_discovery
 
@@ -65,8 +66,8 @@ def couplings(edges: pd.DataFrame, truth: pd.DataFrame, *, score: str = "z", alp
     """
     from sklearn.metrics import average_precision_score, roc_auc_score
 
-    if not 0 < alpha < 1:
-        raise ArgumentError(f"alpha={alpha!r}; expected more than 0 and less than 1.")
+    number(alpha, name="alpha", is_valid=lambda x: 0 < x < 1, expected="more than 0 and less than 1")
+    key_name(score, name="score")
     pairs = _join(edges, truth, score)
     planted = (pairs["kind"] == _PLANTED).to_numpy()
     scores = np.nan_to_num(pairs[score].abs().to_numpy(float), nan=-1.0)
@@ -110,6 +111,8 @@ def _join(edges: pd.DataFrame, truth: pd.DataFrame, score: str) -> pd.DataFrame:
         ("edges", edges, ["source", "target", "effect", score]),
         ("truth", truth, ["source", "target", "strength", "kind"]),
     ):
+        if not isinstance(frame, pd.DataFrame):
+            raise ArgumentError(f"{name} is {shown(frame)}; expected a DataFrame with the columns {columns}.")
         absent = [column for column in columns if column not in frame]
         if absent:
             raise ArgumentError(f"{name} has no column {', '.join(absent)}; found {list(frame.columns)}.")

@@ -9,7 +9,7 @@ A :class:`View` holds zeros where a gene is hidden, and sums over the other spot
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Final, TypeAlias
@@ -18,14 +18,14 @@ import numpy as np
 from scipy import sparse
 from scipy.sparse.linalg import aslinearoperator, svds
 
-from sagefm._arguments import whole_number
+from sagefm._arguments import shown, whole_number
 from sagefm._constants import BLOCK_ROWS, PROFILE_PRIOR
 from sagefm.data._counts import check_counts, log_normalize
 from sagefm.errors import ArgumentError
 from sagefm.module._factors import Factors, fit_factors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
@@ -226,6 +226,8 @@ def fit_components(counts: Sequence[sparse.csr_matrix], n_components: int = 20) 
     >>> sagefm.metrics.fit_components(donors, 5).shape
     (5, 200)
     """
+    if not isinstance(counts, Sequence) or not all(np.ndim(section) == 2 for section in counts):
+        raise ArgumentError(f"counts is {shown(counts)}; expected a list of matrices (n_spots, n_genes).")
     if len({section.shape[1] for section in counts}) != 1:
         raise ArgumentError(f"counts has the shapes {[section.shape for section in counts]}; expected the same genes.")
     n_components = whole_number(n_components, name="n_components", minimum=1)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse, special, stats
 
-from sagefm._arguments import as_seed, whole_number
+from sagefm._arguments import as_array, as_seed, number, shown, whole_number
 from sagefm.data._blocks import StoredMatrix, column_sums, is_stored
 from sagefm.data._counts import check_counts
 from sagefm.errors import ArgumentError, MissingKeyError
@@ -24,6 +24,7 @@ _BLOCK_ROWS: Final = 128
 #: Smallest rates: with a rate of zero a residual is not defined, and one count is an infinite surprise.
 _MIN_NULL: Final = float(np.finfo(np.float32).tiny)
 _MIN_RATE: Final = 1e-6
+_MAX_GENES: Final = 1_000_000
 
 
 class Recovery:
@@ -62,7 +63,7 @@ class Recovery:
     def __init__(self, n_genes: int) -> None:
         self.n_spots = 0
         # Moments of the residuals (5), then of the log1p counts (5); deviances of prediction and null; detections.
-        self._sums = np.zeros((13, whole_number(n_genes, name="n_genes", minimum=0)))
+        self._sums = np.zeros((13, whole_number(n_genes, name="n_genes", minimum=0, maximum=_MAX_GENES)))
 
     def update(
         self,
@@ -223,6 +224,8 @@ def pooled_d2(table: pd.DataFrame, min_detected: float = 0.1) -> float:
     ------
     MissingKeyError
         `table` lacks a column.
+    ArgumentError
+        `table` is no DataFrame, or `min_detected` no share.
 
     Examples
     --------
@@ -231,6 +234,11 @@ def pooled_d2(table: pd.DataFrame, min_detected: float = 0.1) -> float:
     >>> sagefm.metrics.pooled_d2(sagefm.metrics.recovery(adata.X, adata.layers["rate"])) > 0
     True
     """
+    if not isinstance(table, pd.DataFrame):
+        raise ArgumentError(f"table is {shown(table)}; expected the result of sagefm.metrics.recovery(...).")
+    min_detected = number(
+        min_detected, name="min_detected", is_valid=lambda x: 0 <= x <= 1, expected="a share of spots"
+    )
     missing = [name for name in ("detected", "deviance", "null_deviance") if name not in table]
     if missing:
         raise MissingKeyError(f"The table lacks {missing}; expected the result of sagefm.metrics.recovery(...).")
@@ -299,14 +307,23 @@ def noise_ceiling(counts: sparse.csr_matrix | NDArray[np.floating], rng: int | n
     return pd.DataFrame({"r_half": r_half, "ceiling": np.sqrt(2 * positive / (1 + positive))})
 
 
+def _is_numeric(matrix: Any) -> bool:
+    """Whether a matrix is an array of real numbers already, which is read as it is."""
+    return isinstance(matrix, np.ndarray) and matrix.ndim == 2 and matrix.dtype.kind in "biuf"
+
+
 class Rows:
     """A matrix (dense, sparse, stored or Dask) whose rows are made dense, float64, as they are read."""
 
     def __init__(self, matrix: Any, *, name: str, shape: tuple[int, int] | None = None) -> None:
+        if isinstance(matrix, pd.DataFrame):
+            matrix = matrix.to_numpy()
+        if np.isscalar(matrix):
+            raise ArgumentError(f"{name} is {shown(matrix)}; expected a matrix (n_spots, n_genes).")
         if is_stored(matrix):
             self.matrix: Any = StoredMatrix(matrix, lambda block: block)
         else:
-            self.matrix = matrix if sparse.issparse(matrix) else np.asarray(matrix)
+            self.matrix = matrix if sparse.issparse(matrix) or _is_numeric(matrix) else as_array(matrix, name=name)
         self.shape: tuple[int, int] = self.matrix.shape
         if len(self.shape) != 2 or shape not in (None, self.shape):
             expected = "(n_spots, n_genes)" if shape is None else f"that of counts, {shape}"

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 
-from sagefm._arguments import as_seed
+from sagefm._arguments import as_seed, key_name, shown
 from sagefm._constants import N_SPOTS
 from sagefm.checkpoint._checkpoint import Checkpoint
+from sagefm.data._corpus import Corpus
 from sagefm.data._genes import make_vocabulary
-from sagefm.errors import CoordinatesError, MissingKeyError
+from sagefm.errors import ArgumentError, CoordinatesError, MissingKeyError
 from sagefm.model._sagefm import SAGEFM
 from sagefm.module._center import make_network
 from sagefm.module._config import NetworkConfig
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import numpy as np
-
-    from sagefm.data._corpus import Corpus
 
 
 def pretrain(
@@ -87,6 +86,10 @@ def pretrain(
     >>> model = sagefm.model.pretrain(corpus, hidden=(64, 16), max_epochs=2)
     >>> model.save("model")
     """
+    if not isinstance(corpus, Corpus):
+        raise ArgumentError(f"corpus is {shown(corpus)}; expected a Corpus: sagefm.datasets.Corpus.from_folder(...).")
+    if split_by is not None:
+        key_name(split_by, name="split_by")
     settings = {name: train.pop(name) for name in SETTINGS & train.keys()}
     check_trainer_arguments(train)
     small = [name for i, name in enumerate(corpus.names) if corpus.shape(i)[0] < N_SPOTS]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from sagefm._arguments import key_name, whole_number
 from sagefm._constants import NETWORK_KEY, SPATIAL_KEY
 from sagefm.data._table import TableKeys
 from sagefm.errors import ArgumentError, MissingKeyError
@@ -14,6 +15,7 @@ from sagefm.pl._network import edges_of, network_result, number
 from sagefm.pl._tissue import (
     COLORBAR_WIDTH,
     add_colorbar,
+    check_size,
     draw_spots,
     get_panels,
     robust_limits,
@@ -95,6 +97,10 @@ def coupling(
     """
     table = select_table(adata, table_key, mod)
     section = select_section(adata, table, TableKeys(spatial_key=spatial_key, library_key=library_key), library)
+    check_size(size)
+    key_name(source, name="source")
+    key_name(target, name="target")
+    n_bins = whole_number(n_bins, name="n_bins", minimum=2)
     edges = edges_of(network_result(adata, key, table_key, mod)["edges"], library)
     call = f"sagefm.tl.regulatory_network(adata, sources=[{source!r}], targets=[{target!r}], fields=True)"
     rows = edges[(edges["source"] == source) & (edges["target"] == target)]

@@ -11,11 +11,20 @@ from matplotlib.colors import to_rgb
 from matplotlib.lines import Line2D
 from scipy.spatial import Voronoi
 
+from sagefm._arguments import key_name
 from sagefm._constants import DOMAIN_KEY, SPATIAL_KEY
 from sagefm.data._table import TableKeys, find_spots
 from sagefm.errors import MissingKeyError
 from sagefm.pl._embedding import LEGEND_ROWS, MISSING, PALETTE
-from sagefm.pl._tissue import COLORBAR_WIDTH, draw_spots, get_panels, make_room, select_section, select_table
+from sagefm.pl._tissue import (
+    COLORBAR_WIDTH,
+    check_size,
+    draw_spots,
+    get_panels,
+    make_room,
+    select_section,
+    select_table,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -99,13 +108,14 @@ def domains(
     >>> ax = sagefm.pl.domains(adata, key="infiltrate", borders=False)
     """
     table = select_table(adata, table_key, mod)
-    if key not in table.obs:
+    if key_name(key, name="key") not in table.obs:
         call = "sagefm.tl.domains(adata)" if key == DOMAIN_KEY else f"sagefm.tl.domains(adata, key_added={key!r})"
         raise MissingKeyError(f"key={key!r} is not a column of adata.obs; run {call} first.")
     keys = TableKeys(spatial_key=spatial_key, library_key=library_key)
     names = find_spots(adata, table, keys).names if table.n_obs and library is None else []
     shown = names if len(names) > 1 else [library]
     sections = [select_section(adata, table, keys, name) for name in shown]
+    check_size(size)
     codes, colors, categories = _colors(table, key, has_probability=probability)
     widest = max(sections, key=lambda section: section.figsize()[1])
     panels = get_panels(ax, len(sections), widest.figsize(beside=COLORBAR_WIDTH * legend))

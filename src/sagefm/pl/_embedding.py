@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,12 +10,14 @@ from matplotlib.colors import to_rgba_array
 from matplotlib.lines import Line2D
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
+from sagefm._arguments import key_name
 from sagefm._constants import EMBEDDING_KEY, SPATIAL_KEY
 from sagefm.data._table import TableKeys, get_column
 from sagefm.errors import ArgumentError, MissingKeyError
 from sagefm.pl._tissue import (
     COLORBAR_WIDTH,
     add_colorbar,
+    check_size,
     draw_spots,
     get_panels,
     make_room,
@@ -131,6 +134,7 @@ def embedding(
     table = select_table(adata, table_key, mod)
     keys = TableKeys(spatial_key=spatial_key, library_key=library_key)
     section = select_section(adata, table, keys, library)
+    check_size(size)
     if color is not None:
         if components is not None:
             raise ArgumentError(f"Found components={components!r} and color={color!r}; pass one of the two.")
@@ -139,7 +143,7 @@ def embedding(
         panel.set_title(color if title is None else title)
         return panel
 
-    if basis not in table.obsm:
+    if key_name(basis, name="basis") not in table.obsm:
         call = "sagefm.tl.embed(adata)" if basis == EMBEDDING_KEY else f"sagefm.tl.embed(adata, key_added={basis!r})"
         raise MissingKeyError(f"Found no {basis!r} in adata.obsm; run {call} first.")
     latent = np.asarray(table.obsm[basis])[section.rows]
@@ -149,7 +153,7 @@ def embedding(
         panel.set_title(basis if title is None else title)
         return panel
 
-    shown: list[Any] = [components] if isinstance(components, int | np.integer) else list(components)
+    shown: list[Any] = list(components) if isinstance(components, Iterable) else [components]
     if not shown or not all(isinstance(c, int | np.integer) and 0 <= c < latent.shape[1] for c in shown):
         raise ArgumentError(f"Found components={components!r}; expected whole numbers from 0 to {latent.shape[1] - 1}.")
     panels = get_panels(ax, len(shown), section.figsize(beside=COLORBAR_WIDTH * colorbar))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from sagefm.errors import MissingKeyError
+from sagefm._arguments import shown
+from sagefm.errors import ArgumentError, MissingKeyError
 from sagefm.pl._tissue import get_panels
 
 #: Grey for training, blue of the Okabe-Ito palette for validation.
@@ -42,7 +45,12 @@ def history(model_or_history: Any, *, ax: Axes | None = None) -> Axes:
     >>> model.train(max_epochs=5)
     >>> ax = sagefm.pl.history(model)
     """
-    tables = getattr(model_or_history, "history", model_or_history) or {}
+    tables = getattr(model_or_history, "history", model_or_history)
+    if not isinstance(tables, Mapping | None) or not all(
+        isinstance(table, pd.DataFrame) for table in (tables or {}).values()
+    ):
+        raise ArgumentError(f"Found {shown(tables)}; expected a model, or its history: a DataFrame by metric.")
+    tables = tables or {}
     curves = {key: tables[key].iloc[:, 0].astype(float).dropna() for key in _CURVES if key in tables}
     curves = {key: losses for key, losses in curves.items() if not losses.empty}
     if not curves:

@@ -8,10 +8,19 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import issparse
 
+from sagefm._arguments import key_name
 from sagefm._constants import IMPUTED_KEY, SPATIAL_KEY, UNS_KEY
 from sagefm.data._table import TableKeys
 from sagefm.errors import GenesError, MissingKeyError
-from sagefm.pl._tissue import COLORBAR_WIDTH, add_colorbar, draw_spots, get_panels, select_section, select_table
+from sagefm.pl._tissue import (
+    COLORBAR_WIDTH,
+    add_colorbar,
+    check_size,
+    draw_spots,
+    get_panels,
+    select_section,
+    select_table,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -79,7 +88,9 @@ def imputation(
     table = select_table(adata, table_key, mod)
     keys = TableKeys(spatial_key=spatial_key, library_key=library_key)
     section = select_section(adata, table, keys, library)
-    params = table.uns.get(UNS_KEY, {}).get(key)
+    check_size(size)
+    key_name(gene, name="gene")
+    params = table.uns.get(UNS_KEY, {}).get(key_name(key, name="key"))
     if params is None:
         raise MissingKeyError(f"Found no {key!r} in adata.uns[{UNS_KEY!r}]; run sagefm.tl.impute(adata) first.")
     values, name, unit = _imputed(table, gene, key)[section.rows], "imputed", "expected log1p of counts"
@@ -117,7 +128,7 @@ def _imputed(adata: AnnData, gene: str, key: str) -> NDArray[np.float64]:
 
 def _measured(adata: AnnData, gene: str, layer: str | None) -> NDArray[np.float64]:
     """Return the measured counts of a gene (n_spots,)."""
-    if layer is not None and layer not in adata.layers:
+    if layer is not None and key_name(layer, name="layer") not in adata.layers:
         names = [name for name in adata.layers if name is not None]
         raise MissingKeyError(f"layer={layer!r} is not in adata.layers; found {names}. Pass layer=... .")
     counts = adata.X if layer is None else adata.layers[layer]

@@ -9,6 +9,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.patches import Rectangle
 from scipy.sparse import csr_matrix
 
+from sagefm._arguments import key_name
 from sagefm._constants import NEIGHBORS_KEY, SPATIAL_KEY
 from sagefm.data._table import TableKeys, get_libraries
 from sagefm.errors import ArgumentError, MissingKeyError
@@ -69,7 +70,7 @@ def neighborhood(
     """
     table = select_table(adata, table_key, mod)
     center = _position(table, spot)
-    graph_key = f"{neighbors_key}_connectivities"
+    graph_key = f"{key_name(neighbors_key, name='neighbors_key')}_connectivities"
     if graph_key not in table.obsp:
         argument = "" if neighbors_key == NEIGHBORS_KEY else f", key_added={neighbors_key!r}"
         call = f"sagefm.pp.spatial_neighbors(adata{argument})"

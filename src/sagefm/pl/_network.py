@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from matplotlib.lines import Line2D
 
+from sagefm._arguments import key_name, whole_number
+from sagefm._arguments import number as check_number
 from sagefm._constants import NETWORK_KEY
 from sagefm.errors import ArgumentError, MissingKeyError
 from sagefm.pl._tissue import get_panels, make_room, select_table
@@ -82,8 +84,11 @@ def network(
     >>> ax = sagefm.pl.network(adata, max_qval=None)
     >>> ax = sagefm.pl.network(adata, source="CCL19")
     """
-    if n_edges < 1:
-        raise ArgumentError(f"Found n_edges={n_edges}; expected at least 1.")
+    n_edges = whole_number(n_edges, name="n_edges", minimum=1)
+    if source is not None:
+        key_name(source, name="source")
+    if max_qval is not None:
+        check_number(max_qval, name="max_qval", is_valid=lambda x: x > 0, expected="a number above 0, or None")
     result = network_result(adata, key, table_key, mod)
     edges = edges_of(result["edges"], library).sort_values("pval", kind="stable")
     if source is not None:
@@ -104,7 +109,7 @@ def network_result(adata: Any, key: str, table_key: str | None, mod: str | None)
     if isinstance(adata, dict) and "edges" in adata:
         return adata
     stored = select_table(adata, table_key, mod).uns
-    if key not in stored:
+    if key_name(key, name="key") not in stored:
         raise MissingKeyError(f"Found no {key!r} in adata.uns; run sagefm.tl.regulatory_network(adata) first.")
     result: dict[str, Any] = stored[key]
     return result

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from matplotlib.patches import Rectangle
 
+from sagefm._arguments import key_name, one_of, shown, whole_number
 from sagefm._constants import PERTURB_KEY
 from sagefm.errors import ArgumentError, MissingKeyError
 from sagefm.pl._tissue import add_colorbar, get_panels, select_table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     import pandas as pd
     from matplotlib.axes import Axes
 
@@ -154,8 +154,10 @@ def perturbation_heatmap(
     >>> ax = sagefm.pl.perturbation_heatmap(adata, value="coupling", frame=[("CXCL13", "CXCR5")])
     """
     result = _result(adata, key, table_key, mod)
-    if value not in ("effect", "slope", "rho", "coupling"):
-        raise ArgumentError(f"Found value={value!r}; expected 'effect', 'slope', 'rho' or 'coupling'.")
+    one_of(value, ("effect", "slope", "rho", "coupling"), name="value")
+    is_pairs = isinstance(frame, Iterable) and not isinstance(frame, str | bytes | dict)
+    if not is_pairs or not all(isinstance(pair, Sequence) and len(pair) == 2 for pair in frame):
+        raise ArgumentError(f"frame={shown(frame)}; expected pairs, each a source and a target.")
     scores = result["scores"].drop_duplicates(["source", "target"])
     scores = _strongest(scores, "source", value, n_sources)
     scores = _strongest(scores, "target", value, n_targets)
@@ -198,7 +200,7 @@ def perturbation_heatmap(
 def _result(adata: Any, key: str, table_key: str | None, mod: str | None) -> dict[str, Any]:
     """Return what `tl.perturb` has stored."""
     stored = select_table(adata, table_key, mod).uns
-    if key not in stored:
+    if key_name(key, name="key") not in stored:
         raise MissingKeyError(f"Found no {key!r} in adata.uns; run sagefm.tl.perturb(adata, pairs=...) first.")
     result: dict[str, Any] = stored[key]
     return result
@@ -206,6 +208,8 @@ def _result(adata: Any, key: str, table_key: str | None, mod: str | None) -> dic
 
 def _pair(table: pd.DataFrame, source: str, target: str) -> pd.DataFrame:
     """Return the rows of a pair."""
+    key_name(source, name="source")
+    key_name(target, name="target")
     rows = table[(table["source"] == source) & (table["target"] == target)]
     if rows.empty:
         call = f"sagefm.tl.perturb(adata, sources=[{source!r}], targets=[{target!r}])"
@@ -217,8 +221,7 @@ def _strongest(scores: pd.DataFrame, column: str, value: str, n: int | None) -> 
     """Return the scores of the `n` sources or targets that have the largest absolute values."""
     if n is None:
         return scores
-    if n < 1:
-        raise ArgumentError(f"Found n_{column}s={n}; expected at least 1, or None for all.")
+    n = whole_number(n, name=f"n_{column}s", minimum=1)
     strength = scores[value].abs().groupby(scores[column].astype(str), sort=False).max()
     return scores[scores[column].isin(strength.nlargest(n).index)]
 

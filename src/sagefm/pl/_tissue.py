@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import EllipseCollection
 from scipy.spatial import cKDTree
 
+from sagefm._arguments import number
 from sagefm.data._table import find_spots, get_table, library_column
 from sagefm.errors import ArgumentError, MissingKeyError
 
@@ -57,6 +58,11 @@ def select_table(data: Any, table_key: str | None, mod: str | None) -> AnnData:
     """Return AnnData as it is, or the table of SpatialData or MuData."""
     # Nothing is written: unlike the verbs, plots take views of files and tables without genes.
     return data if isinstance(data, AnnData) else get_table(data, table_key=table_key, mod=mod)
+
+
+def check_size(size: Any) -> None:
+    """Raise an ArgumentError unless spots can be drawn with this diameter."""
+    number(size, name="size", is_valid=lambda x: x > 0, expected="a number above 0")
 
 
 def select_section(data: Any, table: AnnData, keys: TableKeys, library: str | None) -> Section:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,11 @@ from anndata import AnnData
 from numpy.typing import NDArray
 from scipy import sparse
 
+from sagefm._arguments import number
 from sagefm._constants import SPATIAL_KEY
 from sagefm.data._blocks import iter_blocks
 from sagefm.data._counts import get_counts
 from sagefm.data._table import TableKeys, find_spots, get_table, library_column, spatial_libraries
-from sagefm.errors import ArgumentError
 
 
 def aggregate_bins(
@@ -67,11 +68,12 @@ def aggregate_bins(
     >>> sagefm.pp.aggregate_bins(bins, width=300.0).n_obs < bins.n_obs
     True
     """
-    if not np.isfinite(width) or width <= 0:
-        raise ArgumentError(f"width={width!r}; expected a positive width in the unit of the coordinates.")
+    expected = "a positive width in the unit of the coordinates"
+    width = number(width, name="width", is_valid=lambda x: x > 0, expected=expected)
+    keys = TableKeys(layer=layer, spatial_key=spatial_key, library_key=library_key)
     table = get_table(adata, table_key=table_key, mod=mod)
     library_key = library_column(table, library_key)
-    spots = find_spots(adata, table, TableKeys(spatial_key=spatial_key, library_key=library_key))
+    spots = find_spots(adata, table, replace(keys, library_key=library_key))
     places = np.floor((spots.coordinates - spots.coordinates.min(axis=0)) / width)
     tiles, tile = np.unique(np.column_stack([spots.libraries, places]), axis=0, return_inverse=True)
     tile = tile.ravel()

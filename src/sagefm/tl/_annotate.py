@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 import sagefm
-from sagefm._arguments import as_seed, whole_number
+from sagefm._arguments import as_seed, key_name, number, one_of, whole_number
 from sagefm._constants import ANNOTATION_KEY, EMBEDDING_KEY, UNLABELLED, UNS_KEY, UNSURE
 from sagefm.data._labels import read_labels
 from sagefm.data._table import copy_data, get_column, get_embedding, get_libraries, get_table
@@ -121,12 +121,12 @@ def annotate(
     # scikit-learn takes a second to import, and the other tools do not need it.
     from sagefm.tl._classifier import fit, make_folds
 
-    if method not in ("logistic", "neighbors"):
-        raise ArgumentError(f"method={method!r}; expected 'logistic' or 'neighbors'.")
-    if isinstance(threshold, bool) or not isinstance(threshold, int | float | np.number) or not 0 <= threshold <= 1:
-        raise ArgumentError(f"threshold={threshold!r}; expected a probability, from 0 to 1.")
-    if not isinstance(key_added, str) or not key_added or key_added in (label_key, use_rep):
-        raise ArgumentError(f"key_added={key_added!r}; expected a name other than the inputs', {[label_key, use_rep]}.")
+    one_of(method, ("logistic", "neighbors"), name="method")
+    expected = "a probability, from 0 to 1"
+    threshold = number(threshold, name="threshold", is_valid=lambda x: 0 <= x <= 1, expected=expected)
+    inputs = [key_name(label_key, name="label_key"), key_name(use_rep, name="use_rep")]
+    if not isinstance(key_added, str) or not key_added or key_added in inputs:
+        raise ArgumentError(f"key_added={key_added!r}; expected a name other than the inputs', {inputs}.")
     n_folds = whole_number(n_folds, name="n_folds", minimum=2)
     n_neighbors = whole_number(n_neighbors, name="n_neighbors", minimum=1)
     rng = as_seed(rng)

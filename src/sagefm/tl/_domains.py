@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 import sagefm
-from sagefm._arguments import as_seed, whole_number
+from sagefm._arguments import as_seed, key_name, whole_number
 from sagefm._constants import DOMAIN_BASIS, DOMAIN_KEY, SPATIAL_KEY
 from sagefm.data._blocks import take_columns
 from sagefm.data._check_sections import find_background
@@ -146,10 +146,13 @@ def domains(
     seed = as_seed(rng)
     if n_domains is not None:
         n_domains = whole_number(n_domains, name="n_domains", minimum=2)
+    if use_rep is not None:
+        key_name(use_rep, name="use_rep")
+    keys = TableKeys(layer, gene_key, spatial_key, library_key, neighbors_key)
     check_key_added(key_added, (spatial_key, library_key, use_rep), prefixes=("", "X_"))
     data = copy_data(adata) if copy else adata
     table = get_table(data, table_key=table_key, mod=mod)
-    keys = with_library_key(table, TableKeys(layer, gene_key, spatial_key, library_key, neighbors_key))
+    keys = with_library_key(table, keys)
     spots = find_spots(data, table, keys)
     _check_sections(spots, n_domains)
     with untouched_on_error(table):

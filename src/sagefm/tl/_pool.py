@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from sagefm._arguments import whole_number
+from sagefm._arguments import listed, whole_number
 from sagefm._constants import EMBEDDING_KEY, UNS_KEY
 from sagefm.data._table import get_embedding, get_libraries, get_table
 from sagefm.errors import ArgumentError
@@ -71,8 +71,8 @@ def pool(
     >>> pooled.shape
     (3, 200)
     """
-    wanted = [statistics] if isinstance(statistics, str) else list(statistics)
-    if not wanted or len(set(wanted)) < len(wanted) or set(wanted) - {"mean", "std"}:
+    wanted = listed(statistics, argument="statistics", what="'mean', 'std', or both")
+    if len(set(wanted)) < len(wanted) or set(wanted) - {"mean", "std"}:
         raise ArgumentError(f"statistics={statistics!r}; expected 'mean', 'std', or both.")
     min_spots = whole_number(min_spots, name="min_spots", minimum=1)
     table = get_table(adata, table_key=table_key, mod=mod)

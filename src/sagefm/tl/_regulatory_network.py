@@ -6,7 +6,7 @@ from dataclasses import asdict
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Literal
 
-from sagefm._arguments import whole_number
+from sagefm._arguments import key_name, one_of, whole_number
 from sagefm._constants import NEIGHBORS_KEY, NETWORK_KEY, SPATIAL_KEY, UNS_KEY
 from sagefm.checkpoint._resolve import resolve_device, resolve_model
 from sagefm.data._corpus import Corpus
@@ -136,8 +136,10 @@ def regulatory_network(
     >>> len(edges)
     6
     """
-    if null not in (None, "rotation"):
-        raise ArgumentError(f"null={null!r}; expected 'rotation' or None.")
+    if null is not None:
+        one_of(null, ("rotation",), name="null")
+    if donor_key is not None:
+        key_name(donor_key, name="donor_key")
     whole_number(n_components, name="n_components", minimum=0)
     keys = TableKeys(layer, gene_key, spatial_key, library_key, neighbors_key)
     check_key_added(key_added, (UNS_KEY, f"{NEIGHBORS_KEY}_neighbors"))

@@ -10,7 +10,6 @@ import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -19,6 +18,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 
 from sagefm import __version__
+from sagefm._arguments import as_path
 from sagefm.errors import ArgumentError
 from sagefm.training._lightning import TrainingPlan
 from sagefm.training._loader import SpotBatches
@@ -119,7 +119,7 @@ def fit(
             if config.schedule == "plateau":
                 # More epochs may be added, but not to a cosine, which ends with the last.
                 del run["max_epochs"]
-            SaveState(Path(state_file), run).attach(trainer)
+            SaveState(as_path(state_file, name="state_file"), run).attach(trainer)
         plan = TrainingPlan(network, config, batches, first_epoch)
         device = trainer.strategy.root_device
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):

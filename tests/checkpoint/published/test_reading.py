@@ -90,10 +90,9 @@ def test_training_of_ones_own(file, network, genes, cache, tmp_path, caplog):
     assert load_published(file).sha256 != checkpoint.sha256
 
 
-@pytest.mark.parametrize("zipped", [True, False])
-def test_parameters_alone(zipped, network, tmp_path):
+def test_parameters_alone(network, tmp_path):
     path = tmp_path / "state.pt"
-    torch.save(network.state_dict(), path, _use_new_zipfile_serialization=zipped)
+    torch.save(network.state_dict(), path)
     checkpoint = load_published(path)
     assert same_bits(checkpoint, network)
     assert set(checkpoint.training) == {"source"}
