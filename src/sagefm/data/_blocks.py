@@ -24,12 +24,12 @@ _LARGEST_SPAN = 2048
 
 
 class StoredMatrix:
-    """A matrix in a file or a Dask array, of which row ranges are read as CSR float32.
+    """A matrix in a file, a Dask array or one in memory that is not to be copied, of which rows are read as CSR float32.
 
     Parameters
     ----------
     matrix
-        Backed CSR matrix (:class:`anndata.abc.CSRDataset`), HDF5 or zarr array, or Dask array (n_rows, n_columns).
+        Backed CSR matrix (:class:`anndata.abc.CSRDataset`), HDF5 or zarr array, Dask array or CSR (n_rows, n_columns).
     prepare
         Turns a block of rows, as read, into rows of this matrix: checks counts, takes columns, transforms.
     n_columns
