@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from sagefm._arguments import as_seed
 from sagefm._constants import IMPUTED_KEY, SPATIAL_KEY
 from sagefm.data._table import TableKeys
-from sagefm.inference._impute_table import impute_table
+from sagefm.inference._impute_table import impute_table, imputed_scale
 from sagefm.tl._common import begin, provenance, record
 
 if TYPE_CHECKING:
@@ -21,10 +21,12 @@ if TYPE_CHECKING:
 
 def impute(
     adata: Any,
-    model: str | os.PathLike[str] | SAGEFM | Checkpoint = "default",
+    model: str | os.PathLike[str] | SAGEFM | Checkpoint | None = "default",
     *,
     genes: Sequence[str] | None = None,
     mask: Literal["center", "neighborhood"] = "center",
+    scale: Literal["counts", "log1p"] | None = None,
+    target_sum: float | None = None,
     n_folds: int = 4,
     rng: int | np.random.Generator = 0,
     layer: str | None = None,
@@ -110,21 +112,26 @@ def impute(
     >>> recovered = adata.var.loc[["CD3E", "MS4A1"], ["sagefm_imputed_r", "sagefm_imputed_q"]]
     """
     rng = as_seed(rng)
+    keys = TableKeys(layer, gene_key, spatial_key, library_key, neighbors_key)
     run = begin(
         adata,
         model,
-        TableKeys(layer, gene_key, spatial_key, library_key, neighbors_key),
+        keys,
         key_added=key_added,
         table_key=table_key,
         mod=mod,
         device=device,
         copy=copy,
+        needs_model=False,
     )
     result = impute_table(
         run.reader,
         run.checkpoint,
+        vocabulary=run.vocabulary,
         genes=genes,
         mask=mask,
+        scale=scale,
+        target_sum=target_sum,
         n_folds=n_folds,
         rng=rng,
         out=out,
@@ -141,6 +148,9 @@ def impute(
     table.var[key_added] = result.recovery["imputed"].to_numpy(dtype=bool)
     table.var[f"{key_added}_r"] = result.recovery["r"].to_numpy(dtype=float)
     table.var[f"{key_added}_q"] = result.recovery["qval"].to_numpy(dtype=float)
-    params = {"scale": run.checkpoint.network.scale, "mask": mask, "n_folds": n_folds, "rng": rng}
+    params: dict[str, Any] = {"scale": imputed_scale(run.checkpoint, scale, target_sum), "mask": mask}
+    params |= {"n_folds": n_folds, "rng": rng}
+    optional = {"target_sum": target_sum, "weights": result.weights, "levels": result.levels}
+    params |= {name: value for name, value in optional.items() if value is not None}
     record(table, key_added, provenance(run, params))
     return run.data if copy else None
