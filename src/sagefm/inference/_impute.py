@@ -188,7 +188,7 @@ class Stack:
         layout, sample, neighbors = spots.layout, spots.sample, spots.visible_neighbors(mask)
         z = None
         if reader is not None and mask.shown:
-            z = reader.embed_center(mask.hidden)
+            z = reader.embed_visible(mask.hidden)
         elif reader is not None:
             z = reader.embed_around(neighbors, self.fitted_on)
         folds = mask.shown or mask.hidden
@@ -261,7 +261,12 @@ class Stack:
         rows = np.concatenate(order)
         profile = (counts[inside].sum(axis=0) - counts[rows] + 0.5) / (sizes[inside].sum() - sizes[rows, None])
         stacked = [np.concatenate(parts) for parts in zip(*log_ratios, strict=True)]
-        return fit_weights(stacked, counts[rows], sizes[rows, None] * profile, bins(means[columns]))
+        return fit_weights(
+            dict(zip(self.predictors, stacked, strict=True)),
+            counts[rows],
+            sizes[rows, None] * profile,
+            bins(means[columns]),
+        )
 
 
 def _sum(fitted: list[Fitted], weights: NDArray[np.float32], spots: Spots) -> NDArray[np.float32]:

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from sagefm._constants import PROFILE_PRIOR
-from sagefm.data._blocks import take_columns
+from sagefm.data._blocks import column_sums, take_columns
+from sagefm.data._counts import log_normalize
 from sagefm.data._graph import averaging
 from sagefm.data._input import Log1pInput, depth_grid, expected_roots, sparse_root
 from sagefm.inference._products import average, neighborhood, project
@@ -61,13 +62,23 @@ class NetworkReader:
             h += self._center(shown)
         return self.network.encode(h)
 
-    def embed_center(self, hidden: list[int]) -> Tensor:
-        """Return z of each spot without its neighborhood (n_spots, n_latent) while folds are hidden.
+    def embed_visible(self, hidden: list[int]) -> Tensor:
+        """Return z of each spot (n_spots, n_latent) while folds are hidden everywhere, and in the depth of its neighbors.
 
-        What a network reads of a neighbor is relative to all of its counts, hidden ones among them.
+        What a network reads of a neighbor is relative to all of its counts. Here these are estimated from the visible
+        ones: no hidden count is read, not even in a sum.
         """
-        shown = [i for i in range(len(self.layout.folds)) if i not in hidden]
-        return self.network.encode(self._center(shown) + self.bias)
+        folds = self.layout.folds
+        shown = [i for i in range(len(folds)) if i not in hidden]
+        visible = np.concatenate([np.arange(len(self.genes))[folds[i]] for i in shown])
+        scale = self.inputs.scale * len(shown) / len(folds)
+        depths = self.layout.depths(shown).astype(np.float32)
+        values = log_normalize(take_columns(self.layout.counts, visible), scale, depths)
+        weights = self.w_around[:, torch.from_numpy(visible).to(self.device)]
+        (product,) = project(values, [weights])
+        mean = torch.from_numpy(column_sums(values).astype(np.float32) / len(depths)).to(self.device)
+        around = neighborhood(self.inputs, product, weights @ mean)
+        return self.network.encode(around + self._center(shown) + self.bias)
 
     def embed_around(self, neighbors: sparse.csr_matrix, readable: NDArray[np.bool_]) -> Tensor:
         """Return z of spots that show nothing, from these neighbors, and the mean of `readable` spots."""

@@ -14,18 +14,20 @@ import numpy as np
 from scipy.optimize import nnls
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
 #: Mean counts of a spot that separate the bins.
 EDGES: Final = (0.1, 0.3, 1.0, 3.0)
 #: Genes of each bin that weights are fitted on, and the least mean counts of a spot that these have.
-_GENES_PER_BIN: Final = 60
+_GENES_PER_BIN: Final = 100
 _LEAST_MEAN: Final = 0.02
-#: Prior precision of the weights of all genes around 0, and of those of a bin around the former.
-_PRECISION: Final = 2.0
-_BIN_PRECISION: Final = 5.0
+#: Prior mean of the weights of all genes, 0 for other predictors, and its precision, in expected counts times squared
+#: log ratios; and the precision of the weights of a bin around the former. A section of hundreds of spots has thousands.
+_PRIOR: Final = {"network": 0.7, "factors": 0.2, "ridge": 0.2}
+_PRECISION: Final = 20.0
+_BIN_PRECISION: Final = 20.0
 _N_STEPS: Final = 5
 #: Bound of the log ratio while weights are fitted.
 _BOUND: Final = 5.0
@@ -42,7 +44,7 @@ def bins(means: NDArray[np.floating]) -> NDArray[np.int64]:
 
 
 def genes_to_fit(means: NDArray[np.floating]) -> NDArray[np.int64]:
-    """Return genes that weights are fitted on: of each bin at most 60, evenly spaced by their mean counts of a spot."""
+    """Return genes that weights are fitted on: of each bin at most 100, evenly spaced by their mean counts of a spot."""
     order = np.argsort(means, kind="stable")
     order = order[means[order] >= _LEAST_MEAN]
     genes = [np.zeros(0, dtype=np.int64)]
@@ -54,19 +56,19 @@ def genes_to_fit(means: NDArray[np.floating]) -> NDArray[np.int64]:
 
 
 def fit_weights(
-    log_ratios: Sequence[NDArray[np.floating]],
+    log_ratios: Mapping[str, NDArray[np.floating]],
     counts: NDArray[np.floating],
     null: NDArray[np.floating],
     bin_of: NDArray[np.int64],
 ) -> NDArray[np.float64]:
     """Return the weight of each predictor in each bin (n_bins, n_predictors).
 
-    `log_ratios` are those of the predictors, `counts` the hidden counts and `null` the rates of the null model, each
+    `log_ratios` are those of the predictors, by name, `counts` the hidden counts and `null` the rates of the null model, each
     (n_spots, n_genes); `bin_of` is the bin of each gene.
     """
-    stacked = np.stack(log_ratios, axis=-1).astype(np.float64)
-    zero = np.zeros(stacked.shape[-1])
-    pooled = _maximize(stacked, counts, null, zero, _PRECISION)
+    stacked = np.stack(list(log_ratios.values()), axis=-1).astype(np.float64)
+    prior = np.array([_PRIOR.get(name, 0.0) for name in log_ratios])
+    pooled = _maximize(stacked, counts, null, prior, _PRECISION)
     weights = np.repeat(pooled[None], len(EDGES) + 1, axis=0)
     for b in np.unique(bin_of):
         own = bin_of == b
