@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 #: Spots that weights are fitted on, and genes that predictors are fitted to at a time.
 _N_WEIGHED: Final = 640
 _CHUNK: Final = 1024
+#: Counts of a gene in the spots that are read below which the network alone predicts it.
+_MIN_COUNTS: Final = 10
 
 
 @dataclass(frozen=True)
@@ -124,9 +126,9 @@ class SectionSpots:
 
 
 class Chunk(NamedTuple):
-    """Predictors of some of the requested genes, fitted for each part, and the weights of each gene there."""
+    """Predictors of the requested genes at some places, fitted for each part, and the weights of each gene there."""
 
-    columns: slice
+    places: NDArray[np.int64]
     fitted: dict[int, list[Fitted]]
     weights: dict[int, NDArray[np.float32]]
 
@@ -151,8 +153,12 @@ class Stack:
         self.visible, self.predictors = self._read(reader)
         self.sizes = self.visible.sizes[spots.sample]
         self.weights = {part: self._fit_weights(part) for part in mask.parts}
-        columns = [slice(start, start + _CHUNK) for start in range(0, len(mask.columns), _CHUNK)]
-        self.chunks = [self._fit(chunk) for chunk in columns]
+        sums = self._sums(mask.columns)
+        is_rare = (sums < _MIN_COUNTS).all(axis=0)
+        self.chunks = []
+        for genes in (np.flatnonzero(~is_rare), np.flatnonzero(is_rare)):
+            chunks = np.split(genes, range(_CHUNK, len(genes), _CHUNK))
+            self.chunks += [self._fit(chunk, sums[:, chunk]) for chunk in chunks if len(chunk)]
 
     @property
     def reads_neighbors(self) -> bool:
@@ -175,7 +181,7 @@ class Stack:
             if not len(places):
                 continue
             for chunk in self.chunks:
-                own = np.ix_(places, np.arange(spots.counts.shape[1])[chunk.columns])
+                own = np.ix_(places, chunk.places)
                 around = None if spots.around is None else spots.around[own]
                 sizes = None if spots.around_sizes is None else spots.around_sizes[places]
                 some = Spots(spots.rows[places], spots.counts[own], around, sizes)
@@ -223,19 +229,30 @@ class Stack:
         """
         return inside if self.spots.reads_neighbors and self.mask.shown else others
 
-    def _fit(self, chunk: slice) -> Chunk:
-        """Fit the predictors of some requested genes for each part."""
-        spots, columns = self.spots, self.mask.columns[chunk]
+    def _sums(self, columns: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return the counts of genes at the sampled spots that may be read for each part of the mask (n_parts, n_genes)."""
+        readable = self.spots.parts.readable[self.mask.parts][:, self.spots.sample]
+        return np.asarray(readable.astype(np.float64) @ self.spots.counts[:, columns])
+
+    def _fit(self, places: NDArray[np.int64], sums: NDArray[np.float64]) -> Chunk:
+        """Fit the predictors of some requested genes, with their `sums` for each part (n_parts, n_genes)."""
+        spots, columns = self.spots, self.mask.columns[places]
+        # Of genes that are hardly seen the section says nothing.
+        is_seen = sums >= _MIN_COUNTS
+        is_used = np.array([bool(is_seen.any()) or name == "network" for name in self.predictors])
+        used = [predictor for predictor, use in zip(self.predictors.values(), is_used, strict=True) if use]
+        from_section = np.array([name != "network" for name in self.predictors])
         counts = spots.counts[:, columns].toarray()
         every = np.ones(len(counts), dtype=bool)
         fitted, weights = {}, {}
-        for part in self.mask.parts:
+        for part, own_sums, seen in zip(self.mask.parts, sums, is_seen, strict=True):
             others = spots.parts.readable[part][spots.sample]
             hidden = Hidden.of(columns, counts, others, self._readable(others, every), self.sizes)
-            fitted[part] = [predictor.fit(hidden) for predictor in self.predictors.values()]
-            means = counts[others].mean(axis=0) if others.any() else np.zeros(len(columns))
-            weights[part] = self.weights[part][bins(means)].T.astype(np.float32)
-        return Chunk(chunk, fitted, weights)
+            fitted[part] = [predictor.fit(hidden) for predictor in used]
+            of_genes = self.weights[part][bins(own_sums / max(others.sum(), 1))].T.astype(np.float32)
+            of_genes[np.ix_(from_section, ~seen)] = 0
+            weights[part] = of_genes[is_used]
+        return Chunk(places, fitted, weights)
 
     def _fit_weights(self, part: int) -> NDArray[np.float64]:
         """Return weights for a part, from predictions of hidden counts in the others, each of which left it out, too."""

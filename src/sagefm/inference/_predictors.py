@@ -161,7 +161,6 @@ class FittedFactorModel:
         return np.log(ratio, out=ratio)
 
 
-@dataclass(frozen=True)
 class Ridge:
     """Ridge regression on the features y of the visible genes, leave-one-out.
 
@@ -173,20 +172,25 @@ class Ridge:
     where a gene rises several times. Leaving i out is exact in the sum; its part in D is known without its counts.
     """
 
-    visible: Visible
-    sample: NDArray[np.int64]
+    def __init__(self, visible: Visible, sample: NDArray[np.int64]) -> None:
+        self.visible, self.sample = visible, sample
+        self._last: Any = (None, None, None)
 
     def fit(self, hidden: Hidden) -> FittedRidge:
         """Return the weights of the hidden genes."""
         rows = self.sample[hidden.readable]
         # In float64: what a spot's own count has added is taken out again.
         y, sizes = self.visible.features[rows].astype(np.float64), self.visible.sizes[rows].astype(np.float64)
-        variances = self.visible.variances[:, None] * sizes.sum()
-        shrunk = 1 / (hidden.total * variances + PRECISION)
-        residual = y.T @ hidden.counts[hidden.readable] - np.outer(sizes @ y, hidden.total)
+        counts, readable, product = self._last
+        # Fits for several parts differ in p alone.
+        if counts is not hidden.counts or readable is not hidden.readable:
+            product = y.T @ hidden.counts[hidden.readable]
+            self._last = (hidden.counts, hidden.readable, product)
+        shrunk = 1 / (hidden.total * (self.visible.variances[:, None] * sizes.sum()) + PRECISION)
         is_read = np.zeros(len(self.visible.sizes), dtype=bool)
         is_read[rows] = True
-        return FittedRidge(self.visible, shrunk, shrunk * residual, hidden.total, is_read)
+        weights = shrunk * (product - np.outer(sizes @ y, hidden.total))
+        return FittedRidge(self.visible, shrunk, weights, hidden.total, is_read)
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ _LEAST_MEAN: Final = 0.02
 _PRIOR: Final = {"network": 0.7, "factors": 0.2, "ridge": 0.2}
 _PRECISION: Final = 20.0
 _BIN_PRECISION: Final = 20.0
-_N_STEPS: Final = 5
+_N_STEPS: Final = 4
 #: Bound of the log ratio while weights are fitted.
 _BOUND: Final = 5.0
 
