@@ -20,7 +20,7 @@ from scipy import sparse
 from sagefm.data._blocks import iter_blocks
 from sagefm.inference._parts import draw_sample, random_parts, tiles
 from sagefm.inference._predictors import FactorModel, Hidden, Neighbors, Network, Ridge, Spots
-from sagefm.inference._stacking import bin_names, bins, fit_weights, genes_to_fit
+from sagefm.inference._stacking import bin_names, bins, fit_weights, genes_to_fit, prior_weights
 from sagefm.inference._visible import informative_genes, read_visible
 
 if TYPE_CHECKING:
@@ -34,8 +34,9 @@ if TYPE_CHECKING:
     from sagefm.inference._predictors import Fitted, Predictor
     from sagefm.inference._visible import Visible
 
-#: Spots that weights are fitted on, and genes that predictors are fitted to at a time.
+#: Spots that weights are fitted on, at most and at least, and genes that predictors are fitted to at a time.
 _N_WEIGHED: Final = 640
+_MIN_SPOTS: Final = 10
 _CHUNK: Final = 1024
 #: Counts of a gene in the spots that are read below which the network alone predicts it.
 _MIN_COUNTS: Final = 10
@@ -161,12 +162,12 @@ class Stack:
             self.chunks += [self._fit(chunk, sums[:, chunk]) for chunk in chunks if len(chunk)]
 
     @property
-    def reads_neighbors(self) -> bool:
-        """Whether a neighbor's count of a hidden gene has any weight."""
-        names = list(self.predictors)
-        return "neighbors" in names and any(
-            weights[:, names.index("neighbors")].any() for weights in self.weights.values()
-        )
+    def needs_around(self) -> bool:
+        """Whether neighbors' counts of hidden genes have any weight, or are to be left out of the profile."""
+        if not self.spots.reads_neighbors:
+            return True
+        place = list(self.predictors).index("neighbors")
+        return any(weights[:, place].any() for weights in self.weights.values())
 
     def expected(self, spots: Spots, null: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return expected counts of the requested genes of the mask (n_rows, n_columns)."""
@@ -265,6 +266,8 @@ class Stack:
         genes, counts = columns + self.mask.fold.start, of_fold[:, columns].toarray()
         near = spots.near @ sparse.diags_array(inside.astype(np.float32))
         weighed = np.flatnonzero(inside)[:_N_WEIGHED]
+        if len(weighed) < _MIN_SPOTS or not len(genes):
+            return prior_weights(self.predictors)
         log_ratios, order = [], []
         for other in np.unique(part_of[weighed]):
             rows = weighed[part_of[weighed] == other]
@@ -273,8 +276,6 @@ class Stack:
             own = Spots(spots.sample[rows], counts[rows], near[rows] @ counts, (near[rows] @ sizes)[:, None])
             log_ratios.append([predictor.fit(hidden).log_ratio(own) for predictor in self.predictors.values()])
             order.append(rows)
-        if not order or not len(genes):
-            return np.zeros((len(bin_names()), len(self.predictors)))
         rows = np.concatenate(order)
         profile = (counts[inside].sum(axis=0) - counts[rows] + 0.5) / (sizes[inside].sum() - sizes[rows, None])
         stacked = [np.concatenate(parts) for parts in zip(*log_ratios, strict=True)]
@@ -343,7 +344,7 @@ def predict(
     wanted = np.unique(np.concatenate([model.mask.columns for model in models] or [np.arange(0)]))
     places = [np.searchsorted(wanted, model.mask.columns) for model in models]
     read, neighbors = layout.counts[:, wanted], layout.section.neighbors
-    needs_around = any(isinstance(model, Stack) and model.reads_neighbors for model in models)
+    needs_around = any(isinstance(model, Stack) and model.needs_around for model in models)
     for block, _ in iter_blocks(read, block_rows):
         rows = np.arange(len(parts))[block]
         counts = read[block].toarray()
@@ -354,12 +355,13 @@ def predict(
             if not len(own):
                 continue
             x = counts[np.ix_(own, columns)]
-            spots = Spots(rows[own], x)
+            spots, unread, shown = Spots(rows[own], x), x, model.mask.shown
             if around is not None and isinstance(model, Stack):
                 sizes = neighbors[rows[own]] @ model.visible.sizes
                 spots = Spots(rows[own], x, around[np.ix_(own, columns)], sizes[:, None])
-            shown = model.mask.shown
-            null = layout.null(rows[own], x, model.mask.columns, shown)
+                if not model.spots.reads_neighbors:
+                    unread = x + around[np.ix_(own, columns)]
+            null = layout.null(rows[own], unread, model.mask.columns, shown)
             expected = model.expected(spots, null)
             predicted.append(
                 Predicted(rows[own], model.mask.columns, x, expected, null, layout.full_depths(rows[own], shown))

@@ -104,9 +104,7 @@ def impute_table(
     outside_genes = np.setdiff1d(requested, match.genes)
     block_rows = block_rows_of(batch_size)
     network = None if checkpoint is None else checkpoint.network.to(device)
-    if network is None and len(outside_genes):
-        names = [vocabulary.symbols[gene] for gene in outside_genes[:5]]
-        raise ArgumentError(f"genes: {names} are not measured in this table, and model=None knows no others.")
+    symbols = [vocabulary.symbols[gene] for gene in outside_genes]
 
     # All genes make a layer; some, the columns that are asked for.
     shape = table.shape if genes is None else (table.n_obs, len(columns))
@@ -133,7 +131,7 @@ def impute_table(
             unmeasured = None
             if network_reader is not None and len(outside_genes):
                 unmeasured = Unmeasured(network_reader, outside_genes)
-                levels.append(unmeasured.levels().assign(library=section.name))
+                levels.append(unmeasured.levels().assign(library=section.name, gene=symbols))
             places = np.searchsorted(measured, layout.genes)
             for block, predicted in predict(layout, models, spots.parts.part, block_rows):
                 rows = section.rows[block]
@@ -149,13 +147,12 @@ def impute_table(
                 bar.update(len(rows))
         result = target.result()
     report = recovery.result()[["r", "qval", "d2"]].set_axis(columns).reindex(range(table.n_vars))
-    symbols = [vocabulary.symbols[gene] for gene in outside_genes]
     return Imputation(
         result if genes is None else _as_columns(result, columns, table.n_vars),
         pd.DataFrame(outside, index=table.obs_names, columns=symbols),
         report.assign(imputed=report.index.isin(columns)).set_axis(table.var_names),
-        pd.concat(weights, ignore_index=True)[["library", "bin", "predictor", "weight"]] if weights else None,
-        pd.concat(levels, ignore_index=True).assign(gene=symbols * len(levels)) if levels else None,
+        _tidy(weights, ["library", "bin", "predictor", "weight"]),
+        _tidy(levels, ["library", "gene", "mean", "lower", "upper"]),
     )
 
 
@@ -191,6 +188,11 @@ def impute_frame(
     values = sparse.csr_matrix(result.layer)[:, np.flatnonzero(imputed)].toarray()
     measured = pd.DataFrame(values, index=reader.table.obs_names, columns=report["gene"].to_numpy()[imputed])
     return pd.concat([measured, result.outside], axis=1)[to_symbols(pd.Index(names))].set_axis(names, axis=1)
+
+
+def _tidy(tables: list[pd.DataFrame], columns: list[str]) -> pd.DataFrame | None:
+    """Return the tables of the libraries as one, if there are any."""
+    return pd.concat(tables, ignore_index=True)[columns] if tables else None
 
 
 def _as_columns(values: NDArray[np.float32], columns: NDArray[np.int64], n_vars: int) -> sparse.csr_matrix:

@@ -59,18 +59,19 @@ class Layout:
         return np.maximum(self.fold_depths[:, shown or slice(None)].sum(axis=1), 1)
 
     def null(
-        self, rows: NDArray[np.int64], counts: NDArray[np.float32], columns: NDArray[np.int64], shown: Sequence[int]
+        self, rows: NDArray[np.int64], unread: NDArray[np.float32], columns: NDArray[np.int64], shown: Sequence[int]
     ) -> NDArray[np.float32]:
-        """Return the null model's expected counts of hidden genes, of which `counts` are known (n_rows, n_columns).
+        """Return the null model's expected counts of hidden genes (n_rows, n_columns).
 
-        ``size_i p_ig`` as in :func:`sagefm.module._reading.null_rates`: p are the gene's counts in the other spots, and
-        a prior count; size the spot's visible counts over the sum of p over these genes.
+        ``size_i p_ig`` as in :func:`sagefm.module._reading.null_rates`: p are the gene's counts without those that must
+        not be read, which are a spot's own or also its neighbors' (`unread`, of this shape), and a prior count; size the
+        spot's visible counts over the sum of p over these genes.
         """
         own = self.fold_depths[rows][:, shown or slice(None)].sum(axis=1)
         folds = [self.folds[i] for i in shown] or [slice(None)]
         total = sum(self.totals[fold].sum() + PROFILE_PRIOR * len(self.totals[fold]) for fold in folds)
         size = np.maximum(own, 1) / np.maximum(total - own, PROFILE_PRIOR)
-        return np.asarray(size[:, None] * (self.totals[columns] - counts + PROFILE_PRIOR), dtype=np.float32)
+        return np.asarray(size[:, None] * (self.totals[columns] - unread + PROFILE_PRIOR), dtype=np.float32)
 
     def full_depths(self, rows: NDArray[np.int64], shown: Sequence[int]) -> NDArray[np.float32]:
         """Return the counts that spots are expected to have in all genes, from those that they show (n_rows, 1)."""

@@ -14,7 +14,7 @@ import numpy as np
 from scipy.optimize import nnls
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from numpy.typing import NDArray
 
@@ -55,6 +55,11 @@ def genes_to_fit(means: NDArray[np.floating]) -> NDArray[np.int64]:
     return np.concatenate(genes)
 
 
+def prior_weights(names: Iterable[str]) -> NDArray[np.float64]:
+    """Return the weights of predictors before anything is known of a section (n_bins, n_predictors)."""
+    return np.tile([_PRIOR.get(name, 0.0) for name in names], (len(EDGES) + 1, 1))
+
+
 def fit_weights(
     log_ratios: Mapping[str, NDArray[np.floating]],
     counts: NDArray[np.floating],
@@ -67,9 +72,9 @@ def fit_weights(
     (n_spots, n_genes); `bin_of` is the bin of each gene.
     """
     stacked = np.stack(list(log_ratios.values()), axis=-1).astype(np.float64)
-    prior = np.array([_PRIOR.get(name, 0.0) for name in log_ratios])
-    pooled = _maximize(stacked, counts, null, prior, _PRECISION)
-    weights = np.repeat(pooled[None], len(EDGES) + 1, axis=0)
+    weights = prior_weights(log_ratios)
+    pooled = _maximize(stacked, counts, null, weights[0], _PRECISION)
+    weights[:] = pooled
     for b in np.unique(bin_of):
         own = bin_of == b
         weights[b] = _maximize(stacked[:, own], counts[:, own], null[:, own], pooled, _BIN_PRECISION)

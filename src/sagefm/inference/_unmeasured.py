@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 #: Measured genes of the most similar level in the training sections, whose levels tell how far off a level may be, and
 #: the part of them that is within its interval.
-_N_SIMILAR: Final = 200
+_N_SIMILAR: Final = 50
 _INTERVAL: Final = 0.8
 
 
@@ -41,7 +41,7 @@ class Unmeasured:
     def levels(self) -> pd.DataFrame:
         """Return mean expected counts of each gene, and the interval of 80 %, in the order of the genes.
 
-        Its ends are the mean times the quantiles of measured over expected level, of the 200 measured genes whose level
+        Its ends are the mean times the quantiles of measured over expected level, of the 50 measured genes whose level
         in the training sections is nearest.
         """
         layout = self.reader.layout

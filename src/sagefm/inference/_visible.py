@@ -143,7 +143,12 @@ def read_visible(
     if shows_center:
         blocks.append((components, 1.0))
     else:
-        blocks.append((near @ (near @ components[:, :_N_AROUND]), 1.0))
+        # The neighbors' neighbors, without the way back.
+        wide = sparse.csr_matrix(near @ near)
+        wide.setdiag(0)
+        wide.eliminate_zeros()
+        wide.data[:] = 1
+        blocks.append((averaging(wide, with_center=False) @ components[:, :_N_AROUND], 1.0))
     if embedding is not None:
         blocks.append((embedding, 1.0))
     features, variances = _uncorrelated(blocks, np.where(fitted_on, sizes, 0).astype(np.float64))
