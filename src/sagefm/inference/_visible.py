@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 #: Genes that components and profiles are found in, over all folds.
 N_GENES: Final = 1000
 #: Principal components of a spot, of its neighborhood, and profiles of the factor model.
-_N_COMPONENTS: Final = 40
+_N_COMPONENTS: Final = 30
 _N_AROUND: Final = 20
 _N_PROFILES: Final = 20
 #: Spots that the factor model is fitted on.
