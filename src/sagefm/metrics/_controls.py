@@ -182,6 +182,11 @@ def _read_predicted(table: AnnData, predicted: Any) -> PredictedRows:
             f"Call sagefm.tl.impute(adata, model, key_added={predicted!r})"
         )
     params = table.uns.get(UNS_KEY, {}).get(predicted, {})
+    if "target_sum" in params:
+        raise ArgumentError(
+            f"predicted={predicted!r} was brought to {params['target_sum']:g} counts a spot; expected counts at the depth "
+            f"of each spot are compared. Call sagefm.tl.impute(adata, model, key_added={predicted!r})"
+        )
     return PredictedRows(table.layers[predicted], table.shape, is_log=params.get("scale") == "log1p")
 
 
