@@ -10,7 +10,7 @@ import torch
 from scipy import sparse
 from tqdm.auto import tqdm
 
-from sagefm._arguments import as_seed, listed, one_of, whole_number
+from sagefm._arguments import as_seed, listed, number, one_of, whole_number
 from sagefm._constants import MAX_FOLDS
 from sagefm.data._genes import to_symbols
 from sagefm.data._input import make_input
@@ -114,7 +114,7 @@ def impute_table(
     recovery, weights, levels = Recovery(len(columns)), [], []
     bar = tqdm(total=table.n_obs, desc="impute", unit="spot", disable=None if progress else True, leave=False)
     with bar, untouched_on_error(table), dense_layer(shape, out) as target, torch.inference_mode():
-        for section in reader.sections():
+        for section in reader.sections(table_order=True):
             layout = Layout(section, len(vocabulary), n_folds, rng)
             network_reader = None
             if checkpoint is not None and network is not None:
@@ -158,10 +158,10 @@ def impute_table(
 
 def imputed_scale(checkpoint: Checkpoint | None, scale: str | None, target_sum: float | None) -> str:
     """Return the scale of imputed values: that of the network, if none is given."""
-    if scale is not None and scale not in SCALES:
-        raise ArgumentError(f"scale={scale!r}; expected one of {list(SCALES)}.")
-    if target_sum is not None and not (isinstance(target_sum, int | float) and 0 < target_sum < np.inf):
-        raise ArgumentError(f"target_sum={target_sum!r}; expected a number above 0, e.g. 1e4.")
+    if target_sum is not None:
+        number(target_sum, name="target_sum", is_valid=lambda x: x > 0, expected="a number above 0, e.g. 1e4")
+    if scale is not None:
+        one_of(scale, SCALES, name="scale")
     return scale or ("counts" if checkpoint is None else checkpoint.network.scale)
 
 

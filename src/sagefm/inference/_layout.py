@@ -39,7 +39,7 @@ class Layout:
     def __init__(self, section: Section, n_vocabulary: int, n_folds: int, rng: int) -> None:
         fold_of = assign_folds(section.genes, n_vocabulary, n_folds, rng)
         self.section = section
-        self.order = np.argsort(fold_of, kind="stable")
+        self.order = np.lexsort((section.genes, fold_of))
         edges = np.searchsorted(fold_of[self.order], np.arange(n_folds + 1)).tolist()
         self.folds = [slice(start, stop) for start, stop in pairwise(edges)]
         self.genes = section.genes[self.order]
