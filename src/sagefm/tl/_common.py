@@ -11,7 +11,6 @@ from sagefm.checkpoint._resolve import resolve_device, resolve_model
 from sagefm.data._reader import TableReader, read_table
 from sagefm.data._table import TableKeys, copy_data, get_table
 from sagefm.errors import ArgumentError
-from sagefm.inference._network import own_vocabulary
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -64,6 +63,9 @@ def begin(
     resolved = resolve_device(device)
     data = copy_data(adata) if copy else adata
     if checkpoint is None:
+        # What it imports takes half a second: not where there is a model.
+        from sagefm.inference._network import own_vocabulary
+
         vocabulary = own_vocabulary(get_table(data, table_key=table_key, mod=mod), keys.gene_key)
     else:
         vocabulary = checkpoint.vocabulary
