@@ -15,7 +15,7 @@ from sagefm.data._genes import assign_folds
 from sagefm.metrics import Recovery, fit_components, noise_ceiling, pooled_d2
 from sagefm.metrics._controls import add_recovery, split_spots
 from sagefm.metrics._predictors import Components, Model, Neighborhood, SectionCounts, fit_factor_model
-from sagefm.metrics._recovery import PredictedRows
+from sagefm.metrics._rows import PredictedRows
 
 DETECTED = 0.1
 RIDGES = (1.0, 10.0, 100.0)
