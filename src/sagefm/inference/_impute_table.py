@@ -17,12 +17,14 @@ from sagefm.data._input import make_input
 from sagefm.data._table import untouched_on_error
 from sagefm.errors import ArgumentError
 from sagefm.inference._impute import Alone, SectionSpots, Stack, mean_weights, predict
+from sagefm.inference._intervals import SectionIntervals, check_level
 from sagefm.inference._layout import Layout
 from sagefm.inference._network_reader import NetworkReader
 from sagefm.inference._output import dense_layer
 from sagefm.inference._products import block_rows_of
 from sagefm.inference._unmeasured import Unmeasured
 from sagefm.metrics._recovery import Recovery
+from sagefm.metrics._trust import trust
 
 if TYPE_CHECKING:
     import os
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
     from sagefm.data._reader import TableReader
 
 SCALES: Final = ("counts", "log1p")
+#: What is kept of the recovery of each gene; see :meth:`sagefm.metrics.Recovery.result`.
+RECOVERED: Final = ("r", "qval", "d2", "ceiling", "of_ceiling", "of_repeat")
 
 
 class Imputation(NamedTuple):
@@ -48,12 +52,15 @@ class Imputation(NamedTuple):
     outside
         Values of requested genes that the table does not hold (n_spots, n_outside).
     recovery
-        ``r``, ``qval``, ``d2`` of each gene of the table, NaN where not imputed; and whether it was ``imputed``.
+        Of each gene of the table: the columns `RECOVERED` and ``trust``, missing where not imputed; and whether it was
+        ``imputed``.
     weights
         ``weight`` of each ``predictor`` in each ``bin`` of expression and ``library``; None for a network alone.
     levels
         ``mean`` expected counts of requested genes that the table does not hold, and ``lower`` and ``upper``, by
         ``library`` and ``gene``; None for the published network.
+    lower, upper
+        Ends of the predictive intervals, CSR (n_spots, n_vars), if they were asked for.
     """
 
     layer: Any
@@ -61,6 +68,8 @@ class Imputation(NamedTuple):
     recovery: pd.DataFrame
     weights: pd.DataFrame | None = None
     levels: pd.DataFrame | None = None
+    lower: sparse.csr_matrix | None = None
+    upper: sparse.csr_matrix | None = None
 
 
 def impute_table(
@@ -76,6 +85,7 @@ def impute_table(
     adapt: bool = True,
     scale: str | None = None,
     target_sum: float | None = None,
+    interval: float | None = None,
     out: str | os.PathLike[str] | None = None,
     device: torch.device,
     batch_size: int | None = None,
@@ -95,7 +105,7 @@ def impute_table(
         vocabulary = checkpoint.vocabulary
     if vocabulary is None:
         raise ArgumentError("Without a checkpoint, pass the vocabulary that the table was read with.")
-    scale = imputed_scale(checkpoint, scale, target_sum)
+    scale, interval = imputed_scale(checkpoint, scale, target_sum), check_level(interval, is_chosen=genes is not None)
     table, match = reader.table, reader.match
     requested = match.genes
     if genes is not None:
@@ -112,10 +122,13 @@ def impute_table(
     measured = np.intersect1d(requested, match.genes)
     outside = np.empty((table.n_obs, len(outside_genes)), np.float32)
     recovery, weights, levels = Recovery(len(columns)), [], []
+    bounds = np.empty((2, table.n_obs, len(columns)), np.float32) if interval is not None else None
     bar = tqdm(total=table.n_obs, desc="impute", unit="spot", disable=None if progress else True, leave=False)
     with bar, untouched_on_error(table), dense_layer(shape, out) as target, torch.inference_mode():
         for section in reader.sections(table_order=True):
             layout = Layout(section, len(vocabulary), n_folds, rng)
+            recovery.begin_section(section.coordinates)
+            intervals = None if interval is None else SectionIntervals(layout, interval, len(columns))
             network_reader = None
             if checkpoint is not None and network is not None:
                 inputs = make_input(section, checkpoint.config.input, scale=checkpoint.config.scale)
@@ -137,7 +150,9 @@ def impute_table(
                 rows = section.rows[block]
                 values = np.empty((len(rows), len(columns)), np.float32)
                 for p in predicted:
-                    recovery.update(p.counts, p.expected, null=p.null, genes=places[p.columns])
+                    recovery.update(p.counts, p.expected, null=p.null, genes=places[p.columns], spots=p.rows)
+                    if intervals is not None:
+                        intervals.add(p, places[p.columns])
                     own = np.ix_(p.rows - block.start, places[p.columns])
                     values[own] = scaled(p.expected, p.depths, scale, target_sum)
                 recovery.add_spots(len(rows))
@@ -145,14 +160,21 @@ def impute_table(
                 if unmeasured is not None:
                     outside[rows] = scaled(*unmeasured.expected(block), scale, target_sum)
                 bar.update(len(rows))
+            if intervals is not None and bounds is not None:
+                lower, upper, depths = intervals.result()
+                for end, values in zip(bounds, (lower, upper), strict=True):
+                    end[section.rows] = scaled(values, depths, scale, target_sum)
         result = target.result()
-    report = recovery.result()[["r", "qval", "d2"]].set_axis(columns).reindex(range(table.n_vars))
+    recovered = recovery.result()
+    report = recovered[[*RECOVERED]].assign(trust=trust(recovered, table.n_obs))
+    report = report.set_axis(columns).reindex(range(table.n_vars))
     return Imputation(
         result if genes is None else _as_columns(result, columns, table.n_vars),
         pd.DataFrame(outside, index=table.obs_names, columns=symbols),
         report.assign(imputed=report.index.isin(columns)).set_axis(table.var_names),
         _tidy(weights, ["library", "bin", "predictor", "weight"]),
         _tidy(levels, ["library", "gene", "mean", "lower", "upper"]),
+        *(() if bounds is None else (_as_columns(end, columns, table.n_vars) for end in bounds)),
     )
 
 

@@ -10,6 +10,7 @@ from sagefm.metrics._couplings import couplings
 from sagefm.metrics._intervals import interval_coverage, pit
 from sagefm.metrics._predictors import fit_components
 from sagefm.metrics._recovery import Recovery, pooled_d2, recovery
+from sagefm.metrics._trust import trust
 
 __all__ = [
     "Recovery",
@@ -23,4 +24,5 @@ __all__ = [
     "pit",
     "pooled_d2",
     "recovery",
+    "trust",
 ]

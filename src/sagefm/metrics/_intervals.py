@@ -4,18 +4,19 @@ Counts of gene g at spot i are taken to be negative binomial about their expecte
 
     x_ig ~ NB(mean mu_ig, variance mu_ig + phi_g mu_ig^2),
 
-with the dispersion phi of the gene's *other* spots j, by moments, shrunk to that of all genes of the section:
+with the dispersion phi of the gene's *other* spots j, by moments, shrunk to that of all genes of the section about
+depth times profile:
 
     phi_ig = (sum_j [(x_jg - mu_jg)^2 - mu_jg] + S phi) / (sum_j mu_jg^2 + S),    S = 50.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pandas as pd
-from scipy import special, stats
+from scipy import sparse, special, stats
 
 from sagefm._arguments import as_seed
 from sagefm.errors import ArgumentError
@@ -37,14 +38,20 @@ _QUARTERS: Final = ("lowest", "second", "third", "highest")
 _THIRDS: Final = ("shallowest", "middle", "deepest")
 
 
-def section_dispersion(counts: NDArray[np.floating], expected: NDArray[np.floating]) -> float:
-    """Return the dispersion of all genes together, at least 0."""
-    excess, squares = 0.0, 0.0
-    for start in range(0, counts.shape[1], _BLOCK_GENES):
-        x, mu = (values[:, start : start + _BLOCK_GENES].astype(np.float64) for values in (counts, expected))
-        excess += float(((x - mu) ** 2 - mu).sum())
-        squares += float((mu**2).sum())
-    return max(excess / squares, 0.0) if squares > 0 else 0.0
+def section_dispersion(counts: Any, depth: NDArray[np.floating]) -> float:
+    """Return the dispersion of all genes together about depth times the section's profile, at least 0.
+
+    It takes no prediction, so that the interval of a gene does not depend on which others are predicted. `counts` may
+    be sparse (n_spots, n_genes), `depth` are those of the spots (n_spots,).
+    """
+    depth = depth.astype(np.float64)
+    totals = np.asarray(counts.sum(axis=0), dtype=np.float64).ravel()
+    profile = totals / max(depth.sum(), 1.0)
+    squares = (depth @ depth) * (profile @ profile)
+    values = counts.data if sparse.issparse(counts) else counts
+    of_counts = float(np.square(values, dtype=np.float64).sum())
+    excess = of_counts - 2 * float((counts.T @ depth) @ profile) + squares - totals.sum()
+    return float(max(excess / squares, 0.0)) if squares > 0 else 0.0
 
 
 def dispersion(counts: NDArray[np.floating], expected: NDArray[np.floating], of_section: float) -> NDArray[np.float64]:
@@ -178,7 +185,7 @@ def interval_coverage(
     x, mu = x[:, known], mu[:, known]
     third = _groups(depth, len(_THIRDS))
     quarter = _groups(x.mean(axis=0), len(_QUARTERS))
-    of_section = section_dispersion(x, mu)
+    of_section = section_dispersion(x, depth)
     # Counts in each third and quarter, and those covered by level, randomized and plain.
     totals = np.zeros((len(_THIRDS), len(_QUARTERS)))
     covered = np.zeros((2, len(levels), *totals.shape))

@@ -123,7 +123,7 @@ class Spectra:
         # Of a section that is scored in part, the sum over modes is that of so many spots.
         sizes = self._modes.sizes * ((n_seen - 1) / self._modes.sizes.sum())
         a, b = (self._modes.levels(values) for values in self._coefficients)
-        return self._sums + np.stack([sizes @ (a * b), sizes @ a, sizes @ b])
+        return np.asarray(self._sums + np.stack([sizes @ (a * b), sizes @ a, sizes @ b]))
 
 
 def _pitch(coordinates: NDArray[np.float64]) -> float:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from sagefm._arguments import as_seed
 from sagefm._constants import IMPUTED_KEY, SPATIAL_KEY
 from sagefm.data._table import TableKeys
-from sagefm.inference._impute_table import impute_table, imputed_scale
+from sagefm.inference._impute_table import RECOVERED, impute_table, imputed_scale
 from sagefm.tl._common import begin, provenance, record
 
 if TYPE_CHECKING:
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
     from sagefm.model import SAGEFM, Checkpoint
 
+#: Names in `var` that are not those of :meth:`sagefm.metrics.Recovery.result`.
+FIELDS: Final = {"qval": "q"}
+
 
 def impute(
     adata: Any,
@@ -27,6 +30,7 @@ def impute(
     mask: Literal["center", "neighborhood"] = "center",
     scale: Literal["counts", "log1p"] | None = None,
     target_sum: float | None = None,
+    interval: float | None = None,
     n_folds: int = 4,
     rng: int | np.random.Generator = 0,
     layer: str | None = None,
@@ -71,6 +75,9 @@ def impute(
         published architecture.
     target_sum
         Counts that every spot is brought to, e.g. 1e4. Default: each spot keeps its own depth.
+    interval
+        Share of measured counts that a predictive interval is to cover, e.g. 0.8, for the chosen `genes`. Default: no
+        intervals.
     n_folds
         Number of folds; 1/n_folds of the genes are hidden at a time.
     rng
@@ -92,13 +99,26 @@ def impute(
         Imputed values (n_spots, n_vars). If all genes are imputed: dense float32, NaN for genes outside the vocabulary.
         With `genes`: CSR, with values in the columns of these genes only.
         ``adata.uns["sagefm"][key_added]["scale"]`` says on which scale.
+    ``adata.layers[f"{key_added}_lower"]``, ``adata.layers[f"{key_added}_upper"]``
+        With `interval`: between which counts the measured one was to be expected (CSR, in the scale of the values), from
+        the gene's other spots. Counts are whole numbers, so that the ends cover more than they say: see
+        :func:`sagefm.metrics.interval_coverage`.
     ``adata.obsm[key_added]``
         DataFrame of the requested genes that are not in `adata`, if there are any.
     ``adata.var[key_added]``
         Whether a gene was imputed.
     ``adata.var[f"{key_added}_r"]``, ``adata.var[f"{key_added}_q"]``
         Correlation of measured and imputed Pearson residuals from the null model (section profile x size factor), and
-        the false discovery rate of r > 0; see :class:`sagefm.metrics.Recovery`.
+        the false discovery rate of r > 0, which knows that nearby spots are alike; see :class:`sagefm.metrics.Recovery`.
+    ``adata.var[f"{key_added}_d2"]``
+        Share of the null model's deviance that is explained.
+    ``adata.var[f"{key_added}_ceiling"]``, ``adata.var[f"{key_added}_of_ceiling"]``
+        r of a perfect prediction, which counting noise allows, and the share of it that is reached.
+    ``adata.var[f"{key_added}_of_repeat"]``
+        r over that of a second measurement of the same spots: above 1, the imputed value predicts a measured count better
+        than measuring again would. This and the share are missing where a gene's signal does not stand out from noise.
+    ``adata.var[f"{key_added}_trust"]``
+        ``"good"``, ``"weak"`` or ``"none"``, by the rule of :func:`sagefm.metrics.trust`.
     ``adata.uns["sagefm"][key_added]``
         Parameters and provenance, and two tables. ``"weights"``: the ``weight`` of each ``predictor`` in each
         ``library`` and ``bin`` of expression (mean counts of a spot); not for the published architecture, which is used
@@ -145,7 +165,7 @@ def impute(
     >>> sagefm.tl.impute(adata, genes=["CD3E", "MS4A1"])
     >>> adata.layers["sagefm_imputed"].shape
     (302, 15005)
-    >>> recovered = adata.var.loc[["CD3E", "MS4A1"], ["sagefm_imputed_r", "sagefm_imputed_q"]]
+    >>> recovered = adata.var.loc[["CD3E", "MS4A1"], ["sagefm_imputed_r", "sagefm_imputed_trust"]]
     """
     rng = as_seed(rng)
     keys = TableKeys(layer, gene_key, spatial_key, library_key, neighbors_key)
@@ -168,6 +188,7 @@ def impute(
         mask=mask,
         scale=scale,
         target_sum=target_sum,
+        interval=interval,
         n_folds=n_folds,
         rng=rng,
         out=out,
@@ -181,12 +202,17 @@ def impute(
     table.obsm.pop(key_added, None)
     if result.outside.shape[1]:
         table.obsm[key_added] = result.outside
+    for end, values in (("lower", result.lower), ("upper", result.upper)):
+        table.layers.pop(f"{key_added}_{end}", None)
+        if values is not None:
+            table.layers[f"{key_added}_{end}"] = values
     table.var[key_added] = result.recovery["imputed"].to_numpy(dtype=bool)
-    table.var[f"{key_added}_r"] = result.recovery["r"].to_numpy(dtype=float)
-    table.var[f"{key_added}_q"] = result.recovery["qval"].to_numpy(dtype=float)
+    for name in RECOVERED:
+        table.var[f"{key_added}_{FIELDS.get(name, name)}"] = result.recovery[name].to_numpy(dtype=float)
+    table.var[f"{key_added}_trust"] = result.recovery["trust"].array
     params: dict[str, Any] = {"scale": imputed_scale(run.checkpoint, scale, target_sum), "mask": mask}
     params |= {"n_folds": n_folds, "rng": rng}
-    optional = {"target_sum": target_sum, "weights": result.weights, "levels": result.levels}
+    optional = {"target_sum": target_sum, "interval": interval, "weights": result.weights, "levels": result.levels}
     params |= {name: value for name, value in optional.items() if value is not None}
     record(table, key_added, provenance(run, params))
     return run.data if copy else None
