@@ -100,12 +100,12 @@ def test_genes_whose_counts_are_drawn_anew_are_not_recovered(model):
     adata = sagefm.datasets.synovium()
     detected = np.asarray((adata.X > 0).mean(axis=0)).ravel()
     known = adata.var_names.isin(resolve_model("default").vocabulary.symbols)
-    genes = np.flatnonzero((detected > 0.3) & known)[::10]
+    genes = np.flatnonzero((detected > 0.1) & known)[::6]
     names = list(adata.var_names[genes])
     adata.X = draw_anew(adata.X, genes)
     sagefm.tl.impute(adata, model, genes=names, progress=False)
     table = adata.var.loc[names]
-    assert len(names) > 80
+    assert len(names) > 500
     assert abs(table[f"{KEY}_r"].median()) < 0.02
     assert (table[f"{KEY}_q"] < 0.05).mean() < 0.02
     assert (table[f"{KEY}_trust"] == "none").mean() > 0.98

@@ -78,7 +78,8 @@ class Evaluation:
         parts: dict[str, list[pd.DataFrame]] = {}
         for name in self.names:
             start, adata = time.perf_counter(), read_section(self.paths[name])
-            measured = SectionEvaluation(adata, self.checkpoint, self.published, self.training)
+            stored = self.out / "controls" / name
+            measured = SectionEvaluation(adata, self.checkpoint, self.published, self.training, stored)
             tables = {"sections": measured.measure()}
             controls = [name for name in tables["sections"]["predictor"].unique() if name not in measured.ours]
             paired = [{"n_hidden": n} | measured.paired(controls, n) for n in (1, 2, 3)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 from scipy import sparse
 
 from sagefm.data._turns import overlapping_turns
@@ -11,9 +12,9 @@ from sagefm.metrics._spectra import Spectra
 
 
 def turned(residuals: np.ndarray, predicted: np.ndarray, coordinates: np.ndarray) -> dict[str, float]:
-    """Return the shares of genes with small p and q after the turns and mirror images that overlap, means over these.
+    """Return the shares of genes with small p and q after the turns and mirror images that overlap: median, and most.
 
-    `residuals` and `predicted` are Pearson residuals from the null model (n_spots, n_genes).
+    A mirror image may bring a tissue onto itself, as the layers of a cortex: what is found then is there. `residuals` and `predicted` are Pearson residuals from the null model (n_spots, n_genes).
     """
     shares = []
     for spots, moved in overlapping_turns(coordinates):
@@ -22,13 +23,14 @@ def turned(residuals: np.ndarray, predicted: np.ndarray, coordinates: np.ndarray
         spectra.begin(coordinates[spots])
         spectra.add(slice(0, len(spots)), residuals[moved], predicted[spots], np.arange(residuals.shape[1]))
         tested = np.ones(residuals.shape[1], dtype=bool)
+        row = {}
         for kind, variance in (("", spectra.variance()), ("_independent", None)):
             r, p, q = correlation(sums, len(spots), tested, variance)
-            shares.append(
-                {f"p05{kind}": np.mean(p < 0.05), f"q05{kind}": np.mean(q < 0.05), "turned_r": np.nanmedian(r)}
-            )
-    names = dict.fromkeys(name for row in shares for name in row)
-    return {name: float(np.mean([row[name] for row in shares if name in row])) for name in names}
+            row |= {f"p05{kind}": np.mean(p < 0.05), f"q05{kind}": np.mean(q < 0.05), "turned_r": np.nanmedian(r)}
+        shares.append(row)
+    table = pd.DataFrame(shares)
+    most = table[["p05", "q05"]].max().add_suffix("_most")
+    return {**table.median(), **most}
 
 
 def draw_anew(counts: sparse.csr_matrix, columns: np.ndarray, rng: np.random.Generator) -> sparse.csr_matrix:

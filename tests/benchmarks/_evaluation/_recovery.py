@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import torch
@@ -24,16 +26,28 @@ from sagefm.metrics._rows import PredictedRows
 DETECTED = 0.1
 RIDGES = (1.0, 10.0, 100.0)
 COLUMNS = ("r", "r_ceiling", "pooled_d2", "raw_r", "q_residual", "q_raw")
+#: What is kept of the recovery of each gene by a control.
+STORED = ("r", "qval", "raw_r", "raw_qval", "deviance", "null_deviance", "detected")
 #: Genes that are drawn anew at a time, and draws of genes of the bootstrap.
 N_DRAWN, N_BOOTSTRAP = 200, 500
 
 
 class SectionEvaluation:
-    """Everything that is measured on one section."""
+    """Everything that is measured on one section.
+
+    Tables of the controls, which take most of the time, are kept in `stored`, and read from there if an earlier run with
+    the same sections, vocabulary and folds wrote them.
+    """
 
     def __init__(
-        self, adata: AnnData, checkpoint: Checkpoint, published: Checkpoint | None, training: Training | None
+        self,
+        adata: AnnData,
+        checkpoint: Checkpoint,
+        published: Checkpoint | None,
+        training: Training | None,
+        stored: Path | None = None,
     ) -> None:
+        self.stored = stored
         self.adata, self.checkpoint, self.published, self.training = adata, checkpoint, published, training
         self.match = _models.reader_of(adata, checkpoint).match
         self.counts = sparse.csr_matrix(adata.X[:, self.match.columns], dtype=np.float64)
@@ -58,6 +72,18 @@ class SectionEvaluation:
         return pd.DataFrame(rows)
 
     def _add_controls(self, n: int) -> None:
+        path = None if self.stored is None else self.stored.with_name(f"{self.stored.name}_{n}.npz")
+        if path is None or not path.exists():
+            tables = self._controls(n)
+            if path is not None:
+                path.parent.mkdir(exist_ok=True)
+                np.savez_compressed(path, **{name: table[[*STORED]].to_numpy() for name, table in tables.items()})
+        else:
+            with np.load(path) as file:
+                tables = {name: pd.DataFrame(file[name], columns=[*STORED]) for name in file.files}
+        self.tables |= {(n, name): table for name, table in tables.items()}
+
+    def _controls(self, n: int) -> dict[str, pd.DataFrame]:
         section = SectionCounts(self.counts, self.adata.obsp["sagefm_connectivities"])
         folds = assign_folds(self.match.genes, len(self.checkpoint.vocabulary), _models.N_FOLDS, 0)
         sums: dict[str, Recovery] = {}
@@ -70,7 +96,7 @@ class SectionEvaluation:
             predicted = _models.impute(self.adata, self.published, n)
             smoothed["published"] = Model(PredictedRows(predicted, self.adata.shape), every, self.match.columns)
         add_recovery(sums, section, every, smoothed, folds, n, self.genes)
-        self.tables |= {(n, name): recovery.result() for name, recovery in sums.items()}
+        return {name: recovery.result() for name, recovery in sums.items()}
 
     def _add_stacks(self, n: int) -> None:
         stacks = Stacks(self.adata, self.checkpoint, n, self.match.genes[self.genes])
