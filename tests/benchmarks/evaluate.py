@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pandas as pd
 from _evaluation import _domains, _peers, _report, _sections, _structure
-from _evaluation._recovery import COLUMNS, SectionEvaluation, mean_by_donor
+from _evaluation._recovery import COLUMNS, SectionEvaluation, mean_by_donor, replicated
 from _evaluation._rows import Rows
 from _evaluation._sections import cut_panel, donor, labels_of, list_sections, read_section, tissue
 from anndata import AnnData
@@ -85,6 +85,7 @@ class Evaluation:
             paired = [{"n_hidden": n} | measured.paired(controls, n) for n in (1, 2, 3)]
             tables |= {"paired": pd.DataFrame(paired), "coverage": measured.coverage()}
             tables |= {"nulls": pd.DataFrame([measured.nulls()]), "weights": pd.concat(measured.weights)}
+            tables["trusted"] = measured.trusted()
             for key, table in tables.items():
                 few = adata.n_obs < FEW_SPOTS
                 table = table.assign(section=name, donor=donor(name), n_spots=adata.n_obs, few_spots=few)
@@ -111,6 +112,8 @@ class Evaluation:
         _report.show("Coverage of intervals over sections", shown, self.out, file="coverage.csv")
         nulls = tables["nulls"].drop(columns=["n_spots", "few_spots"])
         _report.show("Where nothing is to be found: tissue turned, and genes drawn anew", nulls, self.out)
+        title = "Genes that are trusted in a section, in the next section of the donor"
+        _report.show(title, replicated(tables["trusted"]), self.out, file="trust.csv")
         weights = tables["weights"].groupby(["n_hidden", "donor", "bin", "predictor"], sort=False)["weight"].mean()
         _report.show("Weights by donor", weights.unstack("predictor").reset_index(), self.out, file="weights.csv")
         _report.plot_recovery(means, self.out)

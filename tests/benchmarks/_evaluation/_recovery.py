@@ -18,7 +18,7 @@ from _evaluation._smoothers import smoothers
 from _evaluation._stacks import STACKED, Stacks
 from sagefm.checkpoint._checkpoint import Checkpoint
 from sagefm.data._genes import assign_folds
-from sagefm.metrics import Recovery, fit_components, interval_coverage, noise_ceiling, pooled_d2
+from sagefm.metrics import Recovery, fit_components, interval_coverage, noise_ceiling, pooled_d2, trust
 from sagefm.metrics._controls import add_recovery, split_spots
 from sagefm.metrics._predictors import Components, Model, Neighborhood, SectionCounts, fit_factor_model
 from sagefm.metrics._rows import PredictedRows
@@ -121,6 +121,12 @@ class SectionEvaluation:
         """Return the coverage of the intervals of `tl.impute`."""
         return interval_coverage(self.counted, self.expected, depth=np.asarray(self.counts.sum(axis=1)).ravel())
 
+    def trusted(self) -> pd.DataFrame:
+        """Return how far each detected gene is trusted, and how well it is recovered, by `tl.impute`."""
+        table = self.tables[1, STACKED].set_axis(self.adata.var_names[self.match.columns])[self.genes]
+        kept = table[["r", "qval", "d2", "of_ceiling", "of_repeat"]]
+        return kept.assign(trust=trust(table, self.adata.n_obs)).rename_axis("gene").reset_index()
+
     @torch.inference_mode()
     def nulls(self) -> dict[str, float]:
         """Return what is found in turned tissue, and of genes drawn anew."""
@@ -201,6 +207,27 @@ def _summary(table: pd.DataFrame, ceiling: pd.Series) -> dict[str, float]:
         "q_raw": (genes["raw_qval"] < 0.05).mean(),
         "n_genes": len(genes),
     }
+
+
+def replicated(trusted: pd.DataFrame) -> pd.DataFrame:
+    """Return what becomes of genes that are trusted in a section, in the next section of the donor."""
+    rows = []
+    for name, of_donor in trusted.groupby("donor", sort=False):
+        sections = [section for _, section in of_donor.groupby("section", sort=False)]
+        for here, there in zip(sections, [*sections[1:], sections[0]], strict=True):
+            if len(sections) > 1:
+                pair = here.merge(there, on="gene", suffixes=("", "_there"))
+                rows.append(pair.assign(recovered=(pair["qval_there"] < 0.05) & (pair["d2_there"] > 0), donor=name))
+    if not rows:
+        return pd.DataFrame()
+    groups = pd.concat(rows).groupby(["donor", "trust"], sort=False, observed=True)
+    return groups.agg(
+        genes=("gene", "size"),
+        r_here=("r", "median"),
+        r_there=("r_there", "median"),
+        recovered_there=("recovered", "mean"),
+        good_there=("trust_there", lambda values: (values == "good").mean()),
+    ).reset_index()
 
 
 def mean_by_donor(sections: pd.DataFrame) -> pd.DataFrame:
