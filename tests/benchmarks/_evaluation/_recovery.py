@@ -24,7 +24,6 @@ from sagefm.metrics._predictors import Components, Model, Neighborhood, SectionC
 from sagefm.metrics._rows import PredictedRows
 
 DETECTED = 0.1
-RIDGES = (1.0, 10.0, 100.0)
 COLUMNS = ("r", "r_ceiling", "pooled_d2", "raw_r", "q_residual", "q_raw")
 #: What is kept of the recovery of each gene by a control.
 STORED = ("r", "qval", "raw_r", "raw_qval", "deviance", "null_deviance", "detected")
@@ -137,7 +136,7 @@ class SectionEvaluation:
         columns = rng.choice(detected, min(N_DRAWN, len(detected)), replace=False)
         adata = self.adata.copy()
         adata.X = draw_anew(sparse.csr_matrix(adata.X), self.match.columns[columns], rng)
-        stacks = Stacks(adata, self.checkpoint, 1, self.match.genes[columns])
+        stacks = Stacks(adata, self.checkpoint, 1, self.match.genes[columns], whole=False)
         recovery = Recovery(self.counts.shape[1])
         recovery.begin_section(self.coordinates)
         for p in stacks.predicted(STACKED):
@@ -186,11 +185,12 @@ def _controls(section: SectionCounts, train: np.ndarray, training: Training | No
     loadings = {"section": fit_components([section.counts[train]])}
     if training:
         loadings["corpus"] = training.loadings[:, genes]
-    for source, values in loadings.items():
-        for ridge in RIDGES:
-            found[f"PCA of {source}, ridge {ridge:.0f}"] = alone = Components(values, ridge)
-            if ridge in (RIDGES[0], RIDGES[-1]):
-                found[f"PCA of {source} and around, ridge {ridge:.0f}"] = with_neighbors(alone, section, train)
+    # A small penalty is best by correlation, and a large one by deviance.
+    found |= {f"PCA of {source}, ridge 1": Components(values, 1.0) for source, values in loadings.items()}
+    found["PCA of section, ridge 100"] = Components(loadings["section"], 100.0)
+    if training:
+        corpus = Components(loadings["corpus"], 1.0)
+        found["PCA of corpus and around, ridge 1"] = with_neighbors(corpus, section, train)
     return found
 
 

@@ -39,12 +39,16 @@ def only(stack: Stack, name: str) -> Stack:
 
 @dataclass
 class Stacks:
-    """The stacks of a section with `n_hidden` folds hidden at a time, for the genes in `wanted` (of the vocabulary)."""
+    """The stacks of a section with `n_hidden` folds hidden at a time, for the genes in `wanted` (of the vocabulary).
+
+    Unless `whole`, only the stack that `tl.impute` uses is fitted.
+    """
 
     adata: AnnData
     checkpoint: Checkpoint
     n_hidden: int
     wanted: np.ndarray
+    whole: bool = True
 
     def __post_init__(self) -> None:
         reader = _models.reader_of(self.adata, self.checkpoint)
@@ -57,13 +61,15 @@ class Stacks:
         masks = spots.masks(self.wanted, self.n_hidden)
         self.parts = spots.parts.part
         self.models = {STACKED: [Stack(spots, mask, network) for mask in masks]}
+        self.weights = mean_weights(self.models[STACKED])
+        if not self.whole:
+            return
         self.models[WITHOUT] = [Stack(spots, mask, None) for mask in masks]
         self.models["network, as trained"] = [Alone(mask, network, everywhere=False) for mask in masks]
         for source in (STACKED, WITHOUT):
             stacks = self.models[source]
             for name in stacks[0].predictors:
                 self.models.setdefault(f"{name} alone", [only(stack, name) for stack in stacks])
-        self.weights = mean_weights(self.models[STACKED])
 
     def predicted(self, name: str) -> Iterator[Predicted]:
         """Yield the predictions of a model, block by block of spots."""
