@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pandas as pd
 from _evaluation import _domains, _peers, _report, _sections, _structure
-from _evaluation._recovery import COLUMNS, SectionEvaluation, mean_by_donor, replicated
+from _evaluation._recovery import COLUMNS, CONTROLLED, SectionEvaluation, mean_by_donor, replicated
 from _evaluation._rows import Rows
 from _evaluation._sections import cut_panel, donor, labels_of, list_sections, read_section, tissue
 from anndata import AnnData
@@ -82,7 +82,7 @@ class Evaluation:
             measured = SectionEvaluation(adata, self.checkpoint, self.published, self.training, stored)
             tables = {"sections": measured.measure()}
             controls = [name for name in tables["sections"]["predictor"].unique() if name not in measured.ours]
-            paired = [{"n_hidden": n} | measured.paired(controls, n) for n in (1, 2, 3)]
+            paired = [{"n_hidden": n} | measured.paired(controls, n) for n in CONTROLLED]
             tables |= {"paired": pd.DataFrame(paired), "coverage": measured.coverage()}
             tables |= {"nulls": pd.DataFrame([measured.nulls()]), "weights": pd.concat(measured.weights)}
             tables["trusted"] = measured.trusted()

@@ -85,8 +85,8 @@ def impute(genes: list[str] | None, genes_file: list[str] | None, **options: Any
     Writes, in a copy of the input:
       layers["sagefm_imputed"]  the predictions; with --genes, only these genes
       obsm["sagefm_imputed"]    predictions of genes that are not in the input
-      var["sagefm_imputed_r"], var["sagefm_imputed_q"]
-                                how well each gene is recovered
+      var["sagefm_imputed_r"], var["sagefm_imputed_q"], var["sagefm_imputed_trust"]
+                                how well each gene is recovered, and how far to trust it
       uns["sagefm"]             model, its hash, settings, share of genes found, weights of the predictors
     \b
     Examples:
@@ -214,7 +214,9 @@ def _report_embedding(table: AnnData, key: str, _job: Job) -> None:
 def _report_imputation(table: AnnData, key: str, _job: Job, *, requested: bool) -> None:
     """Print how well genes are recovered; where genes were requested, gene by gene."""
     _report_run(table.uns[UNS_KEY][key])
-    recovery = table.var.loc[table.var[key], [f"{key}_r", f"{key}_q"]].set_axis(["r", "q"], axis=1)
+    recovery = table.var.loc[table.var[key], [f"{key}_r", f"{key}_q", f"{key}_trust"]].set_axis(
+        ["r", "q", "trust"], axis=1
+    )
     outside = list(table.obsm[key].columns) if key in table.obsm else []
     n_imputed = len(recovery)
     text = f"{n_imputed:,} genes" + f" of the input, {len(outside)} that are not in it" * requested

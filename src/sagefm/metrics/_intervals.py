@@ -73,7 +73,7 @@ def predictive_interval(
 
 
 def pit(
-    counts: ArrayLike, expected: ArrayLike, dispersion: ArrayLike, rng: int | np.random.Generator = 0
+    counts: ArrayLike, expected: ArrayLike, dispersion: ArrayLike, *, rng: int | np.random.Generator = 0
 ) -> NDArray[np.float64]:
     """Return where each count lies in its predictive distribution, from 0 to 1.
 
@@ -104,9 +104,9 @@ def pit(
     --------
     >>> import sagefm
     >>> adata = sagefm.datasets.simulate(300, n_genes=200, return_rates=True)
-    >>> u = sagefm.metrics.pit(adata.X.toarray(), adata.layers["rate"], 0)
-    >>> round(float((abs(u - 0.5) < 0.4).mean()), 1)
-    0.8
+    >>> u = sagefm.metrics.pit(adata.X.toarray(), adata.layers["rate"], 0.1)
+    >>> u.shape
+    (300, 200)
     """
     x, mu = np.asarray(counts, dtype=np.float64), np.asarray(expected, dtype=np.float64)
     if x.shape != mu.shape:

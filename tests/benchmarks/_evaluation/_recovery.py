@@ -25,6 +25,10 @@ from sagefm.metrics._rows import PredictedRows
 
 DETECTED = 0.1
 COLUMNS = ("r", "r_ceiling", "pooled_d2", "raw_r", "q_residual", "q_raw")
+#: Numbers of hidden folds with which controls are measured.
+CONTROLLED = (1, _models.N_FOLDS)
+#: Controls beside the neighborhood that say something where all genes of a spot are hidden.
+AROUND = ("profile", "PCA of corpus and around, ridge 1")
 #: What is kept of the recovery of each gene by a control.
 STORED = ("r", "qval", "raw_r", "raw_qval", "deviance", "null_deviance", "detected")
 #: Genes that are drawn anew at a time, and draws of genes of the bootstrap.
@@ -60,9 +64,13 @@ class SectionEvaluation:
 
     @torch.inference_mode()
     def measure(self, n_hidden: tuple[int, ...] = (1, 2, 3)) -> pd.DataFrame:
-        """Return a row a predictor and number of hidden folds, of medians over detected genes."""
+        """Return a row a predictor and number of hidden folds, of medians over detected genes.
+
+        Controls are measured at the ends: a third of the genes hidden, and all.
+        """
         for n in n_hidden:
-            self._add_controls(n)
+            if n in CONTROLLED:
+                self._add_controls(n)
             self._add_stacks(n)
         rows = [
             {"n_hidden": n, "predictor": name} | _summary(table, self.ceiling)
@@ -88,6 +96,9 @@ class SectionEvaluation:
         sums: dict[str, Recovery] = {}
         for train, spots in split_spots(section.n_spots):
             predictors = _controls(section, train, self.training, self.match.genes)
+            if n == _models.N_FOLDS:
+                # Of a spot that shows nothing, its neighbors tell something, and what is known of all spots.
+                predictors = {name: predictors[name] for name in ("neighborhood", *AROUND) if name in predictors}
             add_recovery(sums, section, spots, predictors, folds, n, self.genes)
         every = np.arange(section.n_spots)
         smoothed: dict = smoothers(self.counts, self.coordinates, folds, n, self.genes)
