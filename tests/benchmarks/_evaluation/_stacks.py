@@ -22,16 +22,18 @@ STACKED, WITHOUT = "tl.impute", "tl.impute, model=None"
 
 def only(stack: Stack, name: str) -> Stack:
     """Return a stack in which one predictor has the weight 1, and the others 0."""
-    alone, place = copy.copy(stack), list(stack.predictors).index(name)
+    alone, names = copy.copy(stack), list(stack.predictors)
 
-    def unit(weights: np.ndarray, axis: int) -> np.ndarray:
-        found = np.zeros_like(weights)
-        found[(slice(None), place) if axis else (place,)] = 1
-        return found
+    def unit(weights: np.ndarray, used: list[str]) -> np.ndarray:
+        """Return weights (n_used, n_genes) of which those of one predictor are 1."""
+        return np.tile(np.array([[used_name == name] for used_name in used], weights.dtype), (1, weights.shape[1]))
 
-    alone.weights = {part: unit(weights, 1) for part, weights in stack.weights.items()}
+    alone.weights = {part: unit(weights.T, names).T for part, weights in stack.weights.items()}
     alone.chunks = [
-        chunk._replace(weights={part: unit(weights, 0) for part, weights in chunk.weights.items()})
+        # Genes that are hardly seen have the network alone.
+        chunk._replace(
+            weights={part: unit(w, names if len(w) == len(names) else ["network"]) for part, w in chunk.weights.items()}
+        )
         for chunk in stack.chunks
     ]
     return alone
