@@ -110,7 +110,9 @@ def test_intervals_refuse_what_they_cannot_read(case):
         interval_coverage(counts, mean[:, 1:])
     with pytest.raises(ArgumentError, match=r"levels=\[0.5, 1.0\]; expected numbers between 0 and 1"):
         interval_coverage(counts, mean, levels=(0.5, 1.0))
-    with pytest.raises(ArgumentError, match="counts has shape"):
+    with pytest.raises(
+        ArgumentError, match=r"counts, expected and dispersion have the shapes \[\(400, 120\), \(400, 119\), \(\)\]"
+    ):
         pit(counts, mean[:, 1:], 0.1)
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from sagefm._arguments import number
 from sagefm.errors import ArgumentError
 from sagefm.metrics._intervals import dispersion, predictive_interval, section_dispersion
 
@@ -59,10 +60,10 @@ def check_level(interval: object, *, is_chosen: bool) -> float | None:
     """Return the level of intervals; raise unless it is None, or between 0 and 1 for chosen genes."""
     if interval is None:
         return None
-    if isinstance(interval, bool) or not isinstance(interval, int | float | np.number) or not 0 < interval < 1:
-        raise ArgumentError(f"interval={interval!r}; expected a number between 0 and 1, e.g. 0.8, or None.")
+    expected = "a number between 0 and 1, e.g. 0.8, or None"
+    level = number(interval, name="interval", is_valid=lambda x: 0 < x < 1, expected=expected)
     if not is_chosen:
         raise ArgumentError(
             "interval= is for chosen genes, whose predictions are kept in memory; pass genes=[...], too."
         )
-    return float(interval)
+    return level

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse, special, stats
 
-from sagefm._arguments import as_seed
+from sagefm._arguments import as_array, as_seed
 from sagefm.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -108,10 +108,12 @@ def pit(
     >>> u.shape
     (300, 200)
     """
-    x, mu = np.asarray(counts, dtype=np.float64), np.asarray(expected, dtype=np.float64)
-    if x.shape != mu.shape:
-        raise ArgumentError(f"counts has shape {x.shape} and expected {mu.shape}; expected the same.")
-    below, up_to = _steps(x, mu, np.asarray(dispersion, dtype=np.float64))
+    x, mu = as_array(counts, name="counts"), as_array(expected, name="expected")
+    phi = as_array(dispersion, name="dispersion", n_dims=np.ndim(dispersion))
+    if x.shape != mu.shape or phi.shape not in ((), x.shape[1:], x.shape):
+        shapes = [x.shape, mu.shape, phi.shape]
+        raise ArgumentError(f"counts, expected and dispersion have the shapes {shapes}; expected the same.")
+    below, up_to = _steps(x, mu, phi)
     return np.asarray(below + np.random.default_rng(as_seed(rng)).random(x.shape) * (up_to - below))
 
 
@@ -173,14 +175,15 @@ def interval_coverage(
     >>> table["group"].nunique()
     8
     """
-    x, mu = np.asarray(counts), np.asarray(expected)
-    if x.ndim != 2 or x.shape != mu.shape or (depth is not None and np.shape(depth) != x.shape[:1]):
+    x, mu = as_array(counts, name="counts"), as_array(expected, name="expected")
+    if x.shape != mu.shape or (depth is not None and np.shape(depth) != x.shape[:1]):
         shapes = [np.shape(values) for values in (x, mu, depth) if values is not None]
         raise ArgumentError(f"counts, expected and depth have the shapes {shapes}; expected the same spots and genes.")
+    levels = as_array(levels, name="levels", n_dims=1).tolist()
     if not all(0 < level < 1 for level in levels):
-        raise ArgumentError(f"levels={list(levels)}; expected numbers between 0 and 1.")
+        raise ArgumentError(f"levels={levels}; expected numbers between 0 and 1.")
     generator = np.random.default_rng(as_seed(rng))
-    depth = x.sum(axis=1) if depth is None else np.asarray(depth)
+    depth = x.sum(axis=1) if depth is None else as_array(depth, name="depth", n_dims=1)
     known = np.flatnonzero(np.isfinite(mu).all(axis=0))
     x, mu = x[:, known], mu[:, known]
     third = _groups(depth, len(_THIRDS))
@@ -191,7 +194,7 @@ def interval_coverage(
     covered = np.zeros((2, len(levels), *totals.shape))
     for start in range(0, len(known), _BLOCK_GENES):
         columns = slice(start, start + _BLOCK_GENES)
-        block, rates = x[:, columns].astype(np.float64), mu[:, columns].astype(np.float64)
+        block, rates = x[:, columns], mu[:, columns]
         phi = dispersion(block, rates, of_section)
         below, up_to = _steps(block, rates, phi)
         u = below + generator.random(block.shape) * (up_to - below)

@@ -261,6 +261,7 @@ def recovery(
 
     sums, genes = Recovery(n_genes), np.arange(n_genes)
     if coordinates is not None:
+        coordinates = as_array(coordinates, name="coordinates")
         if len(coordinates) != n_spots:
             raise ArgumentError(f"coordinates has {len(coordinates)} rows; expected the {n_spots} spots of counts.")
         sums.begin_section(coordinates)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import pandas as pd
 
-from sagefm.errors import MissingKeyError
+from sagefm._arguments import shown, whole_number
+from sagefm.errors import ArgumentError, MissingKeyError
 from sagefm.metrics._recovery import least_reliability
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ def trust(table: pd.DataFrame, n_spots: int) -> pd.Series:
     ------
     MissingKeyError
         `table` lacks a column.
+    ArgumentError
+        `table` is no DataFrame, or `n_spots` no whole number of at least 1.
 
     Examples
     --------
@@ -53,6 +56,9 @@ def trust(table: pd.DataFrame, n_spots: int) -> pd.Series:
     >>> list(sagefm.metrics.trust(recovered, 300).cat.categories)
     ['good', 'weak', 'none']
     """
+    if not isinstance(table, pd.DataFrame):
+        raise ArgumentError(f"table is {shown(table)}; expected the result of sagefm.metrics.recovery(...).")
+    n_spots = whole_number(n_spots, name="n_spots", minimum=1)
     missing = [name for name in ("r", "qval", "d2", "ceiling") if name not in table]
     if missing:
         raise MissingKeyError(f"The table lacks {missing}; expected the result of sagefm.metrics.recovery(...).")
