@@ -114,7 +114,7 @@ def controls(
     >>> list(tables)
     ['neighborhood', 'pca']
     """
-    names = listed(predictors, argument="predictors", what=f"some of {list(PREDICTORS)}")
+    names = listed(predictors, argument="predictors", what=f"some of {list(PREDICTORS)}", may_be_empty=True)
     unknown = [name for name in names if name not in PREDICTORS]
     if unknown:
         raise ArgumentError(f"predictors holds {unknown}; expected some of {list(PREDICTORS)}.")

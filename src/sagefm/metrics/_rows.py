@@ -23,7 +23,7 @@ MIN_NULL: Final = float(np.finfo(np.float32).tiny)
 
 def _is_numeric(matrix: Any) -> bool:
     """Whether a matrix is an array of real numbers already, which is read as it is."""
-    return isinstance(matrix, np.ndarray) and matrix.ndim == 2 and matrix.dtype.kind in "biuf"
+    return isinstance(matrix, np.ndarray) and matrix.dtype.kind in "biuf"
 
 
 class Rows:

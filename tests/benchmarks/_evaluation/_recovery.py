@@ -66,7 +66,7 @@ class SectionEvaluation:
     def measure(self, n_hidden: tuple[int, ...] = (1, 2, 3)) -> pd.DataFrame:
         """Return a row a predictor and number of hidden folds, of medians over detected genes.
 
-        Controls are measured at the ends: a third of the genes hidden, and all.
+        Controls and single predictors are measured at the ends: a third of the genes hidden, and all.
         """
         for n in n_hidden:
             if n in CONTROLLED:
@@ -109,7 +109,7 @@ class SectionEvaluation:
         return {name: recovery.result() for name, recovery in sums.items()}
 
     def _add_stacks(self, n: int) -> None:
-        stacks = Stacks(self.adata, self.checkpoint, n, self.match.genes[self.genes])
+        stacks = Stacks(self.adata, self.checkpoint, n, self.match.genes[self.genes], whole=n in CONTROLLED)
         self.weights.append(stacks.weights.assign(n_hidden=n))
         self.ours |= set(stacks.models)
         for name in stacks.models:
@@ -170,6 +170,8 @@ class SectionEvaluation:
         kept = ((ours["detected"] >= DETECTED) & ours["deviance"].notna()).to_numpy()
         draws = np.random.default_rng(0).integers(kept.sum(), size=(N_BOOTSTRAP, kept.sum()))
         others = {control: self.tables[n, control] for control in controls if (n, control) in self.tables}
+        ours = ours[["r", "deviance", "null_deviance"]]
+        others = {control: table[[*ours]] for control, table in others.items()}
         for measure, of in (("r", _median_r), ("d2", _d2)):
             value = {control: of(table[kept]) for control, table in others.items() if _d2(table[kept]) > 0}
             best = max(value, key=lambda control: np.nan_to_num(value[control], nan=-np.inf))
