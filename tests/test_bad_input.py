@@ -387,6 +387,8 @@ def test_rng(rng, section, default, rejects):
 @each_verb
 @pytest.mark.parametrize("model", [None, 3, {"genes": []}])
 def test_model_of_another_type(verb, model, section, rejects):
+    if verb is _impute and model is None:
+        pytest.skip("the section's predictors are used")
     rejects(ArgumentError, section, lambda: verb(section, model), type(model).__name__, "SAGEFM")
 
 

@@ -609,3 +609,14 @@ def test_lazy_layer_of_a_zarr_store(section: ad.AnnData, model: Path, tmp_path: 
     section.X = section.X * 0.5
     section.write_zarr(tmp_path / "s.zarr")
     succeeds("embed", tmp_path / "s.zarr", "-m", model, "-o", tmp_path / "o.h5ad", "--lazy", "--layer", "counts")
+
+
+def test_impute_without_a_model(file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.h5ad"
+    options = ["--scale", "log1p", "--target-sum", 1000, "--genes", ad.read_h5ad(file).var_names[0]]
+    printed = succeeds("impute", file, "-m", "none", "-o", out, *options)
+    assert "none: predictors of the section alone" in printed
+    assert "300 of the input" in printed
+    params = ad.read_h5ad(out).uns["sagefm"]["sagefm_imputed"]
+    assert (params["scale"], params["target_sum"]) == ("log1p", 1000)
+    assert fails(1, "embed", file, "-m", "none", "-o", tmp_path / "embedded.h5ad")

@@ -57,7 +57,7 @@ def test_fields_are_those_written(fields, section, sections, folders):
         "pp.match_genes": (section, {"model": model}),
         "tl.embed": (section, {"model": model}),
         "tl.domains": (section, {"n_domains": 3}),
-        "tl.impute": (less, {"model": model, "genes": [gene, section.var_names[1]]}),
+        "tl.impute": (less, {"model": model, "genes": [gene, section.var_names[1]], "interval": 0.8}),
         "tl.perturb": (section, {"model": model, **pair, "groupby": "domain", "per_spot": True}),
         "tl.regulatory_network": (section, {**pair, "null": "rotation", "fields": True}),
         "tl.annotate": (embedded, {"reference": labelled, "label_key": "domain"}),
@@ -96,7 +96,7 @@ def test_readme_states_what_was_measured():
         "mean of the 14 neighbors": "neighborhood",
         "20 principal components of other donors": "PCA of corpus and around, ridge 1",
         "Poisson factor model of the section's other spots": "factors",
-        "**`sagefm.tl.impute`**": "model, adapted",
+        "**`sagefm.tl.impute`**": "tl.impute",
     }
     donors = [["her2st_C", "her2st_G"], ["heart_CN74"], ["Br8100"], ["RA4"], ["thyroid_visium_aitd_PX0994"]]
     text = (DOCS.parent / "README.md").read_text()

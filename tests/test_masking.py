@@ -9,7 +9,7 @@ import pytest
 from scipy import sparse
 
 import sagefm
-from sagefm.inference._impute import assign_folds
+from sagefm.data._genes import assign_folds
 from sagefm.model import load_checkpoint
 
 each_mask = pytest.mark.parametrize("mask", ["center", "neighborhood"])

@@ -31,5 +31,5 @@ def assert_everything_is_there(found, expected) -> None:
     for part, keys in WRITTEN.items():
         for key in keys:
             assert_equal(getattr(found, part)[key], getattr(expected, part)[key])
-    for column in ("sagefm_imputed", "sagefm_imputed_r", "sagefm_imputed_q"):
+    for column in ("sagefm_imputed", "sagefm_imputed_r", "sagefm_imputed_q", "sagefm_imputed_trust"):
         np.testing.assert_array_equal(found.var[column], expected.var[column])

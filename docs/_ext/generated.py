@@ -32,18 +32,33 @@ ROOT = Path(__file__).parents[2]
 #: Predictors of `_static/recovery.csv`, by the names that the model card gives them.
 PREDICTORS = {
     "mean of the 14 neighbors": "neighborhood",
+    "mean of the 15 most similar spots (kNN smoothing)": "kNN",
+    "diffusion over similar spots (as MAGIC)": "diffusion",
+    "filter on the graph of space and similarity": "joint filter",
     "Poisson factor model of the section's other spots": "factors",
-    "20 PCs of other donors, with the neighbors', ridge 1": "PCA of corpus and around, ridge 1",
     "20 PCs of the section's other spots, ridge 1": "PCA of section, ridge 1",
     "the same, ridge 100": "PCA of section, ridge 100",
+    "20 PCs of other donors, with the neighbors', ridge 1": "PCA of corpus and around, ridge 1",
     "profile of other donors": "profile",
     "published architecture, same sections": "published",
-    "random weights, read-out fitted": "random weights, adapted",
-    "**default**, as trained": "model, zero-shot",
-    "as trained, without its neighborhood": "model, zero-shot, no neighborhood",
-    "**default, read-out fitted** (`tl.impute`)": "model, adapted",
-    "read-out fitted, without its neighborhood": "model, adapted, no neighborhood",
+    "**default**, the network as trained": "network, as trained",
+    "factors by fold alone": "factors alone",
+    "leave-one-out ridge alone": "ridge alone",
+    "the gene at the neighbors, shrunk, alone": "neighbors alone",
+    "`tl.impute` without a network (`model=None`)": "tl.impute, model=None",
+    "**`tl.impute`**": "tl.impute",
 }
+#: The same of spots whose genes are all hidden.
+ALL_HIDDEN = {
+    "mean of the 14 neighbors": "neighborhood",
+    "filter on the spatial graph": "joint filter",
+    "20 PCs of other donors, of the neighbors, ridge 1": "PCA of corpus and around, ridge 1",
+    "**default**, the network as trained": "network, as trained",
+    "filtered factors of the surroundings alone": "surroundings alone",
+    "`tl.impute` without a network (`model=None`)": "tl.impute, model=None",
+    "**`tl.impute`**": "tl.impute",
+}
+KEYS = ("r", "pooled_d2")
 #: Donors of the two tables of the model card.
 DONORS = (
     {"her2st C": "her2st_C", "her2st G": "her2st_G", "heart CN74": "heart_CN74", "DLPFC Br8100": "Br8100"},
@@ -58,7 +73,7 @@ def write_pages(app: Sphinx) -> None:
     """Write what the pages include, and the tutorials."""
     folder = Path(app.srcdir) / "generated"
     folder.mkdir(exist_ok=True)
-    for part in (keys, arguments, constants, cli_help, meta, recovery, tutorials):
+    for part in (keys, arguments, constants, cli_help, meta, recovery, all_hidden, intervals, tutorials):
         (folder / f"{part.__name__}.inc").write_text(part(), encoding="utf-8")
     copies = Path(app.srcdir) / "tutorials"
     shutil.rmtree(copies, ignore_errors=True)
@@ -141,16 +156,45 @@ def recovery() -> str:
         columns = []
         for donor in donors.values():
             found = measured.loc[donor].loc[list(PREDICTORS.values())]
-            for key, share in (("r", "r_ceiling"), ("pooled_d2", None)):
+            for key, share in zip(KEYS, ("r_ceiling", None), strict=True):
                 texts = found[key].map(lambda value: decimals(value, 3))
                 best = texts[found.loc[found["pooled_d2"] > 0, key].idxmax()]
-                last = decimals(found.loc["model, adapted", share], 2) if share else ""
+                last = decimals(found.loc["tl.impute", share], 2) if share else ""
                 columns.append([f"**{text}**" if text == best else text for text in texts] + [last])
         header = ["predictor", *(cell for donor in donors for cell in (f"{donor}: r", "D2"))]
         labels = [*PREDICTORS, "share of the noise ceiling (`tl.impute`)"]
         rows = [header, ["---"] * len(header), *zip(labels, *columns, strict=True)]
         tables.append("".join(f"| {' | '.join(row)} |\n" for row in rows))
     return "\n".join(tables)
+
+
+def all_hidden() -> str:
+    """Return the table of spots whose genes are all hidden, in Markdown."""
+    measured = pd.read_csv(ROOT / "docs" / "_static" / "recovery.csv")
+    measured = measured[measured["n_hidden"] == 3].set_index(["predictor", "donor"])
+    donors = {label: donor for part in DONORS for label, donor in part.items()}
+    rows = [["predictor", *(cell for label in donors for cell in (f"{label}: r", "D2"))]]
+    rows.append(["---"] * len(rows[0]))
+    for label, predictor in ALL_HIDDEN.items():
+        found = measured.loc[predictor]
+        rows.append([label, *(decimals(found.loc[donor, key], 3) for donor in donors.values() for key in KEYS)])
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def intervals() -> str:
+    """Return the table of what intervals cover, in percent, in Markdown."""
+    measured = pd.read_csv(ROOT / "docs" / "_static" / "coverage.csv")
+    rows = [["", *(f"{level:.0%}" for level in measured["level"].unique())]]
+    rows.append(["---"] * len(rows[0]))
+    for group, of_group in measured.groupby("group", sort=False):
+        cells = [
+            f"{100 * row['covered mean']:.1f} ({100 * row['covered min']:.1f} to {100 * row['covered max']:.1f})"
+            for _, row in of_group.iterrows()
+        ]
+        rows.append([str(group), *cells])
+    whole = measured[measured["group"] == "all"]
+    rows.append(["all, ends counted in full", *(f"{100 * value:.1f}" for value in whole["covered_plain mean"])])
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
 def decimals(value: float, digits: int) -> str:

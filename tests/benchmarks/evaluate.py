@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pandas as pd
 from _evaluation import _domains, _peers, _report, _sections, _structure
-from _evaluation._recovery import COLUMNS, evaluate_recovery, mean_by_donor
+from _evaluation._recovery import COLUMNS, CONTROLLED, SectionEvaluation, mean_by_donor, replicated
 from _evaluation._rows import Rows
 from _evaluation._sections import cut_panel, donor, labels_of, list_sections, read_section, tissue
 from anndata import AnnData
@@ -74,29 +74,52 @@ class Evaluation:
         self.seconds.append({"task": task, "section": name, "seconds": time.perf_counter() - start})
 
     def recovery(self) -> None:
-        rows = []
+        """Score hidden genes; every table is written after each section."""
+        parts: dict[str, list[pd.DataFrame]] = {}
         for name in self.names:
             start, adata = time.perf_counter(), read_section(self.paths[name])
-            rows.append(self._recovery(adata, name))
+            stored = self.out / "controls" / name
+            measured = SectionEvaluation(adata, self.checkpoint, self.published, self.training, stored)
+            tables = {"sections": measured.measure()}
+            controls = [name for name in tables["sections"]["predictor"].unique() if name not in measured.ours]
+            paired = [{"n_hidden": n} | measured.paired(controls, n) for n in CONTROLLED]
+            tables |= {"paired": pd.DataFrame(paired), "coverage": measured.coverage()}
+            tables |= {"nulls": pd.DataFrame([measured.nulls()]), "weights": pd.concat(measured.weights)}
+            tables["trusted"] = measured.trusted()
+            for key, table in tables.items():
+                few = adata.n_obs < FEW_SPOTS
+                table = table.assign(section=name, donor=donor(name), n_spots=adata.n_obs, few_spots=few)
+                parts.setdefault(key, []).append(table)
+                pd.concat(parts[key], ignore_index=True).to_csv(self.out / f"recovery_{key}.csv", index=False)
             self.timed("recovery", name, start)
-        table = pd.concat(rows, ignore_index=True)
-        table.to_csv(self.out / "recovery_sections.csv", index=False)
+        tables = {key: pd.concat(of_sections, ignore_index=True) for key, of_sections in parts.items()}
+        table = tables["sections"]
         for n, of_n in table.groupby("n_hidden"):
             wide = of_n.pivot_table(index="predictor", columns="section", values="r", sort=False)
             marked = {s: f"{s}*" for s, few in of_n.groupby("section")["few_spots"].any().items() if few}
             title = f"Residual r by section, {n} of 3 folds hidden (* fewer than {FEW_SPOTS} spots)"
             _report.show(title, wide.rename(columns=marked).reset_index(), self.out)
-        for one, of_donor in table.groupby("donor"):
-            means = of_donor.groupby(["n_hidden", "predictor"], sort=False)[[*COLUMNS]].mean().reset_index()
-            _report.show(f"Recovery, donor {one}", means, self.out)
+        of_donors = table.groupby(["n_hidden", "donor", "predictor"], sort=False)[[*COLUMNS]].mean().reset_index()
+        _report.show("Recovery by donor", of_donors, self.out, file="recovery.csv")
         means = mean_by_donor(table)
-        _report.show("Recovery, mean of donors", means, self.out, file="recovery.csv")
         best = _best_pca(means)
         _report.show("Recovery, mean of donors: the best penalty of the PCA controls", best, self.out)
+        difference = tables["paired"].drop(columns=["n_spots", "few_spots"])
+        _report.show("tl.impute less the best control, with 95 % intervals over genes", difference, self.out)
+        coverage = tables["coverage"].groupby(["group", "level"], sort=False)[["covered", "covered_plain"]]
+        shown = coverage.agg(["mean", "min", "max"]).reset_index()
+        shown.columns = [" ".join(filter(None, column)) for column in shown.columns]
+        _report.show("Coverage of intervals over sections", shown, self.out, file="coverage.csv")
+        nulls = tables["nulls"].drop(columns=["n_spots", "few_spots"])
+        _report.show("Where nothing is to be found: tissue turned, and genes drawn anew", nulls, self.out)
+        title = "Genes that are trusted in a section, in the next section of the donor"
+        _report.show(title, replicated(tables["trusted"]), self.out, file="trust.csv")
+        weights = tables["weights"].groupby(["n_hidden", "donor", "bin", "predictor"], sort=False)["weight"].mean()
+        _report.show("Weights by donor", weights.unstack("predictor").reset_index(), self.out, file="weights.csv")
         _report.plot_recovery(means, self.out)
 
     def _recovery(self, adata: AnnData, name: str) -> pd.DataFrame:
-        found = evaluate_recovery(adata, self.checkpoint, self.published, self.training)
+        found = SectionEvaluation(adata, self.checkpoint, self.published, self.training).measure()
         return found.assign(section=name, donor=donor(name), n_spots=adata.n_obs, few_spots=adata.n_obs < FEW_SPOTS)
 
     def clustering(self) -> None:

@@ -161,6 +161,12 @@ def imputed():
     return adata
 
 
+def test_values_at_a_common_depth_are_refused(section, default):
+    sagefm.tl.impute(section, default, target_sum=1000, progress=False)
+    with pytest.raises(ArgumentError, match="1000 counts a spot"):
+        controls(section, predicted="sagefm_imputed")
+
+
 @pytest.mark.filterwarnings("ignore:Found 726 of the 12,121 genes:UserWarning")
 def test_folds_and_null_are_those_of_impute(imputed):
     """With the vocabulary of the model, `r` of its predictions is what ``tl.impute`` wrote."""

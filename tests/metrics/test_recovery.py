@@ -14,7 +14,7 @@ from scipy import sparse
 import sagefm
 from sagefm.errors import ArgumentError, CountsError, MissingKeyError
 from sagefm.metrics import Recovery, noise_ceiling, pooled_d2, recovery
-from sagefm.metrics._recovery import _BLOCK_ROWS
+from sagefm.metrics._rows import BLOCK_ROWS
 
 FORMS = {
     "dense": np.array,
@@ -115,7 +115,7 @@ def test_recovery_of_layers_in_a_file(case, tmp_path):
 @pytest.mark.parametrize("form", ["dense", "csr", "csc", "dask"])
 def test_memory_of_recovery_does_not_grow_with_spots(form):
     """Some eight arrays of a block are alive at a time, and a few chunks of Dask arrays, which are made CSR to be cut."""
-    n_spots, n_genes = 16 * _BLOCK_ROWS, 500
+    n_spots, n_genes = 16 * BLOCK_ROWS, 500
     counts = np.random.default_rng(0).poisson(1.0, (n_spots, n_genes)).astype(np.float32)
     matrices = [FORMS[form](values) for values in (counts, counts + 0.5, counts + 1)]
     recovery(matrices[0][:50], matrices[1][:50])
@@ -123,7 +123,7 @@ def test_memory_of_recovery_does_not_grow_with_spots(form):
     recovery(matrices[0], matrices[1], null=matrices[2])
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < (20 if form == "dask" else 10) * _BLOCK_ROWS * n_genes * 8
+    assert peak < (20 if form == "dask" else 10) * BLOCK_ROWS * n_genes * 8
 
 
 def test_genes_that_were_not_predicted_are_nan_and_leave_the_others(case):

@@ -235,6 +235,31 @@ def test_imputation(adata):
         "log1p of expected counts",
     ]
     assert pl.imputation(adata, "GENE1")[1].get_title() == "GENE1, imputed"
+    adata.var["sagefm_imputed_trust"] = pd.Categorical(["weak", None, "good", "none"])
+    assert pl.imputation(adata, "GENE0")[1].get_title() == "GENE0, imputed (r = 0.42, trust: weak)"
+    assert pl.imputation(adata, "GENE1")[1].get_title() == "GENE1, imputed"
+
+
+def test_imputation_weights(adata):
+    with pytest.raises(MissingKeyError, match=r"no weights in adata.uns\['sagefm'\]\['sagefm_imputed'\]"):
+        pl.imputation_weights(adata)
+    rows = [
+        (library, b, predictor, weight)
+        for library in ("A", "B")
+        for b in ("< 0.1", "> 0.1")
+        for predictor, weight in (("ridge", 0.5), ("network", 0.25), ("oracle", 0.125))
+    ]
+    weights = pd.DataFrame(rows, columns=["library", "bin", "predictor", "weight"])
+    adata.uns["sagefm"]["sagefm_imputed"] = {"scale": "counts", "weights": weights}
+    axes = pl.imputation_weights(adata)
+    assert [ax.get_title() for ax in axes] == ["A", "B"]
+    for ax in axes:
+        assert [bars.get_label() for bars in ax.containers] == ["network", "ridge", "oracle"]
+        assert [bars[1].get_height() for bars in ax.containers] == [0.25, 0.5, 0.125]
+        assert [bars[1].get_y() for bars in ax.containers] == [0, 0.25, 0.75]
+        assert [label.get_text() for label in ax.get_xticklabels()] == ["< 0.1", "> 0.1"]
+    assert [text.get_text() for text in axes[-1].get_legend().get_texts()] == ["oracle", "ridge", "network"]
+    assert axes[0].get_ylim() == pytest.approx((0, 1.05 * 0.875))
 
 
 def test_imputation_scale_layer_and_sparse_layer(adata):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -36,6 +36,10 @@ class Job:
     table: Path | None = None
 
 
+#: Of a verb that can do without a model.
+NO_MODEL: Final = "none"
+
+
 def for_each(
     verb: str,
     report: Report,
@@ -55,7 +59,7 @@ def for_each(
     if model is not None:
         from sagefm.checkpoint._resolve import resolve_model
 
-        function = partial(function, model=resolve_model(model))
+        function = partial(function, model=None if model == NO_MODEL else resolve_model(model))
     failed = []
     for job in jobs:
         say("", input=str(job.section), output=str(job.output))

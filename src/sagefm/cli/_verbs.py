@@ -58,14 +58,25 @@ def embed(**options: Any) -> None:
     help="Where a gene is hidden while it is predicted: at the spot, or at its neighbors too.",
 )  # fmt: skip
 @click.option(
+    "--scale",
+    type=click.Choice(["counts", "log1p"]),
+    show_default="that of the model, counts",
+    help="Write expected counts, or log(1 + expected counts).",
+)
+@click.option(
+    "--target-sum", type=click.FloatRange(min=0, min_open=True), metavar="N", show_default="each spot's own depth",
+    help="Bring all spots to N counts, e.g. 10000.",
+)  # fmt: skip
+@click.option(
     "--folds", "n_folds", type=click.IntRange(min=2), default=4, help="1/FOLDS of the genes are hidden at a time."
 )
 @seed_option
 def impute(genes: list[str] | None, genes_file: list[str] | None, **options: Any) -> None:
     """Predict genes at every spot from the other genes there and around it.
 
-    A gene is never shown to itself: each is predicted while it is hidden. Values are expected counts at the spot's
-    own depth. For every measured gene, r says how well the prediction follows the measured counts beyond sequencing
+    A gene is never shown to itself: each is predicted while it is hidden. The model and predictors that are fitted to
+    the section are combined by what they are worth on it; -m none leaves the model out. Values are expected counts at
+    the spot's own depth. For every measured gene, r says how well the prediction follows the measured counts beyond sequencing
     depth and the section's average (1 is perfect, 0 is no better than these two), and q is its false discovery rate.
     Distrust genes with a small r, and genes that were not measured: for those there is no r. On a section that the
     model was trained on, r and q are too good.
@@ -74,12 +85,13 @@ def impute(genes: list[str] | None, genes_file: list[str] | None, **options: Any
     Writes, in a copy of the input:
       layers["sagefm_imputed"]  the predictions; with --genes, only these genes
       obsm["sagefm_imputed"]    predictions of genes that are not in the input
-      var["sagefm_imputed_r"], var["sagefm_imputed_q"]
-                                how well each gene is recovered
-      uns["sagefm"]             model, its hash, settings, share of genes found
+      var["sagefm_imputed_r"], var["sagefm_imputed_q"], var["sagefm_imputed_trust"]
+                                how well each gene is recovered, and how far to trust it
+      uns["sagefm"]             model, its hash, settings, share of genes found, weights of the predictors
     \b
     Examples:
       sagefm impute section.h5ad -o imputed.h5ad
+      sagefm impute section.h5ad -o imputed.h5ad --scale log1p --target-sum 10000
       sagefm impute section.h5ad -o imputed.h5ad --genes PCP4,GFAP
     """
     if genes is not None and genes_file is not None:
@@ -180,6 +192,11 @@ def _separator(path: Path) -> str:
 
 def _report_run(params: dict[str, Any]) -> None:
     """Print which model answered, and how many of its genes the section has."""
+    if "checkpoint_sha256" not in params:
+        n_genes = params["n_genes_matched"]
+        report("model", "none: predictors of the section alone", model=None)
+        report("genes", f"{n_genes:,} of the input", n_genes_matched=n_genes)
+        return
     names = ("model", "architecture", "checkpoint_sha256", "n_genes_matched", "n_genes_vocabulary", "coverage")
     facts = {name: params[name] for name in names}
     model = "{model}, {architecture} architecture, sha256 {checkpoint_sha256:.12}".format(**facts)
@@ -197,7 +214,9 @@ def _report_embedding(table: AnnData, key: str, _job: Job) -> None:
 def _report_imputation(table: AnnData, key: str, _job: Job, *, requested: bool) -> None:
     """Print how well genes are recovered; where genes were requested, gene by gene."""
     _report_run(table.uns[UNS_KEY][key])
-    recovery = table.var.loc[table.var[key], [f"{key}_r", f"{key}_q"]].set_axis(["r", "q"], axis=1)
+    recovery = table.var.loc[table.var[key], [f"{key}_r", f"{key}_q", f"{key}_trust"]].set_axis(
+        ["r", "q", "trust"], axis=1
+    )
     outside = list(table.obsm[key].columns) if key in table.obsm else []
     n_imputed = len(recovery)
     text = f"{n_imputed:,} genes" + f" of the input, {len(outside)} that are not in it" * requested

@@ -21,7 +21,8 @@ from sagefm.metrics._predictors import (
     fit_components,
     fit_factor_model,
 )
-from sagefm.metrics._recovery import PredictedRows, Recovery
+from sagefm.metrics._recovery import Recovery
+from sagefm.metrics._rows import PredictedRows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -113,7 +114,7 @@ def controls(
     >>> list(tables)
     ['neighborhood', 'pca']
     """
-    names = listed(predictors, argument="predictors", what=f"some of {list(PREDICTORS)}")
+    names = listed(predictors, argument="predictors", what=f"some of {list(PREDICTORS)}", may_be_empty=True)
     unknown = [name for name in names if name not in PREDICTORS]
     if unknown:
         raise ArgumentError(f"predictors holds {unknown}; expected some of {list(PREDICTORS)}.")
@@ -137,10 +138,13 @@ def controls(
     columns = reader.match.columns
     folds = assign_folds(reader.match.genes, len(symbols), n_folds, rng)
     loadings = None if components is None else components[:, columns]
-    sums: dict[str, Recovery] = {}
+    scored = names if model is None else [*names, "predicted"]
+    sums = {name: Recovery(len(columns)) for name in scored}
     with untouched_on_error(table):
         for part in reader.sections():
             section = SectionCounts(to_memory(part.counts), part.neighbors)
+            for total in sums.values():
+                total.begin_section(part.coordinates)
             splits = split_spots(section.n_spots, rng)
             if train is not None and test is not None:
                 splits = [(np.flatnonzero(train[part.rows]), np.flatnonzero(test[part.rows]))]
@@ -182,6 +186,11 @@ def _read_predicted(table: AnnData, predicted: Any) -> PredictedRows:
             f"Call sagefm.tl.impute(adata, model, key_added={predicted!r})"
         )
     params = table.uns.get(UNS_KEY, {}).get(predicted, {})
+    if "target_sum" in params:
+        raise ArgumentError(
+            f"predicted={predicted!r} was brought to {params['target_sum']:g} counts a spot; expected counts at the depth "
+            f"of each spot are compared. Call sagefm.tl.impute(adata, model, key_added={predicted!r})"
+        )
     return PredictedRows(table.layers[predicted], table.shape, is_log=params.get("scale") == "log1p")
 
 
@@ -228,4 +237,4 @@ def add_recovery(
         sums.setdefault(name, Recovery(len(folds))).add_spots(len(spots))
     for view, hidden in section.views(spots, folds, n_hidden, genes=genes):
         for name, predict in predictors.items():
-            sums[name].update(hidden, view.null * predict(view), null=view.null, genes=view.wanted)
+            sums[name].update(hidden, view.null * predict(view), null=view.null, genes=view.wanted, spots=view.spots)

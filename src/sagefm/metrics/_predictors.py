@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from sagefm.metrics._recovery import PredictedRows
+    from sagefm.metrics._rows import PredictedRows
 
 #: Counts that spots are brought to in u.
 SCALE: Final = 1e4

@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pandas as pd
-from scipy import sparse, special, stats
+from scipy import special, stats
 
-from sagefm._arguments import as_array, as_seed, number, shown, whole_number
-from sagefm.data._blocks import StoredMatrix, column_sums, is_stored
+from sagefm._arguments import as_array, number, shown, whole_number
+from sagefm.data._blocks import column_sums
 from sagefm.data._counts import check_counts
 from sagefm.errors import ArgumentError, MissingKeyError
+from sagefm.metrics._rows import BLOCK_ROWS, MIN_NULL, PredictedRows, Rows
+from sagefm.metrics._spectra import Spectra
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -19,10 +21,7 @@ if TYPE_CHECKING:
 #: A gene must be detected in this many spots: below, the residuals of spots without a count, which are a function of
 #: depth alone, make the correlation.
 MIN_DETECTED: Final = 5
-#: Rows made dense at a time: some ten arrays of float64, 180 MB for 18,000 genes.
-_BLOCK_ROWS: Final = 128
-#: Smallest rates: with a rate of zero a residual is not defined, and one count is an infinite surprise.
-_MIN_NULL: Final = float(np.finfo(np.float32).tiny)
+#: Smallest rate: one count more is an infinite surprise.
 _MIN_RATE: Final = 1e-6
 _MAX_GENES: Final = 1_000_000
 
@@ -40,6 +39,9 @@ class Recovery:
 
     The correlation of log1p counts, ``raw_r``, is kept for comparison with published figures.
 
+    Nearby spots are alike, and chance makes larger correlations than between independent spots. With the coordinates of
+    each section (:meth:`begin_section`), p-values of ``r`` know that.
+
     Parameters
     ----------
     n_genes
@@ -53,8 +55,9 @@ class Recovery:
     >>> counts, rates = adata.X.toarray(), adata.layers["rate"]
     >>> null = counts.sum(axis=1, keepdims=True) * counts.sum(axis=0) / counts.sum()
     >>> sums = sagefm.metrics.Recovery(200)
+    >>> sums.begin_section(adata.obsm["spatial"])
     >>> for rows in np.array_split(np.arange(300), 3):
-    ...     sums.update(counts[rows], rates[rows], null=null[rows], genes=np.arange(200))
+    ...     sums.update(counts[rows], rates[rows], null=null[rows], genes=np.arange(200), spots=rows)
     ...     sums.add_spots(len(rows))
     >>> sums.result()["d2"].shape
     (200,)
@@ -62,8 +65,30 @@ class Recovery:
 
     def __init__(self, n_genes: int) -> None:
         self.n_spots = 0
-        # Moments of the residuals (5), then of the log1p counts (5); deviances of prediction and null; detections.
-        self._sums = np.zeros((13, whole_number(n_genes, name="n_genes", minimum=0, maximum=_MAX_GENES)))
+        n_genes = whole_number(n_genes, name="n_genes", minimum=0, maximum=_MAX_GENES)
+        # Moments of the residuals (7), then of the log1p counts (7).
+        self._moments, self._raw_moments = np.zeros((2, 7, n_genes))
+        # Deviances of prediction and null, detections, and counts over their rates.
+        self._sums = np.zeros((4, n_genes))
+        self._spectra = Spectra(n_genes)
+
+    def begin_section(self, coordinates: NDArray[np.floating]) -> None:
+        """Begin a section, whose spots are those of the next calls of :meth:`update`.
+
+        Parameters
+        ----------
+        coordinates
+            Coordinates of the section's spots (n_spots, 2), in any unit.
+
+        Raises
+        ------
+        ArgumentError
+            Another shape.
+        """
+        places = as_array(coordinates, name="coordinates")
+        if places.shape[1] != 2:
+            raise ArgumentError(f"coordinates has shape {places.shape}; expected (n_spots, 2).")
+        self._spectra.begin(places)
 
     def update(
         self,
@@ -72,6 +97,7 @@ class Recovery:
         *,
         null: NDArray[np.floating],
         genes: NDArray[np.int64],
+        spots: NDArray[np.int64] | slice | None = None,
     ) -> None:
         """Add some spots, for some of the genes.
 
@@ -81,21 +107,29 @@ class Recovery:
             Measured counts, and expected counts of prediction and null (n_spots, n_genes).
         genes
             Positions of these genes in the sums (n_genes,), each once.
+        spots
+            Positions of these spots in the section that was begun (n_spots,), if one was.
 
         Raises
         ------
         ArgumentError
-            Shapes differ.
+            Shapes differ, or a section was begun and `spots` are not given.
         """
         if not counts.shape == predicted.shape == null.shape == (len(counts), len(genes)):
             shapes = [counts.shape, predicted.shape, null.shape]
             raise ArgumentError(f"counts, predicted and null have the shapes {shapes}; expected {len(genes)} genes.")
         root = np.sqrt(null)
-        self._sums[:5, genes] += _moments((counts - null) / root, (predicted - null) / root)
-        self._sums[5:10, genes] += _moments(np.log1p(counts), np.log1p(predicted))
-        self._sums[10, genes] += _deviance(counts, predicted)
-        self._sums[11, genes] += _deviance(counts, null)
-        self._sums[12, genes] += np.count_nonzero(counts, axis=0)
+        residuals = (counts - null) / root, (predicted - null) / root
+        self._moments[:, genes] += moments(*residuals)
+        self._raw_moments[:, genes] += moments(np.log1p(counts), np.log1p(predicted))
+        self._sums[0, genes] += _deviance(counts, predicted)
+        self._sums[1, genes] += _deviance(counts, null)
+        self._sums[2, genes] += np.count_nonzero(counts, axis=0)
+        self._sums[3, genes] += (counts / null).sum(axis=0, dtype=np.float64)
+        if self._spectra.is_begun:
+            if spots is None:
+                raise ArgumentError("A section was begun: pass spots=..., the positions of these spots in it.")
+            self._spectra.add(spots, *residuals, genes)
 
     def add_spots(self, n_spots: int) -> None:
         """Count spots, once for all genes.
@@ -118,20 +152,39 @@ class Recovery:
         Returns
         -------
         One row per gene: ``r``, ``pval``, ``qval``, ``d2``; the same of log1p counts, ``raw_r``, ``raw_qval``;
-        ``deviance`` and ``null_deviance``; ``detected``, the share of spots with a count. Correlations are NaN for
-        genes detected in fewer than 5 spots.
+        ``deviance`` and ``null_deviance``; ``detected``, the share of spots with a count; and what counting noise
+        allows: ``ceiling``, the r of a perfect prediction, ``of_ceiling``, r as a share of it, and ``of_repeat``, r over
+        that of a second measurement of the same spots. Correlations are NaN for genes detected in fewer than 5 spots,
+        the two ratios also where a gene's signal does not stand out from the noise of its counts.
 
         Notes
         -----
-        The p-value is one-sided, from Student's t with n_spots - 2 degrees of freedom. Neighboring spots are not
-        independent, so p-values are too small. ``qval`` is the Benjamini-Hochberg false discovery rate.
+        A residual of counts is signal and noise, and the share of signal in its variance is estimated as
+
+            R = sum_i [(x_i - null_i)^2 - x_i] / null_i  /  sum_i (x_i - null_i)^2 / null_i
+
+        (each about its mean), since a Poisson count varies by its mean. A perfect prediction has ``r = sqrt(R)``, the
+        ``ceiling``, and a second count of the same spots would have ``r = R`` with the first. The ratios are given where
+        R is at least two standard errors of an R of zero, ``2 sqrt(2 / n_spots)``. As in :func:`noise_ceiling`, what is
+        not Poisson noise counts as signal.
+
+        The p-value is one-sided. Between unrelated fields, r has the variance of Clifford, Richardson and Hemon (1989)
+        where sections were begun, or else 1 / (n_spots - 1), and the skewness of a random permutation; its distribution
+        is taken to be Pearson's type III. ``qval`` is the Benjamini-Hochberg false discovery rate.
         """
-        deviance, null_deviance, detected = self._sums[10:]
+        deviance, null_deviance, detected, noise = self._sums
         is_tested = detected >= MIN_DETECTED
-        r, pval, qval = _correlation(self._sums[:5], self.n_spots, is_tested)
-        raw_r, _, raw_qval = _correlation(self._sums[5:10], self.n_spots, is_tested)
+        r, pval, qval = correlation(
+            self._moments, self.n_spots, is_tested, self._spectra.variance() if self._spectra.is_begun else None
+        )
+        raw_r, _, raw_qval = correlation(self._raw_moments, self.n_spots, is_tested)
+        n = max(self.n_spots, 1)
         with np.errstate(divide="ignore", invalid="ignore"):
             d2 = np.where(null_deviance > 0, 1 - deviance / null_deviance, np.nan)
+            spread = self._moments[2] - self._moments[0] ** 2 / n
+            reliability = np.where(is_tested & (spread > 0), 1 - noise / spread, np.nan)
+        is_clear = reliability >= least_reliability(n)
+        ceiling = np.sqrt(np.maximum(reliability, 0))
         return pd.DataFrame(
             {
                 "r": r,
@@ -142,12 +195,22 @@ class Recovery:
                 "raw_qval": raw_qval,
                 "deviance": deviance,
                 "null_deviance": null_deviance,
-                "detected": detected / max(self.n_spots, 1),
+                "detected": detected / n,
+                "ceiling": ceiling,
+                "of_ceiling": np.divide(r, ceiling, out=np.full_like(r, np.nan), where=is_clear),
+                "of_repeat": np.divide(r, reliability, out=np.full_like(r, np.nan), where=is_clear),
             }
         )
 
 
-def recovery(counts: Any, predicted: Any, *, null: Any = None) -> pd.DataFrame:
+def least_reliability(n_spots: int) -> float:
+    """Return the smallest share of signal in the variance of a count that stands out from Poisson noise."""
+    return float(2 * np.sqrt(2 / n_spots))
+
+
+def recovery(
+    counts: Any, predicted: Any, *, null: Any = None, coordinates: NDArray[np.floating] | None = None
+) -> pd.DataFrame:
     """Return how well predicted counts recover measured ones, gene by gene; see :class:`Recovery`.
 
     Matrices may be dense, sparse, Dask arrays or backed by a file. They are read in blocks of spots, so memory does
@@ -163,11 +226,14 @@ def recovery(counts: Any, predicted: Any, *, null: Any = None) -> pd.DataFrame:
     null
         Expected counts of the null model (n_spots, n_genes); default: the mean profile of `counts` times the size
         factor of each spot.
+    coordinates
+        Coordinates of the spots of one section (n_spots, 2). Default: p-values are those of independent spots, which are
+        too small.
 
     Returns
     -------
-    One row per gene, with the columns of :meth:`Recovery.result`. Of genes that were not predicted, ``detected`` and
-    ``null_deviance`` are given and the others are NaN.
+    One row per gene, with the columns of :meth:`Recovery.result`. Of genes that were not predicted, ``detected``,
+    ``null_deviance`` and ``ceiling`` are given and the others are NaN.
 
     Raises
     ------
@@ -180,9 +246,9 @@ def recovery(counts: Any, predicted: Any, *, null: Any = None) -> pd.DataFrame:
     --------
     >>> import sagefm
     >>> adata = sagefm.datasets.simulate(300, n_genes=200, return_rates=True)
-    >>> recovered = sagefm.metrics.recovery(adata.X, adata.layers["rate"])  # of the truth
-    >>> recovered[["r", "d2"]].shape
-    (200, 2)
+    >>> recovered = sagefm.metrics.recovery(adata.X, adata.layers["rate"], coordinates=adata.obsm["spatial"])
+    >>> recovered[["r", "qval", "d2"]].shape
+    (200, 3)
     """
     measured = Rows(counts, name="counts")
     n_spots, n_genes = shape = measured.shape
@@ -194,12 +260,17 @@ def recovery(counts: Any, predicted: Any, *, null: Any = None) -> pd.DataFrame:
         null = Rows(null, name="null", shape=shape)
 
     sums, genes = Recovery(n_genes), np.arange(n_genes)
-    for start in range(0, n_spots, _BLOCK_ROWS):
-        rows = slice(start, start + _BLOCK_ROWS)
+    if coordinates is not None:
+        coordinates = as_array(coordinates, name="coordinates")
+        if len(coordinates) != n_spots:
+            raise ArgumentError(f"coordinates has {len(coordinates)} rows; expected the {n_spots} spots of counts.")
+        sums.begin_section(coordinates)
+    for start in range(0, n_spots, BLOCK_ROWS):
+        rows = slice(start, min(start + BLOCK_ROWS, n_spots))
         x = measured[rows]
         check_counts(x, where="counts")
         expected = x.sum(axis=1, keepdims=True) * profile if null is None else null[rows]
-        sums.update(x, model[rows], null=np.maximum(expected, _MIN_NULL), genes=genes)
+        sums.update(x, model[rows], null=np.maximum(expected, MIN_NULL), genes=genes, spots=rows)
         sums.add_spots(len(x))
     return sums.result()
 
@@ -247,121 +318,13 @@ def pooled_d2(table: pd.DataFrame, min_detected: float = 0.1) -> float:
     return 1 - float(kept["deviance"].sum()) / null if null > 0 else float("nan")
 
 
-def noise_ceiling(counts: sparse.csr_matrix | NDArray[np.floating], rng: int | np.random.Generator = 0) -> pd.DataFrame:
-    """Return the correlation of residuals that no predictor can exceed except by chance, gene by gene.
-
-    Every count is split into two independent halves by a fair coin for each molecule. With r_half the correlation,
-    over spots, of the halves' Pearson residuals, each over its own profile times size factor, the reliability of the
-    full count's residual is ``R = 2 r_half / (1 + r_half)`` (Spearman and Brown). A perfect prediction correlates
-    with it by ``ceiling = sqrt(R)``, the bound of ``r`` in :func:`recovery`.
-
-    Parameters
-    ----------
-    counts
-        Raw counts (n_spots, n_genes).
-    rng
-        Seed of the split.
-
-    Returns
-    -------
-    ``r_half`` and ``ceiling``, one row per gene: NaN for genes detected in fewer than 5 spots, and a ceiling of 0 where
-    r_half is not positive.
-
-    Raises
-    ------
-    CountsError
-        Values that are not raw counts.
-    ArgumentError
-        `counts` is not a matrix, or `rng` is no seed.
-
-    Notes
-    -----
-    The ceiling of a single gene is noisy; take medians over genes. It holds for predictors that read other genes, too:
-    it is set by the noise of the predicted counts. Depth and the section's profile belong to the null, not to the bound.
-
-    Examples
-    --------
-    >>> import sagefm
-    >>> ceiling = sagefm.metrics.noise_ceiling(sagefm.datasets.synovium().X)["ceiling"]
-    >>> ceiling.shape
-    (15005,)
-    """
-    whole = sparse.csr_matrix(Rows(counts, name="counts").matrix)
-    check_counts(whole.data, where="counts")
-    n_spots, n_genes = whole.shape
-    first = whole.astype(np.float64)
-    first.data = np.random.default_rng(as_seed(rng)).binomial(whole.data.astype(np.int64), 0.5).astype(np.float64)
-    halves = first, sparse.csr_matrix(whole - first)
-    profiles = [column_sums(half) / max(half.sum(), 1) for half in halves]
-    sums = np.zeros((5, n_genes))
-    for start in range(0, n_spots, _BLOCK_ROWS):
-        residuals = []
-        for half, profile in zip(halves, profiles, strict=True):
-            x = half[start : start + _BLOCK_ROWS].toarray()
-            null = np.maximum(x.sum(axis=1, keepdims=True) * profile, _MIN_NULL)
-            residuals.append((x - null) / np.sqrt(null))
-        sums += _moments(*residuals)
-    detected = np.asarray((whole > 0).sum(axis=0)).ravel()
-    r_half = _correlation(sums, n_spots, detected >= MIN_DETECTED)[0]
-    positive = np.maximum(r_half, 0)
-    return pd.DataFrame({"r_half": r_half, "ceiling": np.sqrt(2 * positive / (1 + positive))})
-
-
-def _is_numeric(matrix: Any) -> bool:
-    """Whether a matrix is an array of real numbers already, which is read as it is."""
-    return isinstance(matrix, np.ndarray) and matrix.ndim == 2 and matrix.dtype.kind in "biuf"
-
-
-class Rows:
-    """A matrix (dense, sparse, stored or Dask) whose rows are made dense, float64, as they are read."""
-
-    def __init__(self, matrix: Any, *, name: str, shape: tuple[int, int] | None = None) -> None:
-        if isinstance(matrix, pd.DataFrame):
-            matrix = matrix.to_numpy()
-        if np.isscalar(matrix):
-            raise ArgumentError(f"{name} is {shown(matrix)}; expected a matrix (n_spots, n_genes).")
-        if is_stored(matrix):
-            self.matrix: Any = StoredMatrix(matrix, lambda block: block)
-        else:
-            self.matrix = matrix if sparse.issparse(matrix) or _is_numeric(matrix) else as_array(matrix, name=name)
-        self.shape: tuple[int, int] = self.matrix.shape
-        if len(self.shape) != 2 or shape not in (None, self.shape):
-            expected = "(n_spots, n_genes)" if shape is None else f"that of counts, {shape}"
-            raise ArgumentError(f"{name} has shape {self.shape}; expected {expected}.")
-
-    def __getitem__(self, rows: slice | NDArray[np.int64]) -> NDArray[np.float64]:
-        matrix = self.matrix
-        if isinstance(matrix, StoredMatrix) and not isinstance(rows, slice):
-            matrix, rows = matrix.with_rows(rows), slice(None)
-        part = matrix[rows]
-        return np.asarray(part.toarray() if sparse.issparse(part) else part, dtype=np.float64)
-
-
-class PredictedRows(Rows):
-    """Expected counts (n_spots, n_genes), NaN for genes that were not predicted."""
-
-    def __init__(self, matrix: Any, shape: tuple[int, int], *, is_log: bool = False) -> None:
-        super().__init__(matrix, name="predicted", shape=shape)
-        self.is_log = is_log
-        self.absent = np.zeros(shape[1], dtype=bool)
-        if sparse.issparse(self.matrix):
-            # The sparse layer of tl.impute(genes=...) stores all values of its genes, and none of the others.
-            starts = range(0, shape[0], _BLOCK_ROWS)
-            self.absent = sum(self.matrix[start : start + _BLOCK_ROWS].getnnz(axis=0) for start in starts) == 0
-
-    def __getitem__(self, rows: slice | NDArray[np.int64]) -> NDArray[np.float64]:
-        values = super().__getitem__(rows)
-        rates: NDArray[np.float64] = np.maximum(np.expm1(values) if self.is_log else values, 0)
-        rates[:, self.absent] = np.nan
-        return rates
-
-
-def _moments(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Return the sums over spots of a, b, a^2, b^2, ab (5, n_genes)."""
+def moments(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return the sums over spots of a, b, a^2, b^2, ab, a^3, b^3 (7, n_genes)."""
     sums = [values.sum(axis=0, dtype=np.float64) for values in (a, b)]
     # einsum makes no array of the products.
     products = [np.einsum("ij,ij->j", left, right, dtype=np.float64) for left, right in ((a, a), (b, b), (a, b))]
-    return np.stack([*sums, *products])
+    cubes = [np.einsum("ij,ij,ij->j", values, values, values, dtype=np.float64) for values in (a, b)]
+    return np.stack([*sums, *products, *cubes])
 
 
 def _deviance(counts: NDArray[np.floating], rates: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -370,16 +333,24 @@ def _deviance(counts: NDArray[np.floating], rates: NDArray[np.floating]) -> NDAr
     return np.asarray(2 * terms.sum(axis=0, dtype=np.float64))
 
 
-def _correlation(
-    moments: NDArray[np.float64], n: int, is_tested: NDArray[np.bool_]
+def correlation(
+    moments: NDArray[np.float64], n: int, is_tested: NDArray[np.bool_], variance: NDArray[np.float64] | None = None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Return correlations of the genes that are tested, one-sided p-values and false discovery rates."""
-    a, b, aa, bb, ab = moments
+    """Return correlations of the genes that are tested, one-sided p-values and false discovery rates.
+
+    `variance` is that of r between unrelated fields (n_genes,), at least that of independent spots.
+    """
+    a, b, aa, bb, ab, aaa, bbb = moments
+    independent = 1 / max(n - 1, 1)
     with np.errstate(divide="ignore", invalid="ignore"):
         spread = np.sqrt((n * aa - a**2) * (n * bb - b**2))
         r = np.where(is_tested & (spread > 0), (n * ab - a * b) / spread, np.nan).clip(-1, 1)
-        t = r * np.sqrt((n - 2) / (1 - r**2))
-    pval = stats.t.sf(t, n - 2)
+        skewness = [
+            np.sqrt(n) * (cubes - 3 * sums * squares / n + 2 * sums**3 / n**2) / (squares - sums**2 / n) ** 1.5
+            for sums, squares, cubes in ((a, aa, aaa), (b, bb, bbb))
+        ]
+        sd = np.sqrt(independent if variance is None else np.maximum(variance, independent))
+        pval = np.where(np.isfinite(r), stats.pearson3.sf(r / sd, skewness[0] * skewness[1] / np.sqrt(n)), np.nan)
     return r, pval, false_discovery(pval)
 
 

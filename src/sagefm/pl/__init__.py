@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sagefm.pl._neighborhood import neighborhood
     from sagefm.pl._network import network
     from sagefm.pl._perturbation import perturbation, perturbation_heatmap
+    from sagefm.pl._weights import imputation_weights
 
 __all__ = [
     "calibration",
@@ -27,11 +28,13 @@ __all__ = [
     "embedding",
     "history",
     "imputation",
+    "imputation_weights",
     "neighborhood",
     "network",
     "perturbation",
     "perturbation_heatmap",
 ]
 
-# matplotlib is imported with the first picture. perturbation_heatmap stands in _perturbation.
-__getattr__, __dir__ = lazy(__name__, **{name: f"sagefm.pl._{name.partition('_')[0]}" for name in __all__})
+# matplotlib is imported with the first picture.
+_MODULES = {"imputation_weights": "_weights", "perturbation_heatmap": "_perturbation"}
+__getattr__, __dir__ = lazy(__name__, **{name: f"sagefm.pl.{_MODULES.get(name, f'_{name}')}" for name in __all__})

@@ -47,6 +47,9 @@ def imputation(
 ) -> NDArray[Any]:
     """Draw a gene's measured counts next to its imputed counts, both as log1p.
 
+    The title says how well the gene is recovered on the section, and how far its map can be trusted
+    (:func:`sagefm.metrics.trust`).
+
     Each panel has its own color limits, the 1 % and 99 % quantiles of its values, because expected counts
     vary less than measured ones.
 
@@ -100,8 +103,7 @@ def imputation(
     if gene in table.var_names:
         counts = _measured(table, gene, params.get("layer") if layer is None else layer)[section.rows]
         shown.append(("measured", np.log1p(counts), "log1p of counts"))
-        r = table.var[f"{key}_r"].get(gene, np.nan) if f"{key}_r" in table.var else np.nan
-        name = f"imputed (r = {r:.2f})" if np.isfinite(r) else name
+        name = f"imputed{_quality(table, gene, key)}"
     shown.append((name, values, unit))
 
     panels = get_panels(axes, len(shown), section.figsize(beside=COLORBAR_WIDTH), argument="axes")
@@ -109,6 +111,15 @@ def imputation(
         add_colorbar(panel, draw_spots(panel, section, values=values, cmap=cmap, size=size), unit)
         panel.set_title(f"{gene}, {name}")
     return np.array(panels, dtype=object)
+
+
+def _quality(adata: AnnData, gene: str, key: str) -> str:
+    """Return how well a gene is recovered, for a title: its r, and how far to trust its map."""
+    row = adata.var.iloc[_column(adata, gene)]
+    r, trust = row.get(f"{key}_r", np.nan), row.get(f"{key}_trust")
+    parts = [f"r = {r:.2f}"] if np.isfinite(r) else []
+    parts += [f"trust: {trust}"] if isinstance(trust, str) else []
+    return f" ({', '.join(parts)})" if parts else ""
 
 
 def _imputed(adata: AnnData, gene: str, key: str) -> NDArray[np.float64]:

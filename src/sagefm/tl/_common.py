@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sagefm._constants import UNS_KEY
 from sagefm.checkpoint._resolve import resolve_device, resolve_model
 from sagefm.data._reader import TableReader, read_table
-from sagefm.data._table import TableKeys, copy_data
+from sagefm.data._table import TableKeys, copy_data, get_table
 from sagefm.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import torch
     from anndata import AnnData
 
-    from sagefm.checkpoint._checkpoint import Checkpoint
+    from sagefm.data._genes import Vocabulary
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,9 @@ class Run:
 
     data: Any
     reader: TableReader
-    checkpoint: Checkpoint
+    #: None where a verb that can do without was told to.
+    checkpoint: Any
+    vocabulary: Vocabulary
     device: torch.device
 
     @property
@@ -47,19 +49,28 @@ def begin(
     device: str,
     copy: bool,
     reserved: tuple[str, ...] = (),
+    needs_model: bool = True,
 ) -> Run:
     """Check model, device and table; nothing has been written to the user's object when this returns or raises.
 
-    `key_added` must not be one of the inputs, nor one of the `reserved` keys, which hold other results.
+    `key_added` must not be one of the inputs, nor one of the `reserved` keys, which hold other results. Without a model,
+    where none is needed, the vocabulary is that of the table.
     """
     check_key_added(key_added, (keys.layer, keys.spatial_key, *reserved))
-    checkpoint = resolve_model(model)
-    if not checkpoint.training.get("is_trained", True):
+    checkpoint = resolve_model(model) if needs_model or model is not None else None
+    if checkpoint is not None and not checkpoint.training.get("is_trained", True):
         warnings.warn("The model has not been trained: results are random. Call model.train().", stacklevel=3)
     resolved = resolve_device(device)
     data = copy_data(adata) if copy else adata
-    reader = read_table(data, checkpoint.vocabulary, keys, table_key=table_key, mod=mod)
-    return Run(data, reader, checkpoint, resolved)
+    if checkpoint is None:
+        # What it imports takes half a second: not where there is a model.
+        from sagefm.inference._network import own_vocabulary
+
+        vocabulary = own_vocabulary(get_table(data, table_key=table_key, mod=mod), keys.gene_key)
+    else:
+        vocabulary = checkpoint.vocabulary
+    reader = read_table(data, vocabulary, keys, table_key=table_key, mod=mod)
+    return Run(data, reader, checkpoint, vocabulary, resolved)
 
 
 def check_key_added(key_added: Any, taken: Iterable[str | None], *, prefixes: tuple[str, ...] = ("",)) -> None:
@@ -74,12 +85,12 @@ def provenance(run: Run, extra: dict[str, Any]) -> dict[str, Any]:
     """Return parameters and provenance of a result, in types that h5ad and zarr store."""
     match = run.reader.match
     return {
-        **run.checkpoint.provenance(),
+        **({} if run.checkpoint is None else run.checkpoint.provenance()),
         **{name: value for name, value in asdict(run.reader.keys).items() if value is not None},
         **extra,
         "coverage": float(match.coverage),
         "n_genes_matched": len(match.genes),
-        "n_genes_vocabulary": len(run.checkpoint.vocabulary),
+        "n_genes_vocabulary": len(run.vocabulary),
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -48,40 +48,13 @@ def random_weights(checkpoint: Checkpoint, seed: int = 2**20) -> Checkpoint:
     return replace(checkpoint, network=network, name="random weights", sha256="")
 
 
-@dataclass(frozen=True)
-class Variant:
-    """A row of the recovery table: how a checkpoint imputes."""
-
-    checkpoint: Checkpoint
-    adapt: bool
-    alone: bool = False
-
-    def impute(self, adata: AnnData, n_hidden: int) -> np.ndarray:
-        """Return expected counts (n_spots, n_vars), NaN outside the vocabulary."""
-        made = impute_table(
-            reader_of(adata, self.checkpoint, alone=self.alone),
-            self.checkpoint,
-            n_folds=N_FOLDS,
-            n_hidden=n_hidden,
-            adapt=self.adapt,
-            device=DEVICE,
-        )
-        return np.maximum(np.expm1(made.layer) if self.checkpoint.network.scale == "log1p" else made.layer, 0)
-
-
-def variants(checkpoint: Checkpoint, published: Checkpoint | None) -> dict[str, Variant]:
-    """Return the rows of the recovery table that are networks."""
-    found = {
-        "model, zero-shot": Variant(checkpoint, adapt=False),
-        "model, adapted": Variant(checkpoint, adapt=True),
-        "model, zero-shot, no neighborhood": Variant(checkpoint, adapt=False, alone=True),
-        "model, adapted, no neighborhood": Variant(checkpoint, adapt=True, alone=True),
-        # Untrained and not adapted, the default network is the null.
-        "random weights, adapted": Variant(random_weights(checkpoint), adapt=True),
-    }
-    if published is not None:
-        found["published"] = Variant(published, adapt=False)
-    return found
+def impute(adata: AnnData, checkpoint: Checkpoint, n_hidden: int) -> np.ndarray:
+    """Return expected counts of a network as it was trained (n_spots, n_vars), NaN outside the vocabulary."""
+    reader = reader_of(adata, checkpoint)
+    imputed = impute_table(
+        reader, checkpoint, n_folds=N_FOLDS, n_hidden=n_hidden, adapt=False, scale="counts", device=DEVICE
+    )
+    return np.maximum(imputed.layer, 0)
 
 
 def embed(adata: AnnData, checkpoint: Checkpoint) -> np.ndarray:

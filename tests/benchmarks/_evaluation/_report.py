@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-COLORS = {"model": "#1b6ca8", "published": "#c0504d", "random": "#999999"}
+COLORS = {"model": "#1b6ca8", "tl.impute": "#1b6ca8", "published": "#c0504d", "random": "#999999"}
 
 
 def markdown(table: pd.DataFrame, digits: int = 3) -> str:
