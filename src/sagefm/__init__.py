@@ -7,14 +7,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sagefm import datasets, errors, metrics, model, pl, pp, tl
+    from sagefm import datasets, errors, io, metrics, model, pl, pp, tl
 
 # Gradients and products of tens of megabytes are allocated in every step: with huge pages, a page fault for each 2 MB
 # of them and not for each 4 kB. torch reads this at its first allocation; Linux only.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "datasets", "errors", "metrics", "model", "pl", "pp", "tl"]
+__all__ = ["__version__", "datasets", "errors", "io", "metrics", "model", "pl", "pp", "tl"]
 
 
 def __getattr__(name: str) -> object:

@@ -30,8 +30,9 @@ __all__ = ["main"]
 def main() -> None:
     """Find domains in Visium sections; embed, impute and perturb them with a graph model.
 
-    A section is a file of raw counts with spot coordinates in obsm["spatial"]: AnnData as .h5ad or .zarr, or
-    SpatialData as .zarr. No command changes its input. Results are added to a copy, which is written to -o.
+    A section is a folder of Space Ranger (Visium or Visium HD), or a file of raw counts with spot coordinates:
+    AnnData as .h5ad or .zarr, SpatialData as .zarr, MuData as .h5mu, or a table of legacy Spatial Transcriptomics. No
+    command changes its input. Results are added to a copy, which is written to -o.
 
     \b
     A first look, on a section that ships with the package:

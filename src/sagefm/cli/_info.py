@@ -11,6 +11,7 @@ from sagefm.cli._files import is_section, read_section
 from sagefm.cli._options import (
     gene_key_option,
     library_key_option,
+    mod_option,
     model_option,
     spatial_key_option,
     table_key_option,
@@ -24,6 +25,7 @@ from sagefm.cli._run import debug_option, emit, json_option, report, say
 @spatial_key_option
 @library_key_option
 @table_key_option
+@mod_option
 @model_option
 @json_option
 @debug_option
@@ -45,7 +47,7 @@ def info(targets: tuple[str, ...], **options: Any) -> None:
         path = Path(target)
         if is_section(path):
             _report_section(path, options)
-        elif path.suffix.lower() in (".h5ad", ".zarr"):
+        elif path.suffix.lower() in (".h5ad", ".h5mu", ".zarr"):
             reason = "is neither a .h5ad file nor a zarr store" if path.exists() else "does not exist"
             raise click.BadParameter(f"{target!r} {reason}.", param_hint="MODEL_OR_FILE")
         else:
