@@ -31,7 +31,9 @@ N_COUPLED = 200
 #: Spots that the map of embeddings is computed of, at most.
 MAX_UMAP = 5000
 #: Genes that say little about tissue: of mitochondria, ribosomes and hemoglobin, and those without a name.
-_DULL = re.compile(r"^(MT-|MTRNR|RP[SL]\d|RPLP|RPSA|MRP[SL]|HB[ABDGMQZ]\d?$|ENSG|MALAT1|NEAT1)|^A[CLPF]\d{6}|\.\d+$", re.IGNORECASE)
+DULL = re.compile(
+    r"^(?:MT-|MTRNR|RP[SL]\d|RPLP|RPSA|MRP[SL]|HB[ABDGMQZ]\d?$|ENSG|MALAT1|NEAT1)|^A[CLPF]\d{6}|\.\d+$", re.IGNORECASE
+)
 _MARKERS = 5
 
 
@@ -89,9 +91,9 @@ class Request:
     device: str = "auto"
 
 
-def analyze(sections: list[Section], model: Checkpoint, request: Request) -> Iterator[tuple[str, Results]]:
-    """Yield the name of each step before it is done, with the results so far."""
-    results = Results(sections, None, model)
+def analyze(results: Results, request: Request) -> Iterator[str]:
+    """Compute all parts of a page; yield the name of each before it is done."""
+    sections = results.sections
     steps: list[tuple[str, Callable[[Results, Request], None]]] = [
         ("embedding", _embed),
         ("domains", _find_domains),
@@ -100,9 +102,14 @@ def analyze(sections: list[Section], model: Checkpoint, request: Request) -> Ite
         ("imputation", _impute),
         ("couplings", _couple),
     ]
-    refused = [f"{section.name}: {finding}" for section in sections for finding in section.checked.findings if finding.severity == "error"]
+    refused = [
+        f"{section.name}: {finding}"
+        for section in sections
+        for finding in section.checked.findings
+        if finding.severity == "error"
+    ]
     for name, step in steps:
-        yield name, results
+        yield name
         if refused:
             # Each step would raise it: said once, at the top of the page.
             results.problems[name] = "sagefm does not read this section as it is; see what was found in the input."
@@ -114,7 +121,7 @@ def analyze(sections: list[Section], model: Checkpoint, request: Request) -> Ite
                 step(results, request)
         except SagefmError as error:
             results.problems[name] = str(error)
-    yield "", results
+    yield "drawing"
 
 
 def _table_arguments(section: Section) -> dict[str, Any]:
@@ -140,7 +147,11 @@ def _embed(results: Results, request: Request) -> None:
 def _find_domains(results: Results, request: Request) -> None:
     results.joint = joint = join(results.sections)
     table = joint.table
-    is_held = DOMAIN_KEY in table.obs and DOMAIN_KEY in table.uns and isinstance(table.obs[DOMAIN_KEY].dtype, pd.CategoricalDtype)
+    is_held = (
+        DOMAIN_KEY in table.obs
+        and DOMAIN_KEY in table.uns
+        and isinstance(table.obs[DOMAIN_KEY].dtype, pd.CategoricalDtype)
+    )
     if is_held and request.n_domains is None:
         results.reused.add("domains")
         return
@@ -151,7 +162,9 @@ def _find_domains(results: Results, request: Request) -> None:
         rows = slice(start, start := start + section.table.n_obs)
         for key in (DOMAIN_KEY, f"{DOMAIN_KEY}_probability"):
             section.table.obs[key] = table.obs[key].to_numpy()[rows]
-        section.table.obs[DOMAIN_KEY] = pd.Categorical(section.table.obs[DOMAIN_KEY], table.obs[DOMAIN_KEY].cat.categories)
+        section.table.obs[DOMAIN_KEY] = pd.Categorical(
+            section.table.obs[DOMAIN_KEY], table.obs[DOMAIN_KEY].cat.categories
+        )
 
 
 def _find_markers(results: Results, _request: Request) -> None:
@@ -166,7 +179,10 @@ def _find_markers(results: Results, _request: Request) -> None:
         raise SagefmError("There is one domain only.")
     symbols = pd.Index(joint.symbols.astype(str))
     kept = np.flatnonzero((joint.detected >= MIN_DETECTED) & ~symbols.duplicated())
-    small = AnnData(joint.counts[:, kept].copy(), obs=pd.DataFrame({"domain": domains.to_numpy()}, joint.table.obs_names.astype(str)))
+    small = AnnData(
+        joint.counts[:, kept].copy(),
+        obs=pd.DataFrame({"domain": domains.to_numpy()}, joint.table.obs_names.astype(str)),
+    )
     small.var_names = symbols[kept]
     small.obs["domain"] = pd.Categorical(small.obs["domain"], domains.cat.categories)
     sizes = small.obs["domain"].value_counts()
@@ -183,9 +199,11 @@ def _find_markers(results: Results, _request: Request) -> None:
         outside = np.asarray(is_seen[~inside].mean(axis=0)).ravel()
         columns = small.var_names.get_indexer(table["names"])
         table = table.assign(domain=domain, within=within[columns], outside=outside[columns])
-        dull = table["names"].str.contains(_DULL)
-        best = table[(table["logfoldchanges"] > 0) & (table["within"] >= 0.1)]
-        rows.append(best.assign(dull=dull[best.index]).sort_values(["dull", "scores"], ascending=[True, False]).head(_MARKERS))
+        dull = table["names"].str.contains(DULL)
+        best = table[(table["logfoldchanges"] > 0) & (table["within"] >= 0.1) & (table["within"] > table["outside"])]
+        rows.append(
+            best.assign(dull=dull[best.index]).sort_values(["dull", "scores"], ascending=[True, False]).head(_MARKERS)
+        )
     results.markers = pd.concat(rows).rename(columns={"names": "gene", "logfoldchanges": "log2_fold"})[
         ["domain", "gene", "log2_fold", "within", "outside"]
     ].reset_index(drop=True)  # fmt: skip
@@ -222,7 +240,12 @@ def imputed_genes(section: Section, results: Results) -> list[str]:
 
 def _impute(results: Results, request: Request) -> None:
     table = results.sections[0].table
-    if request.genes is None and _holds(results, IMPUTED_KEY) and IMPUTED_KEY in table.layers and IMPUTED_KEY in table.var:
+    if (
+        request.genes is None
+        and _holds(results, IMPUTED_KEY)
+        and IMPUTED_KEY in table.layers
+        and IMPUTED_KEY in table.var
+    ):
         results.reused.add("imputation")
         return
     for section in results.sections:
@@ -230,7 +253,15 @@ def _impute(results: Results, request: Request) -> None:
         if not genes:
             raise SagefmError(f"No gene of the model is seen in {MIN_DETECTED:.0%} of the spots of {section.name}.")
         arguments = _table_arguments(section)
-        tl.impute(section.table, results.model, genes=genes, **arguments, rng=request.seed, device=request.device, progress=False)
+        tl.impute(
+            section.table,
+            results.model,
+            genes=genes,
+            **arguments,
+            rng=request.seed,
+            device=request.device,
+            progress=False,
+        )
 
 
 def coupled_genes(section: Section) -> list[str]:
@@ -238,7 +269,7 @@ def coupled_genes(section: Section) -> list[str]:
     names = section.table.var_names if section.keys.gene_key is None else section.table.var[section.keys.gene_key]
     order = np.argsort(-np.asarray(section.counts.sum(axis=0)).ravel(), kind="stable")  # type: ignore[union-attr]
     detected = section.detected
-    kept = [str(names[i]) for i in order if detected[i] >= MIN_DETECTED and not _DULL.search(str(section.symbols[i]))]
+    kept = [str(names[i]) for i in order if detected[i] >= MIN_DETECTED and not DULL.search(str(section.symbols[i]))]
     return list(dict.fromkeys(kept))[:N_COUPLED]
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from sagefm._constants import DOMAIN_KEY, EMBEDDING_KEY, IMPUTED_KEY, NETWORK_KEY
 from sagefm._report import _figures as figures
-from sagefm._report._analysis import Results, coupled_genes
+from sagefm._report._analysis import DULL, Results, coupled_genes
 from sagefm.pl._embedding import PALETTE
 
 if TYPE_CHECKING:
@@ -63,8 +63,12 @@ def _depth_on_tissue(section: Section) -> list[figures.Picture]:
     totals, n_genes, share = section.totals, section.n_genes, section.mitochondrial
     pictures = [] if section.image is None else [figures.draw_tissue(section)]
     pictures += [
-        figures.draw_values(section, totals, "Counts per spot", f"Map of counts per spot, median {np.median(totals):,.0f}."),
-        figures.draw_values(section, n_genes, "Genes per spot", f"Map of genes per spot, median {np.median(n_genes):,.0f}."),
+        figures.draw_values(
+            section, totals, "Counts per spot", f"Map of counts per spot, median {np.median(totals):,.0f}."
+        ),
+        figures.draw_values(
+            section, n_genes, "Genes per spot", f"Map of genes per spot, median {np.median(n_genes):,.0f}."
+        ),
     ]
     if share is not None:
         alt = f"Map of the share of mitochondrial counts, median {np.median(share):.1%}."
@@ -111,7 +115,10 @@ def describe_domains(results: Results, colors: dict[str, str]) -> dict[str, Any]
 
 
 def _say_shares(shares: pd.DataFrame) -> str:
-    parts = [f"{name}: " + ", ".join(f"domain {key} {value:.0%}" for key, value in row.items() if value > 0) for name, row in shares.iterrows()]
+    parts = [
+        f"{name}: " + ", ".join(f"domain {key} {value:.0%}" for key, value in row.items() if value > 0)
+        for name, row in shares.iterrows()
+    ]
     return "Shares of domains. " + "; ".join(parts) + "."
 
 
@@ -123,12 +130,17 @@ def _dots(results: Results) -> figures.Picture | None:
     genes = list(dict.fromkeys(markers.groupby("domain", sort=False).head(_N_DOTS)["gene"]))
     columns = pd.Index(joint.symbols.astype(str)).get_indexer_for(genes)[: len(genes)]
     counts = joint.counts[:, columns].toarray()
-    rates = pd.DataFrame(np.log1p(counts / np.maximum(joint.totals, 1)[:, None] * np.median(joint.totals)), columns=genes)
+    rates = pd.DataFrame(
+        np.log1p(counts / np.maximum(joint.totals, 1)[:, None] * np.median(joint.totals)), columns=genes
+    )
     codes = results.domains.to_numpy()
     means = rates.groupby(codes, observed=True).mean().T
     shares = pd.DataFrame(counts > 0, columns=genes).groupby(codes, observed=True).mean().T
     means = means.div(means.max(axis=1).clip(lower=1e-9), axis=0)
-    lists = "; ".join(f"domain {name}: {', '.join(part['gene'].head(_N_DOTS))}" for name, part in markers.groupby("domain", sort=False))
+    lists = "; ".join(
+        f"domain {name}: {', '.join(part['gene'].head(_N_DOTS))}"
+        for name, part in markers.groupby("domain", sort=False)
+    )
     return figures.draw_dots(means, shares, f"Dots of marker genes by domain. {lists}.")
 
 
@@ -139,7 +151,9 @@ def describe_embedding(results: Results, colors: dict[str, str]) -> dict[str, An
     xy, rows = results.umap
     pictures = []
     n_latent = results.sections[0].table.obsm[EMBEDDING_KEY].shape[1]
-    names = np.repeat([section.name for section in results.sections], [section.table.n_obs for section in results.sections])
+    names = np.repeat(
+        [section.name for section in results.sections], [section.table.n_obs for section in results.sections]
+    )
     if len(results.sections) > 1:
         by_name = dict(zip((section.name for section in results.sections), PALETTE, strict=False))
         listed = ", ".join(by_name)
@@ -158,7 +172,7 @@ def describe_imputation(results: Results) -> dict[str, Any] | None:
     if "imputation" in results.problems:
         return None
     tables = [_recovery(section) for section in results.sections]
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"name": section.name, "n": len(table), "n_recovered": int((table["q"] < _ALPHA).sum()), "median": float(table["r"].median())}
         for section, table in zip(results.sections, tables, strict=True)
     ]  # fmt: skip
@@ -173,16 +187,21 @@ def describe_imputation(results: Results) -> dict[str, Any] | None:
         )  # fmt: skip
     recovered = shared[shared["q"] < _ALPHA].sort_values("r", ascending=False)
     if "trust" in recovered:
-        recovered = recovered.sort_values("trust", key=lambda trust: trust.astype(str) != "good", kind="stable")
+        recovered = recovered[recovered["trust"].astype(str) == "good"]
+    is_dull = recovered.index.str.contains(DULL)
+    named = recovered[~is_dull]
     best = max(rows, key=lambda row: row["n_recovered"])
     several = len(results.sections) > 1
-    everything = pd.concat([table.assign(section=section.name) for section, table in zip(results.sections, tables, strict=True)])
+    everything = pd.concat(
+        [table.assign(section=section.name) for section, table in zip(results.sections, tables, strict=True)]
+    )
     everything = everything if several else everything.drop(columns="section")
     return {
         "n_imputed": best["n"], "n_recovered": best["n_recovered"], "median": best["median"], "sections": rows,
-        "trusted": recovered.head(_N_TRUSTED).rename_axis("gene").reset_index().to_dict("records"),
+        "n_dull": int(is_dull.sum()),
+        "trusted": named.head(_N_TRUSTED).rename_axis("gene").reset_index().to_dict("records"),
         "has_trust": "trust" in recovered,
-        "pictures": _compare_recovery(results, tables) if several else _imputed_maps(results, recovered),
+        "pictures": _compare_recovery(results, tables) if several else _imputed_maps(results, named),
         "csv": everything.sort_values("r", ascending=False, kind="stable").rename_axis("gene").reset_index(),
     }  # fmt: skip
 
@@ -191,7 +210,9 @@ def _recovery(section: Section) -> pd.DataFrame:
     """Return r, q and, where it was computed, trust of each imputed gene by its symbol."""
     var = section.table.var
     columns = {name: f"{IMPUTED_KEY}_{name}" for name in ("r", "q", "trust") if f"{IMPUTED_KEY}_{name}" in var}
-    table = pd.DataFrame({name: var[column].to_numpy() for name, column in columns.items()}, index=section.symbols.astype(str))
+    table = pd.DataFrame(
+        {name: var[column].to_numpy() for name, column in columns.items()}, index=section.symbols.astype(str)
+    )
     table["detected"] = section.detected
     table = table[var[IMPUTED_KEY].to_numpy(dtype=bool)].dropna(subset=["r"])
     return table[~table.index.duplicated()]
@@ -211,11 +232,12 @@ def _recovered(results: Results) -> pd.DataFrame:
     if "imputation" in results.problems:
         return pd.DataFrame({"r": []})
     table = _recovery(results.sections[0])
-    return table[table["q"] < _ALPHA].sort_values("r", ascending=False)
+    table = table[(table["q"] < _ALPHA) & ~table.index.str.contains(DULL)]
+    return table.sort_values("r", ascending=False)
 
 
-def _imputed_maps(results: Results, recovered: pd.DataFrame) -> list[figures.Picture]:
-    """Return the best markers as measured and as imputed, and a histogram of r."""
+def _imputed_maps(results: Results, recovered: pd.DataFrame) -> list[list[figures.Picture]]:
+    """Return the best markers, each as measured and as imputed."""
     section = results.sections[0]
     symbols = list(map(str, section.symbols))
     pairs = []
@@ -226,18 +248,26 @@ def _imputed_maps(results: Results, recovered: pd.DataFrame) -> list[figures.Pic
         layer = section.table.layers[IMPUTED_KEY][:, [i]]
         values = np.asarray(layer.toarray() if hasattr(layer, "toarray") else layer, dtype=float).ravel()
         r = recovered.loc[gene, "r"]
-        pairs += [
+        pair = [
             figures.draw_values(section, measured, f"{gene}, measured", f"Map of measured {gene}.", cmap="magma"),
             figures.draw_values(section, values if is_log else np.log1p(values), f"{gene}, imputed (r = {r:.2f})", f"Map of imputed {gene}, r = {r:.2f}.", cmap="magma"),
         ]  # fmt: skip
-    # Measured above imputed where three stand side by side.
-    return [*pairs[::2], *pairs[1::2]]
+        pairs.append(pair)
+    return pairs
 
 
 def _compare_recovery(results: Results, tables: list[pd.DataFrame]) -> list[figures.Picture]:
     values = {section.name: table["r"].to_numpy() for section, table in zip(results.sections, tables, strict=True)}
     medians = "; ".join(f"{name}: median {np.median(r):.3f}" for name, r in values.items())
-    return [figures.draw_histogram(values, "Recovery r of genes", f"Recovery of genes by section. {medians}.", label=f"r ({', '.join(values)})", colors=PALETTE)]
+    return [
+        figures.draw_histogram(
+            values,
+            "Recovery r of genes",
+            f"Recovery of genes by section. {medians}.",
+            label=f"r ({', '.join(values)})",
+            colors=PALETTE,
+        )
+    ]
 
 
 def describe_couplings(results: Results, *, is_default: bool) -> dict[str, Any] | None:
@@ -251,18 +281,26 @@ def describe_couplings(results: Results, *, is_default: bool) -> dict[str, Any] 
     # A pair that was tested both ways has no direction: the one with the smaller p-value.
     names = pd.Series([tuple(sorted(pair)) for pair in zip(shown["source"], shown["target"], strict=True)], shown.index)
     strongest = shown[~names.duplicated() & (shown["source"] != shown["target"])].head(_N_COUPLINGS)
-    strongest = strongest.assign(low=strongest["effect"] - 1.96 * strongest["se"], high=strongest["effect"] + 1.96 * strongest["se"])
-    said = "; ".join(f"{pair.source} and {pair.target}: {pair.effect:.3f}, q = {pair.qval:.2g}" for pair in strongest.itertuples())
+    strongest = strongest.assign(
+        low=strongest["effect"] - 1.96 * strongest["se"], high=strongest["effect"] + 1.96 * strongest["se"]
+    )
+    said = "; ".join(
+        f"{pair.source} and {pair.target}: {pair.effect:.3f}, q = {pair.qval:.2g}" for pair in strongest.itertuples()
+    )
     rows = shown.head(1000)
+    # Of genes that were tested both ways, a pair counts once.
+    n_ways = 2 if is_default and "couplings" not in results.reused else 1
+    significant = names[shown["qval"] < _ALPHA]
     return {
-        "n_pairs": int(result["params"]["n_pairs"]),
-        "n_significant": int((shown["qval"] < _ALPHA).sum()),
+        "n_pairs": int(result["params"]["n_pairs"]) // n_ways,
+        "n_significant": int(significant.nunique() if n_ways == 2 else len(significant)),
         "n_genes": len(coupled_genes(joint)) if is_default else None,
         "is_default": is_default and "couplings" not in results.reused,
         "detectable": float(shown["detectable_effect"].median()) if len(shown) else float("nan"),
         "rows": strongest.to_dict("records"),
-        "picture": figures.draw_effects(strongest, f"Effects of the strongest couplings. {said}.") if len(strongest) else None,
+        "picture": figures.draw_effects(strongest, f"Effects of the strongest couplings. {said}.")
+        if len(strongest)
+        else None,
         "csv": rows if len(rows) else None,
         "csv_says": f"The {len(rows):,} pairs with the smallest p-values" if len(rows) < len(shown) else "All pairs",
     }
-

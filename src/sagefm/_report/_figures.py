@@ -18,7 +18,6 @@ from sagefm import pl
 from sagefm._constants import DOMAIN_KEY, EMBEDDING_KEY
 from sagefm.data._table import find_spots
 from sagefm.pl._embedding import MISSING, PALETTE
-from sagefm.pl._network import NEGATIVE, POSITIVE
 from sagefm.pl._tissue import Section as Spots
 from sagefm.pl._tissue import draw_spots, select_section
 
@@ -53,7 +52,9 @@ _STYLE: dict[Any, Any] = {
     "ytick.major.width": 0.6,
     "figure.dpi": 72,
 }
-_DPI = 190
+_DPI = 180
+#: Of effects; light enough for a dark page, and dark enough for a light one.
+_POSITIVE, _NEGATIVE = "#d1495b", "#3a86c8"
 _TWO_SIDED_95 = 1.96
 
 
@@ -78,12 +79,16 @@ def spots_of(section: Section) -> Spots:
     return select_section(section.table, section.table, section.keys, None)
 
 
-def draw_values(section: Section, values: NDArray[Any], title: str, alt: str, *, cmap: str = "viridis", unit: str = "") -> Picture:
+def draw_values(
+    section: Section, values: NDArray[Any], title: str, alt: str, *, cmap: str = "viridis", unit: str = ""
+) -> Picture:
     """Return numbers on tissue, with a color bar below."""
 
     def draw(ax: Axes) -> None:
         spots = draw_spots(ax, spots_of(section), values=values, cmap=cmap, size=_SPOT)
-        bar = ax.figure.colorbar(spots, cax=ax.inset_axes((0.1, -0.07, 0.8, 0.035)), orientation="horizontal", label=unit)
+        bar = ax.figure.colorbar(
+            spots, cax=ax.inset_axes((0.1, -0.07, 0.8, 0.035)), orientation="horizontal", label=unit
+        )
         bar.outline.set_visible(False)
         bar.ax.tick_params(length=2)
         bar.locator = mpl.ticker.MaxNLocator(4)
@@ -118,13 +123,17 @@ def draw_domains(section: Section, colors: dict[str, str], title: str = "Domains
 
     sizes = section.table.obs[DOMAIN_KEY].value_counts(normalize=True, sort=False)
     shares = ", ".join(f"domain {name} {share:.0%}" for name, share in sizes.items() if share)
-    return _picture(draw, title, f"Map of the domains of {section.name}: {shares} of the spots.", height=_height(section))
+    return _picture(
+        draw, title, f"Map of the domains of {section.name}: {shares} of the spots.", height=_height(section)
+    )
 
 
 def draw_embedding(section: Section) -> Picture:
     """Return embeddings as colors on tissue."""
     alt = f"Embeddings of {section.name} as colors on tissue: spots of like color are alike."
-    draw = lambda ax: pl.embedding(section.table, spatial_key=section.keys.spatial_key, basis=EMBEDDING_KEY, ax=ax, title="", size=_SPOT)
+    draw = lambda ax: pl.embedding(
+        section.table, spatial_key=section.keys.spatial_key, basis=EMBEDDING_KEY, ax=ax, title="", size=_SPOT
+    )
     return _picture(draw, "Embedding on tissue", alt, height=_height(section))
 
 
@@ -134,7 +143,7 @@ def draw_scatter(xy: NDArray[np.float64], labels: pd.Series, colors: dict[str, s
     def draw(ax: Axes) -> None:
         shown = [colors.get(str(label), to_hex(MISSING)) for label in labels]
         order = np.random.default_rng(0).permutation(len(xy))
-        ax.scatter(*xy[order].T, s=7, c=np.array(shown)[order], linewidths=0, rasterized=True)
+        ax.scatter(xy[order, 0], xy[order, 1], s=7, c=np.array(shown)[order], linewidths=0, rasterized=True)
         ax.set(xticks=[], yticks=[], xlabel="UMAP 1", ylabel="UMAP 2")
         ax.spines[:].set_visible(False)
         ax.margins(0.03)
@@ -142,13 +151,21 @@ def draw_scatter(xy: NDArray[np.float64], labels: pd.Series, colors: dict[str, s
     return _picture(draw, title, alt, height=_WIDTH * 0.95)
 
 
-def draw_histogram(values: dict[str, NDArray[np.float64]], title: str, alt: str, *, label: str, colors: Sequence[str], log: bool = False) -> Picture:
+def draw_histogram(
+    values: dict[str, NDArray[np.float64]],
+    title: str,
+    alt: str,
+    *,
+    label: str,
+    colors: Sequence[str],
+    log: bool = False,
+) -> Picture:
     """Return histograms of numbers, of several sections over each other."""
 
     def draw(ax: Axes) -> None:
         pooled = np.concatenate([numbers[np.isfinite(numbers)] for numbers in values.values()])
         low, high = np.quantile(pooled, [0, 0.999])
-        edges = np.geomspace(max(low, 1), max(high, 2), 41) if log else np.linspace(low, high, 41)
+        edges = np.geomspace(max(low, 1), max(high, 2), 41).tolist() if log else np.linspace(low, high, 41).tolist()
         for (name, numbers), color in zip(values.items(), colors, strict=False):
             weights = np.full(len(numbers), 1 / max(len(numbers), 1)) if len(values) > 1 else None
             kind = {"histtype": "step", "linewidth": 1.4} if len(values) > 1 else {"linewidth": 0}
@@ -173,7 +190,7 @@ def draw_shares(shares: pd.DataFrame, colors: dict[str, str], alt: str) -> Pictu
         ax.tick_params(axis="y", length=0)
         ax.spines["left"].set_visible(False)
 
-    return _picture(draw, "Shares of domains", alt, width=6.4, height=0.7 + 0.34 * len(shares), is_equal=False)
+    return _picture(draw, "Shares of domains", alt, width=5.2, height=0.7 + 0.34 * len(shares), is_equal=False)
 
 
 def draw_dots(means: pd.DataFrame, shares: pd.DataFrame, alt: str) -> Picture:
@@ -193,7 +210,7 @@ def draw_dots(means: pd.DataFrame, shares: pd.DataFrame, alt: str) -> Picture:
         bar = ax.figure.colorbar(dots, ax=ax, fraction=0.04, pad=0.03, aspect=30, label="mean, of the highest domain")
         bar.outline.set_visible(False)
 
-    return _picture(draw, "Markers of domains", alt, width=6.4, height=0.8 + 0.23 * len(means), is_equal=False)
+    return _picture(draw, "Markers of domains", alt, width=5.2, height=0.8 + 0.23 * len(means), is_equal=False)
 
 
 def draw_effects(edges: pd.DataFrame, alt: str) -> Picture:
@@ -202,19 +219,34 @@ def draw_effects(edges: pd.DataFrame, alt: str) -> Picture:
     def draw(ax: Axes) -> None:
         place = np.arange(len(edges))
         for y, pair in zip(place, edges.itertuples(), strict=True):
-            ax.plot([-pair.detectable_effect, pair.detectable_effect], [y, y], color=_TEXT, alpha=0.16, linewidth=8, solid_capstyle="butt")
-        shown = np.where(edges["effect"] > 0, POSITIVE, NEGATIVE)
+            ax.plot(
+                [-pair.detectable_effect, pair.detectable_effect],
+                [y, y],
+                color=_TEXT,
+                alpha=0.16,
+                linewidth=8,
+                solid_capstyle="butt",
+            )
+        shown = np.where(edges["effect"] > 0, _POSITIVE, _NEGATIVE)
         half = _TWO_SIDED_95 * edges["se"]
         ax.hlines(place, edges["effect"] - half, edges["effect"] + half, color=shown, linewidth=1.4)
         is_sure = (edges["qval"] < 0.05).to_numpy()
-        ax.scatter(edges["effect"], place, s=26, c=np.where(is_sure, shown, "none"), edgecolors=shown, linewidths=1.3, zorder=3)
+        ax.scatter(
+            edges["effect"],
+            place,
+            s=26,
+            c=np.where(is_sure, shown, "none"),
+            edgecolors=list(shown),
+            linewidths=1.3,
+            zorder=3,
+        )
         ax.axvline(0, color=_TEXT, linewidth=0.6)
         ax.set_yticks(place, [f"{pair.source} – {pair.target}" for pair in edges.itertuples()], fontstyle="italic")
         ax.set(ylim=(len(edges) - 0.4, -0.6), xlabel="effect on the log rate, per standard deviation around")
         ax.tick_params(axis="y", length=0)
         ax.spines["left"].set_visible(False)
 
-    return _picture(draw, "Strongest couplings", alt, width=6.4, height=0.7 + 0.3 * len(edges), is_equal=False)
+    return _picture(draw, "Strongest couplings", alt, width=5.2, height=0.7 + 0.3 * len(edges), is_equal=False)
 
 
 def _short(name: object, n: int = 24) -> str:
@@ -256,5 +288,9 @@ def _for_page(svg: str, alt: str) -> str:
     svg = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", svg)
     size = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg)
     box = size[0] if size else ""
-    return re.sub(r"<svg[^>]*>", f'<svg xmlns:xlink="http://www.w3.org/1999/xlink" {box} role="img" aria-label="{escape(alt)}">', svg, count=1)
-
+    return re.sub(
+        r"<svg[^>]*>",
+        f'<svg xmlns:xlink="http://www.w3.org/1999/xlink" {box} role="img" aria-label="{escape(alt)}">',
+        svg,
+        count=1,
+    )

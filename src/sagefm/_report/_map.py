@@ -41,7 +41,15 @@ def map_data(section: Section, colors: dict[str, str], genes: Sequence[str], imp
     layers = []
     if DOMAIN_KEY in section.table.obs and colors:
         codes = section.table.obs[DOMAIN_KEY].cat.codes.to_numpy()
-        layers.append({"name": "Domain", "kind": "category", "names": list(colors), "colors": list(colors.values()), "data": _encode(codes.astype(np.uint8))})
+        layers.append(
+            {
+                "name": "Domain",
+                "kind": "category",
+                "names": list(colors),
+                "colors": list(colors.values()),
+                "data": _encode(codes.astype(np.uint8)),
+            }
+        )
     if section.counts is not None:
         layers.append(_numbers("Counts per spot", section.totals, logged=True))
         layers.append(_numbers("Genes per spot", section.n_genes))
@@ -97,7 +105,9 @@ def _image(image: Image, low: NDArray[np.float64], span: float) -> dict[str, Any
     """Return the tissue's image around the spots, as a WebP and the map of its pixels to the unit square of the map."""
     to_pixels = np.linalg.inv(image.to_coordinates)
     height, width = image.pixels.shape[:2]
-    corners = np.array([to_pixels @ [*(low + np.array(corner) * span), 1] for corner in ((0, 0), (1, 0), (0, 1), (1, 1))])[:, :2]
+    corners = np.array(
+        [to_pixels @ [*(low + np.array(corner) * span), 1] for corner in ((0, 0), (1, 0), (0, 1), (1, 1))]
+    )[:, :2]
     left, top = np.clip(np.floor(corners.min(axis=0)), 0, [width - 1, height - 1]).astype(int)
     right, bottom = np.clip(np.ceil(corners.max(axis=0)), [left + 1, top + 1], [width, height]).astype(int)
     part = Picture.fromarray(np.ascontiguousarray(image.pixels[top:bottom, left:right]))
@@ -109,4 +119,7 @@ def _image(image: Image, low: NDArray[np.float64], span: float) -> dict[str, Any
     crop = np.array([[scale[0], 0, left], [0, scale[1], top], [0, 0, 1]])
     to_unit = np.array([[1 / span, 0, -low[0] / span], [0, 1 / span, -low[1] / span], [0, 0, 1]])
     matrix = to_unit @ image.to_coordinates @ crop
-    return {"src": f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}", "matrix": matrix[:2].T.ravel().round(9).tolist()}
+    return {
+        "src": f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}",
+        "matrix": matrix[:2].T.ravel().round(9).tolist(),
+    }

@@ -212,7 +212,13 @@ def join(sections: list[Section]) -> Section:
     joined.obs["section"] = pd.Categorical(joined.obs["section"], [section.name for section in sections])
     keys = TableKeys(library_key="section")
     return Section(
-        "all sections", joined, keys, sections[0].checked, joined.var_names.to_numpy(dtype=object), joined.X.tocsr(), None
+        "all sections",
+        joined,
+        keys,
+        sections[0].checked,
+        joined.var_names.to_numpy(dtype=object),
+        joined.X.tocsr(),
+        None,
     )
 
 

@@ -139,10 +139,19 @@ def report(
     keys = TableKeys(layer, gene_key, spatial_key, library_key, neighbors_key)
     with tqdm(desc="reading", bar_format="{desc}", leave=False, disable=None if progress else True) as bar:
         sections = read_sections(adata, checkpoint.vocabulary, keys, table_key=table_key, mod=mod)
-        for step, results in analyze(sections, checkpoint, request):
-            bar.set_description_str(step or "drawing")
+        results = Results(sections, None, checkpoint)
+        for step in analyze(results, request):
+            bar.set_description_str(step)
         page = _context(results, request, keys)
-    names = {"table_key": table_key, "mod": mod, "n_domains": n_domains, "genes": genes, "sources": sources, "targets": targets}
+    names = {
+        "table_key": table_key,
+        "mod": mod,
+        "n_domains": n_domains,
+        "genes": genes,
+        "sources": sources,
+        "targets": targets,
+        "title": title,
+    }
     page |= {
         "title": title or (sections[0].name if len(sections) == 1 else f"{len(sections)} sections"),
         "lead": _lead(results),
@@ -162,7 +171,9 @@ def _context(results: Results, request: Request, keys: TableKeys) -> dict[str, A
     sections, joint = results.sections, results.joint
     several = len(sections) > 1
     has_domains = joint is not None and results.has("domains")
-    colors = colors_of(results.domains, joint.table.uns.get(f"{DOMAIN_KEY}_colors", ())) if has_domains and joint else {}
+    colors = (
+        colors_of(results.domains, joint.table.uns.get(f"{DOMAIN_KEY}_colors", ())) if has_domains and joint else {}
+    )
     quality, quality_pictures = facts.describe_quality(sections)
     domains = facts.describe_domains(results, colors)
     imputation = facts.describe_imputation(results)
@@ -196,7 +207,16 @@ def _context(results: Results, request: Request, keys: TableKeys) -> dict[str, A
         "steps": _steps(results, request, keys),
     }  # fmt: skip
     context["tiles"] = _tiles(context)
-    shown = (("input", "What was read"), ("quality", "Depth and quality"), ("domains", "Domains"), ("embedding", "Embedding"), ("imputation", "Imputed genes"), ("couplings", "Couplings"), ("limits", "Limits"), ("methods", "How it was made"))
+    shown = (
+        ("input", "What was read"),
+        ("quality", "Depth and quality"),
+        ("domains", "Domains"),
+        ("embedding", "Embedding"),
+        ("imputation", "Imputed genes"),
+        ("couplings", "Couplings"),
+        ("limits", "Limits"),
+        ("methods", "How it was made"),
+    )
     context["contents"] = [(name, text) for name, text in shown if name != "quality" or quality]
     return context
 
@@ -220,13 +240,13 @@ def _tiles(context: dict[str, Any]) -> list[dict[str, str]]:
             {"value": f"{quality['median_genes']:,}", "label": "genes per spot, median"},
         ]
         if quality["mitochondrial"] is not None:
-            tiles.append({"value": f"{quality['mitochondrial']:.1%}", "label": "mitochondrial, median"})
+            tiles.append({"value": f"{100 * quality['mitochondrial']:.1f} %", "label": "mitochondrial, median"})
     if context["domains"]:
         tiles.append({"value": str(len(context["domains"]["rows"])), "label": "domains"})
     if context["imputation"]:
         tiles.append({"value": f"{context['imputation']['n_recovered']:,}", "label": "genes recovered"})
     if context["couplings"]:
-        tiles.append({"value": f"{context['couplings']['n_significant']:,}", "label": "couplings, q < .05"})
+        tiles.append({"value": f"{context['couplings']['n_significant']:,}", "label": "coupled pairs"})
     return tiles
 
 
@@ -241,28 +261,49 @@ def _map(results: Results, colors: dict[str, str]) -> str | None:
 
 def _lead(results: Results) -> str:
     if len(results.sections) > 1:
-        return f"{len(results.sections)} sections side by side: {', '.join(section.name for section in results.sections)}."
+        return (
+            f"{len(results.sections)} sections side by side: {', '.join(section.name for section in results.sections)}."
+        )
     technology = results.sections[0].checked.read.get("technology", "")
     return f"{technology}." if technology else "One section."
 
 
 def _python(adata: Any, path: Path, model: Any, arguments: dict[str, Any], seed: int) -> str:
     """Return the call that makes the page."""
-    given = {name: value for name, value in arguments.items() if value is not None and (name, value) != ("spatial_key", SPATIAL_KEY)}
+    given = {
+        name: value
+        for name, value in arguments.items()
+        if value is not None and (name, value) != ("spatial_key", SPATIAL_KEY)
+    }
     given |= {} if seed == 0 else {"rng": seed}
-    several = isinstance(adata, Mapping) and not hasattr(adata, "obs")
+    names = list(map(str, adata)) if isinstance(adata, Mapping) and not hasattr(adata, "obs") else []
+    if len(names) == 1 and "title" not in given:
+        given["title"] = names[0]
     read = 'adata = sagefm.io.read("...")  # a folder of Space Ranger, .h5ad, .zarr, ...'
-    if several:
-        read = "adata = {" + ", ".join(f'{str(name)!r}: sagefm.io.read("...")' for name in adata) + "}"
+    if len(names) > 1:
+        read = "adata = {" + ", ".join(f'{name!r}: sagefm.io.read("...")' for name in names) + "}"
     name = str(getattr(model, "name", model))
-    parts = ["adata", repr(path.name), *([] if name == "default" else [repr(name)]), *(f"{key}={value!r}" for key, value in given.items())]
+    parts = [
+        "adata",
+        repr(path.name),
+        *([] if name == "default" else [repr(name)]),
+        *(f"{key}={value!r}" for key, value in given.items()),
+    ]
     return f"import sagefm\n\n{read}\nsagefm.report({', '.join(parts)})"
 
 
 def _steps(results: Results, request: Request, keys: TableKeys) -> str:
     """Return the calls of the parts, in Python."""
-    given = "".join(f", {name}={value!r}" for name, value in vars(keys).items() if value is not None and (name, value) != ("spatial_key", SPATIAL_KEY))
-    without_graph = "".join(f", {name}={value!r}" for name, value in vars(keys).items() if name != "neighbors_key" and value is not None and (name, value) != ("spatial_key", SPATIAL_KEY))
+    given = "".join(
+        f", {name}={value!r}"
+        for name, value in vars(keys).items()
+        if value is not None and (name, value) != ("spatial_key", SPATIAL_KEY)
+    )
+    without_graph = "".join(
+        f", {name}={value!r}"
+        for name, value in vars(keys).items()
+        if name != "neighbors_key" and value is not None and (name, value) != ("spatial_key", SPATIAL_KEY)
+    )
     model = repr(results.model.name)
     n_domains = "" if request.n_domains is None else f", {request.n_domains}"
     genes = f"{list(request.genes)!r}" if request.genes is not None else "list(genes)"
@@ -275,12 +316,25 @@ def _steps(results: Results, request: Request, keys: TableKeys) -> str:
         "sc.tl.umap(adata)",
     ]
     if len(results.sections) > 1:
-        lines.insert(1, "# of each section; domains and couplings of all of them joined, library_key='section', on the genes they share")
+        lines.insert(
+            1,
+            "# of each section; domains and couplings of all of them joined, library_key='section', on the genes they share",
+        )
     if request.genes is None:
-        lines.append(f"genes = pd.read_csv('imputed_genes.csv')['gene']  # at most {MAX_IMPUTED:,}, seen in {MIN_DETECTED:.0%} of the spots")
-    lines.append(f"sagefm.tl.impute(adata, {model}, genes={genes}{given}, rng={request.seed})  # adata.layers['sagefm_imputed'], adata.var")
-    sources, targets = ("genes[:200]", "genes[:200]") if request.sources is None or request.targets is None else (repr(request.sources), repr(request.targets))
-    lines.append(f"sagefm.tl.regulatory_network(adata, {sources}, {targets}{given})  # adata.uns['sagefm_network']['edges']")
+        lines.append(
+            f"genes = pd.read_csv('imputed_genes.csv')['gene']  # at most {MAX_IMPUTED:,}, seen in {MIN_DETECTED:.0%} of the spots"
+        )
+    lines.append(
+        f"sagefm.tl.impute(adata, {model}, genes={genes}{given}, rng={request.seed})  # adata.layers['sagefm_imputed'], adata.var"
+    )
+    sources, targets = (
+        ("genes[:200]", "genes[:200]")
+        if request.sources is None or request.targets is None
+        else (repr(request.sources), repr(request.targets))
+    )
+    lines.append(
+        f"sagefm.tl.regulatory_network(adata, {sources}, {targets}{given})  # adata.uns['sagefm_network']['edges']"
+    )
     return "\n".join(lines)
 
 
@@ -296,7 +350,7 @@ def _render(page: dict[str, Any]) -> str:
         "percent": lambda share, digits=0: f"{100 * share:.{digits}f} %",
         "r": lambda number, digits=2: _without_zero(f"{number:.{digits}f}"),
         "signed": lambda number, digits=1: _without_zero(f"{number:+.{digits}f}").replace("-", "−"),
-        "p": lambda number: f"{number:.1e}" if number < 0.001 else _without_zero(f"{number:.3f}"),
+        "p": lambda number: "< .001" if number < 0.001 else _without_zero(f"{number:.3f}"),
         "csv": _as_link,
     }
     template = environment.from_string((_TEMPLATES / "report.html.j2").read_text(encoding="utf-8"))

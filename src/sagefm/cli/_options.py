@@ -124,6 +124,11 @@ def split_genes(_ctx: click.Context, _parameter: click.Parameter, value: str | N
     return None if value is None else _listed(value.split(","))
 
 
+def split_genes_or_set(ctx: click.Context, parameter: click.Parameter, value: str | None) -> list[str] | str | None:
+    """Return the genes of a comma-separated option; ``"ligands"`` and ``"receptors"`` as they are."""
+    return value if value in ("ligands", "receptors") else split_genes(ctx, parameter, value)
+
+
 def read_genes(_ctx: click.Context, _parameter: click.Parameter, path: Path | None) -> list[str] | None:
     """Return the genes of a file, one on each line; empty lines and lines that begin with # are left out."""
     return None if path is None else _listed(path.read_text().splitlines())

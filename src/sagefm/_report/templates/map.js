@@ -16,7 +16,7 @@
     const data = JSON.parse(root.querySelector("script[type='application/json']").textContent);
     const canvas = root.querySelector("canvas"), select = root.querySelector("select"), told = root.querySelector("output");
     const legend = root.querySelector(".legend"), tip = root.querySelector(".tip"), toggle = root.querySelector("input");
-    const xy = words(data.xy).map ? Array.from(words(data.xy), (step) => step / 65535) : [];
+    const xy = Array.from(words(data.xy), (step) => step / 65535);
     const n = xy.length / 2;
     for (const layer of data.layers) layer.values = layer.kind === "category" ? bytes(layer.data) : words(layer.data);
     const image = data.image ? Object.assign(new Image(), { src: data.image.src }) : null;
@@ -46,7 +46,7 @@
         pen.drawImage(image, 0, 0);
         pen.restore();
       }
-      const radius = data.radius * (onImage ? 0.55 : 1.08);
+      const radius = data.radius * (onImage ? 0.55 : 1.16);
       for (let i = 0; i < n; i++) {
         pen.fillStyle = color(layer, i);
         pen.beginPath();
@@ -65,9 +65,14 @@
     const showLegend = () => {
       const layer = data.layers[current];
       legend.replaceChildren();
-      const add = (tag, content, style) => legend.append(Object.assign(document.createElement(tag), { textContent: content, style }));
+      const make = (tag, content, style) => Object.assign(document.createElement(tag), { textContent: content, style });
+      const add = (tag, content, style) => legend.append(make(tag, content, style));
       if (layer.kind === "category") {
-        layer.names.forEach((name, k) => { add("i", "", `background:${layer.colors[k]}`); add("span", name, ""); });
+        layer.names.forEach((name, k) => {
+          const item = make("span", name, "");
+          item.prepend(make("i", "", `background:${layer.colors[k]}`));
+          legend.append(item);
+        });
         return;
       }
       const end = (value) => format(layer.log ? Math.expm1(value) : value);
