@@ -186,6 +186,7 @@ def test_nothing_is_done_on_import():
 
 
 def public_callables() -> Iterator[tuple[str, Callable[..., Any]]]:
+    yield "report", sagefm.report
     for package in ["errors", *sorted(set(PACKAGES) - {"data", "module"})]:
         module = import_module(f"sagefm.{package}")
         for name in module.__all__:

@@ -230,12 +230,16 @@ def _map_embedding(results: Results, request: Request) -> None:
 
 def imputed_genes(section: Section, results: Results) -> list[str]:
     """Return the genes that a page imputes: those of the model that enough spots show, the most abundant first."""
-    match = match_genes(section.table, results.model.vocabulary, section.keys.gene_key)
-    known = match.report["matched"].to_numpy()
-    names = section.table.var_names if section.keys.gene_key is None else section.table.var[section.keys.gene_key]
-    order = np.argsort(-np.asarray(section.counts.sum(axis=0)).ravel(), kind="stable")  # type: ignore[union-attr]
-    detected = section.detected
-    return [str(names[i]) for i in order if known[i] and detected[i] >= MIN_DETECTED][:MAX_IMPUTED]
+    match = match_genes(section.table, results.model.vocabulary, section.keys.gene_key).report
+    used = (match["matched"] & ~match["duplicate"]).to_numpy() & (section.detected >= MIN_DETECTED)
+    # By the model's names: the table may have earlier ones.
+    names = match["gene"].to_numpy()
+    return [str(names[i]) for i in _by_abundance(section) if used[i]][:MAX_IMPUTED]
+
+
+def _by_abundance(section: Section) -> NDArray[np.int64]:
+    """Return the genes of a section, the most abundant first."""
+    return np.argsort(-np.asarray(section.counts.sum(axis=0)).ravel(), kind="stable")  # type: ignore[union-attr]
 
 
 def _impute(results: Results, request: Request) -> None:
@@ -267,7 +271,7 @@ def _impute(results: Results, request: Request) -> None:
 def coupled_genes(section: Section) -> list[str]:
     """Return the most abundant genes, but those of mitochondria, ribosomes and blood."""
     names = section.table.var_names if section.keys.gene_key is None else section.table.var[section.keys.gene_key]
-    order = np.argsort(-np.asarray(section.counts.sum(axis=0)).ravel(), kind="stable")  # type: ignore[union-attr]
+    order = _by_abundance(section)
     detected = section.detected
     kept = [str(names[i]) for i in order if detected[i] >= MIN_DETECTED and not DULL.search(str(section.symbols[i]))]
     return list(dict.fromkeys(kept))[:N_COUPLED]

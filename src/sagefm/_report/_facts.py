@@ -52,9 +52,8 @@ def _compare_depth(sections: list[Section]) -> list[figures.Picture]:
     totals = {section.name: section.totals for section in sections}
     genes = {section.name: section.n_genes for section in sections}
     said = lambda values: "; ".join(f"{name}: median {np.median(numbers):,.0f}" for name, numbers in values.items())
-    legend = ", ".join(totals)
     return [
-        figures.draw_histogram(totals, "Counts per spot", f"Counts per spot by section. {said(totals)}.", label=f"counts ({legend})", colors=PALETTE, log=True),
+        figures.draw_histogram(totals, "Counts per spot", f"Counts per spot by section. {said(totals)}.", label="counts", colors=PALETTE, log=True),
         figures.draw_histogram(genes, "Genes per spot", f"Genes per spot by section. {said(genes)}.", label="genes", colors=PALETTE),
     ]  # fmt: skip
 
@@ -136,6 +135,8 @@ def _dots(results: Results) -> figures.Picture | None:
     codes = results.domains.to_numpy()
     means = rates.groupby(codes, observed=True).mean().T
     shares = pd.DataFrame(counts > 0, columns=genes).groupby(codes, observed=True).mean().T
+    order = [name for name in results.domains.cat.categories if name in means]
+    means, shares = means[order], shares[order]
     means = means.div(means.max(axis=1).clip(lower=1e-9), axis=0)
     lists = "; ".join(
         f"domain {name}: {', '.join(part['gene'].head(_N_DOTS))}"
@@ -155,7 +156,7 @@ def describe_embedding(results: Results, colors: dict[str, str]) -> dict[str, An
         [section.name for section in results.sections], [section.table.n_obs for section in results.sections]
     )
     if len(results.sections) > 1:
-        by_name = dict(zip((section.name for section in results.sections), PALETTE, strict=False))
+        by_name = {section.name: PALETTE[i % len(PALETTE)] for i, section in enumerate(results.sections)}
         listed = ", ".join(by_name)
         alt = f"UMAP of the embeddings of {len(rows):,} spots, colored by section: {listed}."
         pictures.append(figures.draw_scatter(xy, pd.Series(names[rows]), by_name, "By section", alt))
@@ -264,7 +265,7 @@ def _compare_recovery(results: Results, tables: list[pd.DataFrame]) -> list[figu
             values,
             "Recovery r of genes",
             f"Recovery of genes by section. {medians}.",
-            label=f"r ({', '.join(values)})",
+            label="r",
             colors=PALETTE,
         )
     ]

@@ -7,6 +7,7 @@ import zlib
 from dataclasses import dataclass, replace
 from html import escape
 from io import StringIO
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
@@ -166,7 +167,7 @@ def draw_histogram(
         pooled = np.concatenate([numbers[np.isfinite(numbers)] for numbers in values.values()])
         low, high = np.quantile(pooled, [0, 0.999])
         edges = np.geomspace(max(low, 1), max(high, 2), 41).tolist() if log else np.linspace(low, high, 41).tolist()
-        for (name, numbers), color in zip(values.items(), colors, strict=False):
+        for (name, numbers), color in zip(values.items(), cycle(colors), strict=False):
             weights = np.full(len(numbers), 1 / max(len(numbers), 1)) if len(values) > 1 else None
             kind = {"histtype": "step", "linewidth": 1.4} if len(values) > 1 else {"linewidth": 0}
             ax.hist(np.clip(numbers, edges[0], edges[-1]), edges, color=color, weights=weights, label=name, **kind)
@@ -283,7 +284,7 @@ def _for_page(svg: str, alt: str) -> str:
     svg = svg.replace(_TEXT, "currentColor")
     used = set(re.findall(r'(?:url\(|href=")#([\w-]+)', svg))
     prefix = f"f{zlib.crc32(svg.encode())}-"
-    svg = re.sub(r' id="([\w-]+)"', lambda match: f' id="{prefix}{match[1]}"' if match[1] in used else "", svg)
+    svg = re.sub(r' id="([\w.-]+)"', lambda match: f' id="{prefix}{match[1]}"' if match[1] in used else "", svg)
     svg = re.sub(r'(url\(|href=")#', rf"\g<1>#{prefix}", svg)
     svg = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", svg)
     size = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg)

@@ -25,6 +25,7 @@ from sagefm.checkpoint._resolve import resolve_model
 from sagefm.data._files import replace_path
 from sagefm.data._table import TableKeys
 from sagefm.errors import ArgumentError, SagefmError
+from sagefm.pl._embedding import PALETTE
 
 if TYPE_CHECKING:
     import os
@@ -188,7 +189,7 @@ def _context(results: Results, request: Request, keys: TableKeys) -> dict[str, A
     training = results.model.training
     context = {
         "several": several,
-        "sections": [_row(section, quality[i] if quality else {}) for i, section in enumerate(sections)],
+        "sections": [_row(section, quality[i] if quality else {}) | {"color": PALETTE[i % len(PALETTE)]} for i, section in enumerate(sections)],
         "n_spots": sum(section.table.n_obs for section in sections),
         "n_genes": joint.table.n_vars if joint is not None else sections[0].table.n_vars,
         "findings": findings, "n_errors": n_of("error"), "n_warnings": n_of("warning"),
