@@ -126,6 +126,7 @@ def chromium(folder: Path) -> Iterator[Page]:
         "--disable-gpu",
         "--disable-dev-shm-usage",
         "--no-first-run",
+        "--hide-scrollbars",
         "--remote-debugging-pipe",
     ]
     process = subprocess.Popen(

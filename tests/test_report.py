@@ -164,7 +164,7 @@ def test_screen_readers(page):
 
 def test_contrast():
     """Of text with its page, in light and dark: at least 4.5, as WCAG AA asks."""
-    css = (sagefm._report._write._TEMPLATES / "page.css").read_text(encoding="utf-8")
+    css = (sagefm._report._page.TEMPLATES / "page.css").read_text(encoding="utf-8")
     themes = re.findall(r":root \{(.*?)\}", css, flags=re.DOTALL)
     assert len(themes) == 3
 

@@ -295,7 +295,7 @@ def describe_couplings(results: Results, *, is_default: bool) -> dict[str, Any] 
     return {
         "n_pairs": int(result["params"]["n_pairs"]) // n_ways,
         "n_significant": int(significant.nunique() if n_ways == 2 else len(significant)),
-        "n_genes": len(coupled_genes(joint)) if is_default else None,
+        "genes": pd.DataFrame({"gene": coupled_genes(joint)}) if is_default else None,
         "is_default": is_default and "couplings" not in results.reused,
         "detectable": float(shown["detectable_effect"].median()) if len(shown) else float("nan"),
         "rows": strongest.to_dict("records"),

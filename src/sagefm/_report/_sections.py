@@ -123,7 +123,7 @@ def _split(
     if library_key is None:
         checked = make_report(data, vocabulary, keys, table_key=table_key, mod=mod)
         own = _copy_of(data, table, keys, slice(None))
-        return [_section(name or "section", data, table, own, np.arange(table.n_obs), keys, checked, None)]
+        return [_section(name or "Section", data, table, own, np.arange(table.n_obs), keys, checked, None)]
     codes, names = get_libraries(table, library_key)
     alone = replace(keys, library_key=None)
     sections = []
@@ -201,9 +201,6 @@ def join(sections: list[Section]) -> Section:
             var=pd.DataFrame(index=names[first]),
             obsm={"spatial": spots.coordinates},
         )
-        for key in ("X_sagefm",):
-            if key in section.table.obsm:
-                table.obsm[key] = np.asarray(section.table.obsm[key])
         tables.append(table)
     joined = anndata.concat(tables, label="section", keys=[s.name for s in sections], index_unique=":", join="inner")
     if joined.n_vars == 0:
