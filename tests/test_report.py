@@ -17,8 +17,6 @@ from tests.browser import chromium, find_chromium
 from tests.space_ranger import write_folder
 from tests.test_cli import fails, succeeds
 
-pytestmark = pytest.mark.filterwarnings("ignore")
-
 #: Elements that load something, and the attribute that says from where.
 SOURCES = {
     "img": "src",
