@@ -22,6 +22,8 @@ VARIABLE = "CHROME_PATH"
 
 def find_chromium() -> str | None:
     """Return the executable of a Chromium, if there is one."""
+    if os.name == "nt":  # whose processes inherit no pipes by number
+        return None
     return os.environ.get(VARIABLE) or next((path for name in NAMES if (path := shutil.which(name))), None)
 
 

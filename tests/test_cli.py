@@ -566,7 +566,7 @@ def test_info_of_a_table_whose_uns_has_a_key_that_is_no_string(
 def test_demo(tmp_path: Path) -> None:
     out = tmp_path / "demo"
     text = succeeds("demo", "-o", out)
-    assert sorted(path.name for path in out.iterdir()) == ["demo.png", "dlpfc.h5ad", "perturbation.csv"]
+    assert sorted(path.name for path in out.iterdir()) == ["demo.png", "dlpfc.h5ad", "perturbation.csv", "report.html"]
     for word in ("Model 'default'", "mean of 14 neighbors", "ligand-receptor"):
         assert word in text
     adata = ad.read_h5ad(out / "dlpfc.h5ad")

@@ -181,6 +181,7 @@ def test_a_folder_of_hest_stands_for_its_sections(section: ad.AnnData, model: Pa
     (tmp_path / "hest" / "st").mkdir(parents=True)
     for name in ("TENX1", "TENX2"):
         section.write_h5ad(tmp_path / "hest" / "st" / f"{name}.h5ad")
+    assert succeeds("info", tmp_path / "hest", "-m", model).count("400 spots x 300 genes") == 2
     succeeds("embed", tmp_path / "hest", "-m", model, "-o", tmp_path / "out")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["TENX1.h5ad", "TENX2.h5ad"]
 

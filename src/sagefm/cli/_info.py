@@ -17,6 +17,7 @@ from sagefm.cli._options import (
     table_key_option,
 )
 from sagefm.cli._run import debug_option, emit, json_option, report, say
+from sagefm.io._find import find_kind, hest_files
 
 
 @click.command(short_help="What a model folder or a section holds.")
@@ -42,7 +43,7 @@ def info(targets: tuple[str, ...], **options: Any) -> None:
       sagefm info default
       sagefm info --json sections/*.h5ad
     """
-    for target in targets:
+    for target in _sections_of(targets):
         say("", input=target)
         path = Path(target)
         if is_section(path):
@@ -53,6 +54,15 @@ def info(targets: tuple[str, ...], **options: Any) -> None:
         else:
             _report_model(target)
         emit()
+
+
+def _sections_of(targets: tuple[str, ...]) -> list[str]:
+    """Return the targets, the sections of a folder of HEST-1k in its place."""
+    return [
+        name
+        for target in targets
+        for name in (map(str, hest_files(Path(target))) if find_kind(Path(target)) == "HEST" else [target])
+    ]
 
 
 def _report_section(path: Path, options: dict[str, Any]) -> None:
