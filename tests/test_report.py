@@ -295,6 +295,20 @@ def test_results_that_are_there_are_used(section, default, tmp_path):
     assert "Used as found" not in other
 
 
+def test_only_genes_of_good_trust_are_listed(section, default, tmp_path):
+    """Where imputation says which genes to trust."""
+    sagefm.tl.impute(section, default, progress=False)
+    best = section.var["sagefm_imputed_r"].sort_values(ascending=False).index[:6]
+    section.var["sagefm_imputed_trust"] = np.where(section.var_names.isin(best[::2]), "good", "weak")
+    path = sagefm.report(section, tmp_path / "page.html", default, n_domains=2, progress=False)
+    assert "read maps of imputed genes only where it is good" in read(path).words
+    listed = re.findall(r'data-label="Gene"><em class="gene">(\S+)</em>', path.read_text(encoding="utf-8"))
+    recovered = section.var.index[section.var["sagefm_imputed_q"] < 0.05]
+    assert listed == [gene for gene in best[::2] if gene in recovered]
+    assert listed
+    assert set(csv(path, "imputed_genes.csv")["trust"]) == {"good", "weak"}
+
+
 def test_a_section_that_is_refused_still_has_a_page(section, default, tmp_path):
     section.X = section.X * 0.5
     page = read(sagefm.report(section, tmp_path / "page.html", default, progress=False))
@@ -305,12 +319,15 @@ def test_a_section_that_is_refused_still_has_a_page(section, default, tmp_path):
 
 
 def test_another_species(section, tmp_path):
-    """Domains need no model; what needs it says why it is missing."""
-    section.var_names = [f"Mouse{i}" for i in range(section.n_vars)]
-    words = read(sagefm.report(section, tmp_path / "page.html", n_domains=2, progress=False)).words
-    assert "must be repaired first" in words
+    """Domains and couplings need no model; what needs it says why it is missing."""
     section.var_names = [f"Gm{i}" for i in range(section.n_vars)]
+    words = read(sagefm.report(section, tmp_path / "page.html", n_domains=2, progress=False)).words
+    assert "1 problem must be repaired first" in words
+    assert "falls into 2 domains" in words
+    assert "is marked by Gm" in words
     assert "Spots could not be embedded" in words
+    assert "Genes could not be imputed" in words
+    assert "tested pair" in words or "No pair of genes" in words
 
 
 def test_what_is_wrong_is_said_before_anything_is_computed(section, default, tmp_path):

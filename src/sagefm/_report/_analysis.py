@@ -93,7 +93,6 @@ class Request:
 
 def analyze(results: Results, request: Request) -> Iterator[str]:
     """Compute all parts of a page; yield the name of each before it is done."""
-    sections = results.sections
     steps: list[tuple[str, Callable[[Results, Request], None]]] = [
         ("embedding", _embed),
         ("domains", _find_domains),
@@ -102,15 +101,15 @@ def analyze(results: Results, request: Request) -> Iterator[str]:
         ("imputation", _impute),
         ("couplings", _couple),
     ]
-    refused = [
-        f"{section.name}: {finding}"
-        for section in sections
+    # Genes that the model does not know do not matter to the steps that need no model.
+    is_refused = any(
+        finding.severity == "error" and finding.what != "genes"
+        for section in results.sections
         for finding in section.checked.findings
-        if finding.severity == "error"
-    ]
+    )
     for name, step in steps:
         yield name
-        if refused:
+        if is_refused:
             # Each step would raise it: said once, at the top of the page.
             results.problems[name] = "sagefm does not read this section as it is; see what was found in the input."
             continue
