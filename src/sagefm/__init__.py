@@ -22,8 +22,6 @@ def __getattr__(name: str) -> object:
     # Subpackages are imported when first used: torch and anndata take seconds.
     if name == "report":  # a function: its package must not bear its name
         return import_module("sagefm._report").report
-    if name == "report":  # a function: its package must not bear its name
-        return import_module("sagefm._report").report
     if name in __all__:
         return import_module(f"sagefm.{name}")
     raise AttributeError(f"module 'sagefm' has no attribute {name!r}")
