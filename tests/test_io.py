@@ -202,6 +202,9 @@ def test_messages_say_what_was_found_and_what_to_pass(tissue, hest, synovium, tm
     }.items():
         with pytest.raises(SagefmError, match=words):
             sagefm.io.read(path)
+    for path in (3, None, ["a.h5ad"]):
+        with pytest.raises(SagefmError, match="path="):
+            sagefm.io.read(path)
 
 
 def test_damaged_folders(tissue, tmp_path):

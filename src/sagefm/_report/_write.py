@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import time
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
 
 import sagefm
-from sagefm._arguments import as_seed, listed, whole_number
+from sagefm._arguments import as_path, as_seed, listed, whole_number
 from sagefm._constants import SPATIAL_KEY
 from sagefm._report._analysis import Request, Results, analyze
 from sagefm._report._calls import page_call
@@ -24,6 +23,7 @@ from sagefm.errors import ArgumentError, SagefmError
 if TYPE_CHECKING:
     import os
     from collections.abc import Sequence
+    from pathlib import Path
 
     import numpy as np
 
@@ -111,7 +111,7 @@ def report(
     True
     """
     start = time.perf_counter()
-    path = Path(path)
+    path = as_path(path, name="path")
     if path.exists() and not overwrite:
         raise sagefm.errors.OutputExistsError(f"{path} exists. Choose another path, or pass overwrite=True.")
     if not path.parent.is_dir():

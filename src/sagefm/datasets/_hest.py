@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from sagefm._arguments import as_path
 from sagefm.data._corpus import Corpus
 from sagefm.data._files import find_metadata
 from sagefm.errors import ArgumentError, MissingKeyError
@@ -15,6 +15,7 @@ from sagefm.errors import ArgumentError, MissingKeyError
 if TYPE_CHECKING:
     import os
     from collections.abc import Sequence
+    from pathlib import Path
 
 #: Technologies whose spots are as far apart as a neighborhood of 15 expects.
 SPOTS = ("Visium", "Spatial Transcriptomics")
@@ -69,7 +70,7 @@ def hest(
     >>> corpus.names, corpus.read(0).n_obs
     (['MISC1'], 302)
     """
-    root = Path(folder).expanduser()
+    root = as_path(folder, name="folder").expanduser()
     paths = sorted((root / "st").glob("*.h5ad"))
     if not paths:
         raise ArgumentError(

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sagefm._arguments import as_path
 from sagefm.errors import ArgumentError
 from sagefm.io._find import MATRICES, find_kind, hest_files
 
 if TYPE_CHECKING:
     import os
+    from pathlib import Path
 
 #: What is taken, for messages.
 _EXPECTED = (
@@ -59,7 +60,7 @@ def read(path: str | os.PathLike[str]) -> Any:
     >>> sagefm.io.read("RA1.tsv.gz").obsm["spatial"].shape
     (302, 2)
     """
-    path = Path(path).expanduser()
+    path = as_path(path, name="path").expanduser()
     if not path.exists():
         raise ArgumentError(f"{path} does not exist. Expected {_EXPECTED}.")
     kind = find_kind(path)
