@@ -23,6 +23,7 @@ from sagefm.cli._files import replacing
 from sagefm.model import load_checkpoint
 from sagefm.module._config import NetworkConfig
 from sagefm.module._gcn import PublishedNetwork
+from tests.space_ranger import write_folder
 
 SMALL = ["--epochs", "2", "--hidden", "16,8", "--batch-size", "64", "--lr", "0.003"]
 
@@ -64,12 +65,13 @@ def file(section: ad.AnnData, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def section_of_dlpfc(tmp_path: Path) -> Path:
-    """A corner of the bundled section, as ``section.h5ad`` and in ``sections``."""
+    """A corner of the bundled section, as ``section.h5ad``, in ``sections``, and as a folder of Space Ranger."""
     adata = sagefm.datasets.dlpfc()
     corner = adata.obsm["spatial"].sum(axis=1).argsort()[:80]
     (tmp_path / "sections").mkdir()
     for path in (tmp_path / "section.h5ad", tmp_path / "sections" / "one.h5ad"):
         adata[corner, :600].write_h5ad(path)
+    write_folder(tmp_path / "sample" / "outs", adata[corner, :600].copy(), adata[:0].copy())
     return tmp_path / "section.h5ad"
 
 
@@ -123,7 +125,7 @@ def test_examples_of_the_help_run_with_the_bundled_model(
     assert [example.split()[0] for example in examples[-2:]] == ["train", "embed"]
     examples = examples[1:-2]
     examples += [_examples(succeeds(name, "--help"))[0] for name in ("domains", "embed", "impute", "perturb")]
-    assert len(examples) == 9
+    assert len(examples) == 10
     for example in examples:
         succeeds(*example.split(), *([] if example.startswith("info") else ["--overwrite"]))
 
@@ -564,7 +566,7 @@ def test_info_of_a_table_whose_uns_has_a_key_that_is_no_string(
 def test_demo(tmp_path: Path) -> None:
     out = tmp_path / "demo"
     text = succeeds("demo", "-o", out)
-    assert sorted(path.name for path in out.iterdir()) == ["demo.png", "dlpfc.h5ad", "perturbation.csv"]
+    assert sorted(path.name for path in out.iterdir()) == ["demo.png", "dlpfc.h5ad", "perturbation.csv", "report.html"]
     for word in ("Model 'default'", "mean of 14 neighbors", "ligand-receptor"):
         assert word in text
     adata = ad.read_h5ad(out / "dlpfc.h5ad")

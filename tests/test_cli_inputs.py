@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 
 import anndata as ad
 import geopandas
 import h5py
+import mudata
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,7 +19,10 @@ from spatialdata import SpatialData
 from spatialdata.models import ShapesModel, TableModel
 
 import sagefm
-from tests.test_cli import fails, run, succeeds
+from sagefm.model import load_checkpoint
+from tests import OTHER_KERNELS
+from tests.space_ranger import write_folder
+from tests.test_cli import SMALL, fails, run, succeeds
 
 
 @pytest.fixture
@@ -117,3 +122,74 @@ def test_a_store_of_an_early_spatialdata(section: ad.AnnData, model: Path, tmp_p
     (path / "zarr.json").write_text(json.dumps(root))
     succeeds("embed", path, "-m", model, "-o", tmp_path / "out.h5ad")
     assert ad.read_h5ad(tmp_path / "out.h5ad").obsm["X_sagefm"].shape == (400, 16)
+
+
+# Other kinds of sections
+
+
+@pytest.fixture
+def space_ranger(tmp_path: Path) -> list[Path]:
+    """Folders of two samples, each a part of the bundled section."""
+    whole = sagefm.datasets.dlpfc()
+    samples = []
+    for name, first in {"left": 30, "right": 60}.items():
+        near = whole.obs["array_row"].between(20, 40) & whole.obs["array_col"].between(first, first + 30)
+        write_folder(tmp_path / "runs" / name / "outs", whole[near].copy(), whole[~near].copy())
+        samples.append(tmp_path / "runs" / name)
+    return samples
+
+
+def test_folders_of_space_ranger(space_ranger: list[Path], tmp_path: Path) -> None:
+    """Outputs are named after the samples, and keep their images."""
+    assert "Visium, by the hexagonal array" in succeeds("info", space_ranger[0])
+    succeeds("embed", *space_ranger, "-o", tmp_path / "out")
+    for path in space_ranger:
+        written = ad.read_h5ad(tmp_path / "out" / f"{path.name}.h5ad")
+        expected = sagefm.tl.embed(sagefm.io.read(path), copy=True)
+        np.testing.assert_array_equal(written.obsm["X_sagefm"], expected.obsm["X_sagefm"])
+        assert set(written.uns["spatial"][path.name]["images"]) == {"hires", "lowres"}
+    succeeds("domains", tmp_path / "runs" / "*", "-o", tmp_path / "domains", "-n", 2)
+    assert sorted(path.name for path in (tmp_path / "domains").iterdir()) == ["left.h5ad", "right.h5ad"]
+    assert "holds no section" not in fails(2, "embed", tmp_path / "runs", "-o", tmp_path / "other")
+
+
+def test_training_on_folders(space_ranger: list[Path], tmp_path: Path) -> None:
+    succeeds("train", *space_ranger, "-o", tmp_path / "model", *SMALL)
+    checkpoint = load_checkpoint(tmp_path / "model")
+    assert set(checkpoint.training["sections"]) == {"left", "right"}
+
+
+def test_mudata(section: ad.AnnData, model: Path, tmp_path: Path) -> None:
+    path = tmp_path / "section.h5mu"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        protein = section[:, :5].copy()
+        protein.var_names = [f"protein{i}" for i in range(5)]
+        mudata.MuData({"rna": section, "protein": protein}).write(path)
+    assert "pass --mod" in succeeds("info", path)
+    assert "Visium" in succeeds("info", path, "--mod", "rna", "-m", model)
+    assert "Pass mod=" in fails(1, "embed", path, "-m", model, "-o", tmp_path / "out.h5ad")
+    assert ".h5mu, or .h5ad" in fails(1, "embed", path, "-m", model, "--mod", "rna", "-o", tmp_path / "out.zarr")
+    succeeds("embed", path, "-m", model, "--mod", "rna", "-o", tmp_path / "out.h5ad")
+    succeeds("embed", path, "-m", model, "--mod", "rna", "-o", tmp_path / "out.h5mu")
+    expected = ad.read_h5ad(tmp_path / "out.h5ad").obsm["X_sagefm"]
+    np.testing.assert_array_equal(mudata.read_h5mu(tmp_path / "out.h5mu")["rna"].obsm["X_sagefm"], expected)
+    assert ".h5ad or .zarr" in fails(1, "embed", tmp_path / "out.h5ad", "-m", model, "-o", tmp_path / "again.h5mu")
+
+
+def test_a_folder_of_hest_stands_for_its_sections(section: ad.AnnData, model: Path, tmp_path: Path) -> None:
+    (tmp_path / "hest" / "st").mkdir(parents=True)
+    for name in ("TENX1", "TENX2"):
+        section.write_h5ad(tmp_path / "hest" / "st" / f"{name}.h5ad")
+    assert succeeds("info", tmp_path / "hest", "-m", model).count("400 spots x 300 genes") == 2
+    succeeds("embed", tmp_path / "hest", "-m", model, "-o", tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["TENX1.h5ad", "TENX2.h5ad"]
+
+
+def test_a_table_of_spatial_transcriptomics(synovium: ad.AnnData, tmp_path: Path) -> None:
+    synovium.obs_names = [f"{x}x{y}" for x, y in synovium.obs[["array_col", "array_row"]].to_numpy()]
+    synovium.to_df().to_csv(tmp_path / "RA1.tsv.gz", sep="\t")
+    succeeds("embed", tmp_path / "RA1.tsv.gz", "-o", tmp_path / "out")
+    written = ad.read_h5ad(tmp_path / "out" / "RA1.h5ad")
+    expected = sagefm.tl.embed(synovium, copy=True)[written.obs_names].obsm["X_sagefm"]
+    np.testing.assert_allclose(written.obsm["X_sagefm"], expected, **OTHER_KERNELS)

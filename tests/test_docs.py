@@ -74,7 +74,7 @@ def test_fields_are_those_written(fields, section, sections, folders):
 
 def test_api_lists_every_public_name():
     listed = re.findall(r"^   ((?:\w+)\.\w+)$", (DOCS / "api.md").read_text(), flags=re.MULTILINE)
-    packages = [name for name in sagefm.__all__ if name not in ("__version__", "errors")]
+    packages = [name for name in sagefm.__all__ if name not in ("__version__", "errors", "report")]
     assert sorted(listed) == sorted(
         f"{package}.{name}" for package in packages for name in getattr(sagefm, package).__all__
     )
@@ -108,7 +108,7 @@ def test_readme_states_what_was_measured():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["quickstart", "guide", "faq", "migration", "couplings"])
+@pytest.mark.parametrize("name", ["quickstart", "inputs", "report", "guide", "faq", "migration", "couplings"])
 def test_examples_of_a_page_run(name, tmp_path, monkeypatch):
     """One after the other, in an empty folder: Python as one program, and the commands of sagefm but for the demo."""
     import matplotlib.pyplot as plt

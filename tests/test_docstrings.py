@@ -14,7 +14,7 @@ import pytest
 
 import sagefm
 
-PACKAGES = [name for name in sagefm.__all__ if not name.startswith("__")]
+PACKAGES = [name for name in sagefm.__all__ if not name.startswith("__") and name != "report"]
 #: Examples that would load the authors' file, or write to the Hub.
 NOT_RUN = {"model.load_published", "model.SAGEFM.push_to_hub", "model.push_to_hub"}
 
@@ -32,7 +32,7 @@ def public_names() -> dict[str, Any]:
                         function = getattr(raw, "__func__", raw)
                         if not member.startswith("_") and (inspect.isfunction(function) or isinstance(raw, property)):
                             names[f"{package}.{name}.{member}"] = function
-    return names
+    return {**names, "report": sagefm.report}
 
 
 NAMES = public_names()

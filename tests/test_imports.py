@@ -22,7 +22,7 @@ from tests import OTHER_KERNELS
 SOURCE = Path(sagefm.__file__).parent
 FILES = {str(path.relative_to(SOURCE)): path.read_text() for path in sorted(SOURCE.rglob("*.py"))}
 TREES = {name: ast.parse(text) for name, text in FILES.items()}
-PACKAGES = ["data", "datasets", "metrics", "model", "module", "pl", "pp", "tl"]
+PACKAGES = ["data", "datasets", "io", "metrics", "model", "module", "pl", "pp", "tl"]
 
 
 def in_a_new_process(code: str, *arguments: str) -> Any:
@@ -95,7 +95,7 @@ def test_subpackages_import_without_the_training_stack():
     """Those that need no torch first, which does not load it."""
     code = """
 import json, sys
-import sagefm.data, sagefm.datasets, sagefm.metrics, sagefm.pl
+import sagefm.data, sagefm.datasets, sagefm.io, sagefm.metrics, sagefm.pl
 light = sorted(sys.modules)
 import sagefm.model, sagefm.module, sagefm.pp, sagefm.tl
 print(json.dumps([light, sorted(sys.modules)]))
@@ -186,6 +186,7 @@ def test_nothing_is_done_on_import():
 
 
 def public_callables() -> Iterator[tuple[str, Callable[..., Any]]]:
+    yield "report", sagefm.report
     for package in ["errors", *sorted(set(PACKAGES) - {"data", "module"})]:
         module = import_module(f"sagefm.{package}")
         for name in module.__all__:

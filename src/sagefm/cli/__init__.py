@@ -14,6 +14,7 @@ from sagefm.cli._domains import domains
 from sagefm.cli._info import info
 from sagefm.cli._network import network
 from sagefm.cli._pretrain import pretrain
+from sagefm.cli._report import report
 from sagefm.cli._run import SagefmGroup
 from sagefm.cli._train import train
 from sagefm.cli._verbs import embed, impute, perturb
@@ -23,21 +24,23 @@ __all__ = ["main"]
 
 @click.group(
     cls=SagefmGroup,
-    commands=[demo, info, domains, embed, impute, network, perturb, train, pretrain, convert],
+    commands=[demo, report, info, domains, embed, impute, network, perturb, train, pretrain, convert],
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True},
 )
 @click.version_option(sagefm.__version__, prog_name="sagefm")
 def main() -> None:
     """Find domains in Visium sections; embed, impute and perturb them with a graph model.
 
-    A section is a file of raw counts with spot coordinates in obsm["spatial"]: AnnData as .h5ad or .zarr, or
-    SpatialData as .zarr. No command changes its input. Results are added to a copy, which is written to -o.
+    A section is a folder of Space Ranger (Visium or Visium HD), or a file of raw counts with spot coordinates:
+    AnnData as .h5ad or .zarr, SpatialData as .zarr, MuData as .h5mu, or a table of legacy Spatial Transcriptomics. No
+    command changes its input. Results are added to a copy, which is written to -o.
 
     \b
     A first look, on a section that ships with the package:
       sagefm demo
     \b
     Your own sections, with the model that ships with the package:
+      sagefm report sample/outs -o sample.html
       sagefm info section.h5ad
       sagefm domains section.h5ad -o domains.h5ad
       sagefm embed section.h5ad -o embedded.h5ad

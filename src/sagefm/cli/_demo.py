@@ -16,6 +16,7 @@ from sagefm.cli._run import debug_option, report
 _CONTENTS = {
     "dlpfc.h5ad": f'obsm["{EMBEDDING_KEY}"], obs["{DOMAIN_KEY}"], layers["{IMPUTED_KEY}"], uns["{PERTURB_KEY}"]',
     "perturbation.csv": "effects and couplings of 100 pairs",
+    "report.html": "the page of sagefm report: open it in a browser",
     "demo.png": "embedding, domains, a gene measured and imputed, perturbations",
 }
 
@@ -34,7 +35,7 @@ def demo(output: Path, model: str, rng: int, device: str, overwrite: bool) -> No
     """Embed a bundled section of human cortex, find its domains, impute and perturb it, and draw the results.
 
     The section is 10x Visium of dorsolateral prefrontal cortex, 3,529 spots and 5,000 genes, of a donor that the
-    bundled model was not trained on. The demo takes less than a minute on two cores, and no network. Every figure of
+    bundled model was not trained on. The demo takes about a minute on two cores, and no network. Every figure of
     the summary stands beside what needs no such model: the section's average, the mean of the neighbors, principal
     components.
 
@@ -43,6 +44,7 @@ def demo(output: Path, model: str, rng: int, device: str, overwrite: bool) -> No
       dlpfc.h5ad              the section with everything that was added to it
       perturbation.csv        scores of ten chosen pairs and of all their combinations
       demo.png                the picture
+      report.html             the page of sagefm report on the section: open it in a browser
     \b
     Examples:
       sagefm demo

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from sagefm import datasets, metrics, pl, tl
+from sagefm import report as report_page
 from sagefm._constants import DOMAIN_KEY, EMBEDDING_KEY, IMPUTED_KEY, PERTURB_KEY
 from sagefm.checkpoint._resolve import resolve_model
 from sagefm.cli._run import report
@@ -77,6 +78,7 @@ def run_demo(folder: Path, model: str, *, seed: int, device: str) -> None:
     _draw(adata, scores, recovered.loc[_GENE, "r"]).savefig(folder / "demo.png", dpi=140, pil_kwargs={"optimize": True})
     adata.uns[PERTURB_KEY]["scores"].to_csv(folder / "perturbation.csv", index=False)
     adata.write_h5ad(folder / "dlpfc.h5ad")
+    report_page(adata, folder / "report.html", checkpoint, title="Human cortex (DLPFC)", rng=seed, device=device)
 
 
 def _report_imputation(adata: AnnData, seed: int) -> pd.DataFrame:

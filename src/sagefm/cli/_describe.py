@@ -27,7 +27,14 @@ _SHOWN = ("severity", "what", "message", "repair")
 
 
 def report_section(
-    data: Any, model: str, *, gene_key: str | None, spatial_key: str, library_key: str | None, table_key: str | None
+    data: Any,
+    model: str,
+    *,
+    gene_key: str | None,
+    spatial_key: str,
+    library_key: str | None,
+    table_key: str | None,
+    mod: str | None,
 ) -> None:
     """Report what is read of a section, what is odd about it (:func:`sagefm.pp.check`), and results that it holds."""
     from sagefm.checkpoint._resolve import resolve_model  # imports torch
@@ -37,9 +44,14 @@ def report_section(
         if table_key is None and len(data.tables) > 1:
             report("tables", f"{shorten(data.tables)}; pass --table-key to look into one")
             return
-    table = get_table(data, table_key=table_key)
+    if hasattr(data, "mod"):
+        report("modalities", shorten(data.mod))
+        if mod is None and len(data.mod) > 1:
+            report("", "pass --mod to look into one")
+            return
+    table = get_table(data, table_key=table_key, mod=mod)
     keys = TableKeys(gene_key=gene_key, spatial_key=spatial_key, library_key=library_key)
-    checked = make_report(data, resolve_model(model).vocabulary, keys, table_key=table_key)
+    checked = make_report(data, resolve_model(model).vocabulary, keys, table_key=table_key, mod=mod)
     say("", n_spots=table.n_obs, n_genes=table.n_vars)
     for topic, text in checked.read.items():
         report(topic, text)

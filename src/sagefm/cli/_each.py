@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 import sagefm
-from sagefm.cli._files import check_output, is_zarr, read_section, without_counts, write_section
+from sagefm.cli._files import check_format, check_output, read_section, without_counts, write_section
 from sagefm.cli._run import current_run, emit, say
 from sagefm.errors import ArgumentError, SagefmError
+from sagefm.io._find import is_zarr, section_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     Report = Callable[[AnnData, str, "Job"], None]
 
 #: Suffixes of outputs; a file in a folder of outputs has that of its input, or the first.
-SECTION_SUFFIXES, TABLE_SUFFIXES = (".zarr", ".h5ad"), (".csv", ".tsv")
+SECTION_SUFFIXES, TABLE_SUFFIXES = (".h5ad", ".zarr", ".h5mu"), (".csv", ".tsv")
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ def _run_job(
         if getattr(data, "raw", None) is None:
             raise ArgumentError(f"{job.section} has no adata.raw: leave --use-raw out, or name a layer with --layer.")
         data = data.raw.to_adata()
-    table = get_table(data, table_key=arguments["table_key"])
+    table = get_table(data, table_key=arguments["table_key"], mod=arguments["mod"])
     say(f"{job.section}: {table.n_obs:,} spots x {table.n_vars:,} genes", n_spots=table.n_obs, n_genes=table.n_vars)
     function(data, **arguments)
     report(table, arguments["key_added"], job)
@@ -131,6 +132,7 @@ def _plan(
     for job in jobs:
         if skip_existing and job.output.exists():
             continue
+        check_format(job.section, job.output)
         check_output(job.output, overwrite=overwrite)
         if job.table is not None:
             # A run that was stopped may have left the table of a section that is not done.
@@ -147,8 +149,17 @@ def _places(sections: Sequence[Path], path: Path, suffixes: tuple[str, ...], opt
         raise problem(f"{str(path)!r} is one file; {len(sections)} inputs need a folder, which gets a file of each.")
     if is_zarr(path) or path.is_file() or (len(sections) == 1 and path.suffix and not path.is_dir()):
         raise problem(f"{str(path)!r} does not end with {' or '.join(suffixes)}, and is no folder.")
-    names = [file.name if file.suffix.lower() in suffixes else f"{file.stem}{suffixes[0]}" for file in sections]
+    names = [_file_name(file, suffixes) for file in sections]
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise problem(f"several inputs would be written to {path / repeated[0]}: give inputs of one name one by one.")
     return [path / name for name in names]
+
+
+def _file_name(section: Path, suffixes: tuple[str, ...]) -> str:
+    """Return the name of a result: that of the section, with its suffix or, of a folder, the first."""
+    if section.suffix.lower() in suffixes:
+        return section.name
+    # A zarr store may be without its suffix.
+    suffix = ".zarr" if ".zarr" in suffixes and is_zarr(section) else suffixes[0]
+    return f"{section_name(section)}{suffix}"

@@ -11,39 +11,44 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sagefm.errors import ArgumentError, OutputExistsError, SagefmError
+from sagefm.io._find import find_kind, hest_files, is_zarr, section_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from anndata import AnnData
 
-#: Files that mark a zarr store, of formats 3 and 2.
-_ZARR_MARKS = ("zarr.json", ".zgroup")
 #: Parts of AnnData that are read though the counts are not.
 _SMALL_PARTS = ("obs", "var", "obsm", "obsp", "varm", "uns")
 
 
 class SectionPath(click.Path):
-    """An existing ``.h5ad`` file or zarr store, or a pattern of several, as a shell without globs hands it on."""
+    """What :func:`sagefm.io.read` takes, or a pattern of several, as a shell without globs hands it on."""
 
-    name = "file"
+    name = "section"
 
     def __init__(self) -> None:
         super().__init__(exists=True, readable=True, path_type=Path)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the paths, or end with a usage error."""
+        """Return the paths, or end with a usage error; a folder of HEST-1k stands for its sections."""
         pattern = Path(str(value))
         if set("*?[") & set(str(value)) and not pattern.exists():
             matches = Path(pattern.anchor).glob(str(pattern.relative_to(pattern.anchor)))
             sections = sorted(path for path in matches if is_section(path))
             if not sections:
-                self.fail(f"{str(value)!r} matches no .h5ad file and no .zarr store.", param, ctx)
+                self.fail(f"{str(value)!r} matches no .h5ad file, no .zarr store and no other section.", param, ctx)
             return sections
         path = Path(str(super().convert(value, param, ctx)))
+        if find_kind(path) == "HEST":
+            return hest_files(path)
         if not is_section(path):
-            hint = f" For the sections in a folder: '{path}/*.h5ad'." if path.is_dir() else ""
-            self.fail(f"{str(path)!r} is neither a .h5ad file nor a .zarr store.{hint}", param, ctx)
+            hint = f" For the sections in a folder: '{path}/*.h5ad', or '{path}/*'." if path.is_dir() else ""
+            self.fail(
+                f"{str(path)!r} is neither a .h5ad file nor a .zarr store, nor a folder of Space Ranger.{hint}",
+                param,
+                ctx,
+            )
         return [path]
 
 
@@ -57,41 +62,33 @@ sections_argument = click.argument(
 
 
 def is_section(path: Path) -> bool:
-    """Return whether a path looks like a file that :func:`read_section` reads."""
-    return (path.is_file() and path.suffix.lower() == ".h5ad") or is_zarr(path)
-
-
-def is_zarr(path: Path) -> bool:
-    """Return whether a path is a zarr store."""
-    return path.is_dir() and any((path / mark).is_file() for mark in _ZARR_MARKS)
+    """Return whether a path looks like one section that :func:`read_section` reads."""
+    return find_kind(path) not in (None, "HEST")
 
 
 def read_section(path: Path, *, lazy: bool = False) -> Any:
-    """Return AnnData, or SpatialData if the store is one; with `lazy`, ``X`` of AnnData stays in the file."""
+    """Return what :func:`sagefm.io.read` reads; with `lazy`, ``X`` of AnnData stays in its file or store."""
+    from sagefm import io
+
+    if not lazy:
+        return io.read(path)
     import anndata
 
     try:
-        if path.is_file():
-            return anndata.read_h5ad(path, backed="r" if lazy else None)
-        import zarr
+        if find_kind(path) == "h5ad":
+            return anndata.read_h5ad(path, backed="r")
+        if is_zarr(path):
+            import zarr
 
-        group = zarr.open_group(path, mode="r")
-        kind = group.attrs.get("encoding-type", "no AnnData and no SpatialData")
-        if kind == "anndata" and lazy:
-            parts = {key: anndata.io.read_elem(group[key]) for key in _SMALL_PARTS if key in group}
-            stored: Any = group.get("layers", {})
-            layers = {key: _stored(stored[key]) for key in stored}
-            return anndata.AnnData(X=_stored(group["X"]) if "X" in group else None, layers=layers, **parts)
-        if kind == "anndata":
-            return anndata.read_zarr(path)
-        # Stores of spatialdata before its version 0.1 have no mark of their own.
-        if "spatialdata_attrs" in group.attrs or {"tables", "table"} & set(group):
-            import spatialdata
-
-            return spatialdata.read_zarr(path)
+            group = zarr.open_group(path, mode="r")
+            if group.attrs.get("encoding-type") == "anndata":
+                parts = {key: anndata.io.read_elem(group[key]) for key in _SMALL_PARTS if key in group}
+                stored: Any = group.get("layers", {})
+                layers = {key: _stored(stored[key]) for key in stored}
+                return anndata.AnnData(X=_stored(group["X"]) if "X" in group else None, layers=layers, **parts)
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise ArgumentError(f"{path} cannot be read: {error}") from error
-    raise ArgumentError(f"{path} is a zarr store of {kind}; expected AnnData or SpatialData.")
+    return io.read(path)
 
 
 def _stored(element: Any) -> Any:
@@ -105,6 +102,14 @@ def check_output(path: Path, *, overwrite: bool) -> None:
     """Raise unless a file or store may be written."""
     kind, is_replaceable = ("zarr store", is_zarr) if path.suffix.lower() == ".zarr" else ("file", Path.is_file)
     _check(path, overwrite, "" if is_replaceable(path) else f"is no {kind}")
+
+
+def check_format(section: Path, output: Path) -> None:
+    """Raise unless the results of a section can be written in the format of an output."""
+    if (section.suffix.lower() == ".h5mu") == (output.suffix.lower() == ".h5mu") or output.suffix.lower() == ".h5ad":
+        return
+    expected = ".h5mu, or .h5ad for its modality" if section.suffix.lower() == ".h5mu" else ".h5ad or .zarr"
+    raise ArgumentError(f"{output}: the results of {section} are written as {expected}. Choose another path.")
 
 
 def check_folder(path: Path, *, contents: tuple[str, ...], overwrite: bool) -> None:
@@ -136,6 +141,7 @@ def write_section(data: Any, path: Path, *, table: AnnData, compression: str | N
             elif data is table:
                 table.write_zarr(staged)
             else:
+                # SpatialData to .zarr, MuData to .h5mu.
                 data.write(staged)
         except (KeyError, TypeError, ValueError, RuntimeError, NotImplementedError) as error:
             raise SagefmError(f"{path} cannot be written: {error}") from error
@@ -148,6 +154,26 @@ def without_counts(table: AnnData, key: str) -> AnnData:
     parts = {name: dict(getattr(table, name)) for name in ("obsm", "obsp", "varm", "uns")}
     layers = {key: table.layers[key]} if key in table.layers else None
     return AnnData(obs=table.obs, var=table.var, shape=None if layers else table.shape, layers=layers, **parts)
+
+
+@contextmanager
+def as_stores(paths: Sequence[Path], *, mod: str | None) -> Iterator[list[Path]]:
+    """Yield sections as files that a corpus opens part by part; those of other kinds are written to a scratch folder."""
+    from sagefm.data._table import get_table
+
+    with tempfile.TemporaryDirectory(prefix="sagefm-") as scratch:
+        stores = []
+        for i, path in enumerate(paths):
+            if find_kind(path) in ("h5ad", "zarr"):
+                stores.append(path)
+                continue
+            # A folder of its own: where names are the same, a corpus tells sections apart by their folders.
+            store = Path(scratch) / str(i) / f"{section_name(path)}.h5ad"
+            store.parent.mkdir()
+            table = get_table(read_section(path), mod=mod)
+            write_section(table, store, table=table)
+            stores.append(store)
+        yield stores
 
 
 @contextmanager

@@ -11,11 +11,13 @@ from sagefm.cli._files import is_section, read_section
 from sagefm.cli._options import (
     gene_key_option,
     library_key_option,
+    mod_option,
     model_option,
     spatial_key_option,
     table_key_option,
 )
 from sagefm.cli._run import debug_option, emit, json_option, report, say
+from sagefm.io._find import find_kind, hest_files
 
 
 @click.command(short_help="What a model folder or a section holds.")
@@ -24,6 +26,7 @@ from sagefm.cli._run import debug_option, emit, json_option, report, say
 @spatial_key_option
 @library_key_option
 @table_key_option
+@mod_option
 @model_option
 @json_option
 @debug_option
@@ -40,17 +43,26 @@ def info(targets: tuple[str, ...], **options: Any) -> None:
       sagefm info default
       sagefm info --json sections/*.h5ad
     """
-    for target in targets:
+    for target in _sections_of(targets):
         say("", input=target)
         path = Path(target)
         if is_section(path):
             _report_section(path, options)
-        elif path.suffix.lower() in (".h5ad", ".zarr"):
+        elif path.suffix.lower() in (".h5ad", ".h5mu", ".zarr"):
             reason = "is neither a .h5ad file nor a zarr store" if path.exists() else "does not exist"
             raise click.BadParameter(f"{target!r} {reason}.", param_hint="MODEL_OR_FILE")
         else:
             _report_model(target)
         emit()
+
+
+def _sections_of(targets: tuple[str, ...]) -> list[str]:
+    """Return the targets, the sections of a folder of HEST-1k in its place."""
+    return [
+        name
+        for target in targets
+        for name in (map(str, hest_files(Path(target))) if find_kind(Path(target)) == "HEST" else [target])
+    ]
 
 
 def _report_section(path: Path, options: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from sagefm.cli._options import (
     device_option,
     key_added_option,
     section_output_option,
-    split_genes,
+    split_genes_or_set,
     table_options,
     written_options,
 )
@@ -29,21 +29,16 @@ _SHOWN = 10
 _COLUMNS = ["source", "target", "effect", "se", "z", "pval", "qval", "detectable_effect"]
 
 
-def _read_genes(ctx: click.Context, parameter: click.Parameter, value: str | None) -> list[str] | str | None:
-    """Return the genes of a comma-separated option; ``"ligands"`` and ``"receptors"`` as they are."""
-    return value if value in ("ligands", "receptors") else split_genes(ctx, parameter, value)
-
-
 @click.command(short_help="Couplings between genes at a spot and genes around it.")
 @sections_argument
 @click.option(
-    "--sources", metavar="A,B,...", callback=_read_genes, show_default="all genes seen in 5 % of the spots",
+    "--sources", metavar="A,B,...", callback=split_genes_or_set, show_default="all genes seen in 5 % of the spots",
     help="Genes around the spot; complexes as subunits joined by '_'; or 'ligands' or 'receptors', those of liana.",
 )  # fmt: skip
 @click.option(
     "--targets",
     metavar="C,D,...",
-    callback=_read_genes,
+    callback=split_genes_or_set,
     show_default="all genes seen in 5 % of the spots",
     help="Genes at the spot.",
 )

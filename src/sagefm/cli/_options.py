@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 #: Names of the options of :data:`table_options`, as ``sagefm.tl`` takes them.
-TABLE_ARGUMENTS = ("layer", "gene_key", "spatial_key", "library_key", "neighbors_key", "table_key")
+TABLE_ARGUMENTS = ("layer", "gene_key", "spatial_key", "library_key", "neighbors_key", "table_key", "mod")
 
 existing_file = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -57,6 +57,7 @@ library_key_option = click.option(
     "--library-key", help="Column of obs that names the section of each spot, if a file holds several."
 )
 table_key_option = click.option("--table-key", show_default="its only table", help="Table of a SpatialData store.")
+mod_option = click.option("--mod", show_default="its only modality", help="Modality of a MuData file.")
 table_options = apply(
     layer_option,
     gene_key_option,
@@ -64,13 +65,14 @@ table_options = apply(
     library_key_option,
     click.option("--neighbors-key", show_default="the 14 nearest spots", help="Spatial graph of yours in obsp."),
     table_key_option,
+    mod_option,
 )
 
 
 section_output_option = click.option(
     "-o", "--output", required=True, type=click.Path(path_type=Path),
     help="File to write, .h5ad or .zarr; of several inputs, a folder, which gets files of their names. A SpatialData input "
-    "is written as SpatialData to .zarr; .h5ad takes its table.",
+    "is written as SpatialData to .zarr, a MuData input as MuData to .h5mu; .h5ad takes the table.",
 )  # fmt: skip
 written_options = apply(
     click.option(
@@ -120,6 +122,11 @@ def verb_options(key: str) -> Callable[[Any], Any]:
 def split_genes(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -> list[str] | None:
     """Return the genes of a comma-separated option."""
     return None if value is None else _listed(value.split(","))
+
+
+def split_genes_or_set(ctx: click.Context, parameter: click.Parameter, value: str | None) -> list[str] | str | None:
+    """Return the genes of a comma-separated option; ``"ligands"`` and ``"receptors"`` as they are."""
+    return value if value in ("ligands", "receptors") else split_genes(ctx, parameter, value)
 
 
 def read_genes(_ctx: click.Context, _parameter: click.Parameter, path: Path | None) -> list[str] | None:

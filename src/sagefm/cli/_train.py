@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sagefm._constants import CONFIG_FILE, WEIGHTS_FILE
-from sagefm.cli._files import check_folder, read_section, sections_argument
+from sagefm.cli._files import as_stores, check_folder, read_section, sections_argument
 from sagefm.cli._options import (
     TABLE_ARGUMENTS,
     apply,
@@ -125,7 +125,8 @@ def train(sections: tuple[Path, ...], output: Path, device: str, overwrite: bool
         model = SAGEFM(_read_table(sections[0], **keys), **network, rng=options["rng"])
         model.train(**training)
     else:
-        model = pretrain(_read_corpus(sections, **keys), **network, **training)
+        with as_stores(sections, mod=keys.pop("mod")) as stores:
+            model = pretrain(_read_corpus(stores, **keys), **network, **training)
     seconds = time.perf_counter() - start
     model.save(output, overwrite=overwrite)
     checkpoint = model.to_checkpoint()
@@ -136,13 +137,13 @@ def train(sections: tuple[Path, ...], output: Path, device: str, overwrite: bool
     say(f"Wrote {output}", output=str(output), status="written")
 
 
-def _read_table(path: Path, table_key: str | None, **keys: Any) -> AnnData:
+def _read_table(path: Path, table_key: str | None, mod: str | None, **keys: Any) -> AnnData:
     """Return the table of a file, set up for training."""
     from sagefm.data._table import coordinates_in_table, get_table
     from sagefm.model import SAGEFM
 
     data = read_section(path)
-    table = get_table(data, table_key=table_key)
+    table = get_table(data, table_key=table_key, mod=mod)
     with coordinates_in_table(data, table, keys["spatial_key"]):
         SAGEFM.setup_anndata(table, **keys)
     return table

@@ -49,6 +49,7 @@ def coupling(
     mod: str | None = None,
     axes: Sequence[Axes] | NDArray[Any] | None = None,
     size: float = 1.0,
+    img: bool = False,
     cmap: str = "RdBu_r",
 ) -> NDArray[Any]:
     """Draw a coupling: the source around every spot and the target at the spot, on tissue and against each other.
@@ -74,7 +75,7 @@ def coupling(
         Three Axes to draw into.
     cmap
         Colormap of the maps, with its middle at zero.
-    spatial_key, library_key, library, table_key, mod, size
+    spatial_key, library_key, library, table_key, mod, size, img
         As in :func:`sagefm.pl.embedding`.
 
     Returns
@@ -96,7 +97,8 @@ def coupling(
     >>> around, center, curve = sagefm.pl.coupling(adata, "CXCL12", "CD74")
     """
     table = select_table(adata, table_key, mod)
-    section = select_section(adata, table, TableKeys(spatial_key=spatial_key, library_key=library_key), library)
+    keys = TableKeys(spatial_key=spatial_key, library_key=library_key)
+    section = select_section(adata, table, keys, library, img=img)
     check_size(size)
     key_name(source, name="source")
     key_name(target, name="target")

@@ -56,6 +56,7 @@ def domains(
     mod: str | None = None,
     ax: Axes | Sequence[Axes] | None = None,
     size: float = _SPOT,
+    img: bool = False,
     legend: bool = True,
     title: str | None = None,
 ) -> Axes | NDArray[Any]:
@@ -85,6 +86,9 @@ def domains(
     size
         Diameter of a spot, in units of the distance between neighboring spots. The default leaves no gaps on a
         hexagonal array.
+    img
+        Draw the image of the tissue under the spots, which are then as wide as on a Visium array, 0.55 of `size`. It is
+        that of ``adata.uns["spatial"]``, or of a SpatialData object.
     legend
         List the domains beside the (last) tissue.
     title
@@ -97,7 +101,7 @@ def domains(
     Raises
     ------
     sagefm.errors.SagefmError
-        The column, the coordinates or the section do not exist.
+        The column, the coordinates, the image or the section do not exist.
 
     Examples
     --------
@@ -114,7 +118,7 @@ def domains(
     keys = TableKeys(spatial_key=spatial_key, library_key=library_key)
     names = find_spots(adata, table, keys).names if table.n_obs and library is None else []
     shown = names if len(names) > 1 else [library]
-    sections = [select_section(adata, table, keys, name) for name in shown]
+    sections = [select_section(adata, table, keys, name, img=img) for name in shown]
     check_size(size)
     codes, colors, categories = _colors(table, key, has_probability=probability)
     widest = max(sections, key=lambda section: section.figsize()[1])

@@ -73,6 +73,7 @@ def embedding(
     mod: str | None = None,
     ax: Axes | Sequence[Axes] | None = None,
     size: float = 1.0,
+    img: bool = False,
     cmap: str = "viridis",
     colorbar: bool = True,
     title: str | None = None,
@@ -106,6 +107,9 @@ def embedding(
         Axes to draw into, one for each panel.
     size
         Diameter of a spot, in units of the distance between neighboring spots.
+    img
+        Draw the image of the tissue under the spots, which are then as wide as on a Visium array, 0.55 of `size`. It is
+        that of ``adata.uns["spatial"]``, or of a SpatialData object.
     cmap
         Colormap for numbers; the color limits are their 1 % and 99 % quantiles.
     colorbar
@@ -120,7 +124,8 @@ def embedding(
     Raises
     ------
     sagefm.errors.SagefmError
-        The embedding, component, column or coordinates do not exist, or there are several libraries and none was chosen.
+        The embedding, component, column, coordinates or image do not exist, or there are several libraries and none was
+        chosen.
 
     Examples
     --------
@@ -133,7 +138,7 @@ def embedding(
     """
     table = select_table(adata, table_key, mod)
     keys = TableKeys(spatial_key=spatial_key, library_key=library_key)
-    section = select_section(adata, table, keys, library)
+    section = select_section(adata, table, keys, library, img=img)
     check_size(size)
     if color is not None:
         if components is not None:

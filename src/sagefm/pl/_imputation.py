@@ -43,6 +43,7 @@ def imputation(
     mod: str | None = None,
     axes: Sequence[Axes] | NDArray[Any] | Axes | None = None,
     size: float = 1.0,
+    img: bool = False,
     cmap: str = "magma",
 ) -> NDArray[Any]:
     """Draw a gene's measured counts next to its imputed counts, both as log1p.
@@ -68,7 +69,7 @@ def imputation(
         Two Axes to draw into; one for a gene that was not measured.
     cmap
         Colormap of both panels.
-    spatial_key, library_key, library, table_key, mod, size
+    spatial_key, library_key, library, table_key, mod, size, img
         As in :func:`sagefm.pl.embedding`.
 
     Returns
@@ -90,7 +91,7 @@ def imputation(
     """
     table = select_table(adata, table_key, mod)
     keys = TableKeys(spatial_key=spatial_key, library_key=library_key)
-    section = select_section(adata, table, keys, library)
+    section = select_section(adata, table, keys, library, img=img)
     check_size(size)
     key_name(gene, name="gene")
     params = table.uns.get(UNS_KEY, {}).get(key_name(key, name="key"))

@@ -1,4 +1,4 @@
-"""Spots on tissue: which are shown, how large they are, and the color bar beside them."""
+"""Spots on tissue: which are shown, how large they are, the image under them, and the color bar beside them."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ import numpy as np
 from anndata import AnnData
 from matplotlib.axes import Axes
 from matplotlib.collections import EllipseCollection
+from matplotlib.transforms import Affine2D
 from scipy.spatial import cKDTree
 
 from sagefm._arguments import number
 from sagefm.data._table import find_spots, get_table, library_column
 from sagefm.errors import ArgumentError, MissingKeyError
+from sagefm.pl._image import Image, find_image
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 #: Inches: a tissue panel that this package makes, and the color bar beside it.
 _PANEL_WIDTH = 3.4
 COLORBAR_WIDTH = 0.8
+#: Share of their size that spots have on an image: that of Visium's spots, 55 um wide and 100 um apart.
+_ON_IMAGE = 0.55
 
 
 class Section(NamedTuple):
@@ -36,6 +40,8 @@ class Section(NamedTuple):
     rows: NDArray[np.int64]
     #: Median distance to the nearest other spot, in units of the coordinates.
     pitch: float
+    #: Image of the tissue, drawn under the spots.
+    image: Image | None = None
 
     @property
     def xy(self) -> NDArray[np.float64]:
@@ -65,8 +71,8 @@ def check_size(size: Any) -> None:
     number(size, name="size", is_valid=lambda x: x > 0, expected="a number above 0")
 
 
-def select_section(data: Any, table: AnnData, keys: TableKeys, library: str | None) -> Section:
-    """Return the spots of `library`, or of the only one, in a table of `data`."""
+def select_section(data: Any, table: AnnData, keys: TableKeys, library: str | None, *, img: bool = False) -> Section:
+    """Return the spots of `library`, or of the only one, in a table of `data`; with `img`, on the tissue's image."""
     if table.n_obs == 0:
         raise ArgumentError("Found a table without spots; expected at least one.")
     spots, column = find_spots(data, table, keys), library_column(table, keys.library_key)
@@ -79,7 +85,8 @@ def select_section(data: Any, table: AnnData, keys: TableKeys, library: str | No
     if library is not None and str(library) not in spots.names:
         raise MissingKeyError(f"library={library!r} is not in adata.obs[{column!r}]; found {spots.names}.")
     rows = np.flatnonzero(spots.libraries == (0 if library is None else spots.names.index(str(library))))
-    return Section(spots.coordinates, rows, _pitch(spots.coordinates[rows]))
+    image = find_image(data, table, rows, keys.spatial_key, library) if img else None
+    return Section(spots.coordinates, rows, _pitch(spots.coordinates[rows]), image)
 
 
 def _pitch(xy: NDArray[np.float64]) -> float:
@@ -116,6 +123,9 @@ def draw_spots(
     size: float = 1.0,
 ) -> EllipseCollection:
     """Draw spots as circles of `size` pitches, in data units, colored by `values` (n_shown,) or by `colors`."""
+    if section.image is not None:
+        _draw_image(ax, section.image)
+        size *= _ON_IMAGE
     diameter = size * section.pitch
     # Diameters in data units: spots keep touching at any size of the figure.
     spots = EllipseCollection(
@@ -131,6 +141,12 @@ def draw_spots(
     # Rows count downward in an image.
     ax.set(xlim=(low[0], high[0]), ylim=(high[1], low[1]), aspect="equal", xticks=[], yticks=[], frame_on=False)
     return spots
+
+
+def _draw_image(ax: Axes, image: Image) -> None:
+    height, width = image.pixels.shape[:2]
+    to_data = Affine2D(image.to_coordinates) + ax.transData
+    ax.imshow(image.pixels, extent=(0, width, height, 0), transform=to_data, zorder=-1, aspect="auto")
 
 
 def robust_limits(values: NDArray[Any]) -> tuple[float, float]:
