@@ -113,7 +113,7 @@ def controls(
     >>> list(tables)
     ['neighborhood', 'pca']
     """
-    names = listed(predictors, argument="predictors", what=f"some of {list(PREDICTORS)}")
+    names = listed(predictors, argument="predictors", what=f"some of {list(PREDICTORS)}", may_be_empty=True)
     unknown = [name for name in names if name not in PREDICTORS]
     if unknown:
         raise ArgumentError(f"predictors holds {unknown}; expected some of {list(PREDICTORS)}.")
@@ -127,7 +127,7 @@ def controls(
     table = get_table(adata)
     if components is not None:
         components = as_array(components, name="components")
-        if components.shape[1] != table.n_vars:
+        if components.ndim != 2 or components.shape[1] != table.n_vars:
             raise ArgumentError(f"components has shape {components.shape}; expected the {table.n_vars} genes of adata.")
     train, test = _as_mask(train, table.n_obs, name="train"), _as_mask(test, table.n_obs, name="test")
     model = None if predicted is None else _read_predicted(table, predicted)
