@@ -8,6 +8,8 @@ import pytest
 
 import sagefm
 from tests.benchmarks._couplings.known import (
+    MIN_TARGETS,
+    N_OTHER_SETS,
     N_SIMILAR,
     ByDonor,
     Genes,
@@ -160,3 +162,13 @@ def test_a_section_agrees_with_itself_and_not_with_noise():
     of_noise = agreement(first, second)
     assert abs(of_noise["rank correlation"]) < 0.03
     assert of_noise["shared of the strongest 1,000"] < 3 * of_noise["by chance"]
+
+
+def test_a_set_that_none_of_the_others_reaches_has_the_smallest_p_value_there_is():
+    """The set itself is one of those that could have been drawn: no p-value is zero."""
+    z = np.random.default_rng(0).normal(size=(80, 80))
+    targets = np.arange(40, 40 + MIN_TARGETS)
+    z[10, targets] += 100
+    known = np.column_stack([np.full(MIN_TARGETS, 10), targets])
+    n_others = min(N_OTHER_SETS, 80 - 1 - MIN_TARGETS)
+    assert set_test(z, known, np.random.default_rng(0))[10] == pytest.approx(2 / (n_others + 1))

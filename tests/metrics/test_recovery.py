@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from dask import array as da
-from scipy import sparse
+from scipy import sparse, stats
 
 import sagefm
 from sagefm.errors import ArgumentError, CountsError, MissingKeyError
@@ -194,3 +194,20 @@ def test_noise_ceiling_of_other_forms_and_seeds(case, form):
     assert not noise_ceiling(form(case[0]), rng=1).equals(expected)
     drawn = [noise_ceiling(form(case[0]), rng=np.random.default_rng(7)) for _ in range(2)]
     pd.testing.assert_frame_equal(*drawn)
+
+
+def test_p_values_are_those_of_a_positive_correlation():
+    """Of a prediction that is the wrong way round, the p-value is near 1, not near 0."""
+    rng = np.random.default_rng(0)
+    rates = rng.gamma(2.0, 2.0, (80, 5))
+    counts = rng.poisson(rates).astype(float)
+    null = counts.sum(axis=1, keepdims=True) * counts.sum(axis=0) / counts.sum()
+    for predicted in (rates, np.maximum(2 * null - rates, 0.01)):
+        table = recovery(counts, predicted)
+        for gene in range(5):
+            root = np.sqrt(null[:, gene])
+            residuals = [(values[:, gene] - null[:, gene]) / root for values in (counts, predicted)]
+            expected = stats.pearsonr(*residuals, alternative="greater")
+            assert table["r"][gene] == pytest.approx(expected.statistic)
+            assert table["pval"][gene] == pytest.approx(expected.pvalue, rel=1e-6)
+    assert (table["pval"] > 0.5).all()

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import sagefm
-from sagefm._arguments import printable, shown
+from sagefm._arguments import key_name, printable, shown
 from sagefm._constants import CONFIG_FILE, WEIGHTS_FILE
 from sagefm.checkpoint._config_file import FORMAT_VERSION, ConfigFile, network_digest, read_config
 from sagefm.data._files import file_sha256, replace_path
@@ -197,7 +197,7 @@ def load_checkpoint(folder: str | os.PathLike[str], *, name: str | None = None) 
     return Checkpoint(
         network=network.eval(),
         vocabulary=config.vocabulary,
-        name=name or str(folder),
+        name=str(folder) if name is None else key_name(name, name="name"),
         sha256=sha256,
         training=config.training,
         setup=config.setup,

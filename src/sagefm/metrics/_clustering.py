@@ -164,7 +164,7 @@ def _components(values: NDArray[np.float64], n_components: int) -> NDArray[np.fl
 
 def _matrix(values: ArrayLike, *, name: str, n_spots: int) -> NDArray[np.float64]:
     matrix = as_array(values, name=name)
-    if matrix.shape[0] != n_spots or matrix.shape[1] == 0:
+    if matrix.ndim != 2 or matrix.shape[0] != n_spots or matrix.shape[1] == 0:
         raise ArgumentError(f"{name} has shape {matrix.shape}; expected a row for each of {n_spots} labels.")
     if not np.isfinite(matrix).all():
         raise ArgumentError(f"{name} holds NaN or infinite values.")

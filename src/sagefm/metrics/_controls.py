@@ -128,7 +128,7 @@ def controls(
     table = get_table(adata)
     if components is not None:
         components = as_array(components, name="components")
-        if components.shape[1] != table.n_vars:
+        if components.ndim != 2 or components.shape[1] != table.n_vars:
             raise ArgumentError(f"components has shape {components.shape}; expected the {table.n_vars} genes of adata.")
     train, test = _as_mask(train, table.n_obs, name="train"), _as_mask(test, table.n_obs, name="test")
     model = None if predicted is None else _read_predicted(table, predicted)

@@ -120,6 +120,7 @@ def domains(
     shown = names if len(names) > 1 else [library]
     sections = [select_section(adata, table, keys, name, img=img) for name in shown]
     check_size(size)
+    legend = bool(legend)
     codes, colors, categories = _colors(table, key, has_probability=probability)
     widest = max(sections, key=lambda section: section.figsize()[1])
     panels = get_panels(ax, len(sections), widest.figsize(beside=COLORBAR_WIDTH * legend))

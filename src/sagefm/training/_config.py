@@ -7,7 +7,7 @@ from math import inf, nan
 from numbers import Real
 from typing import TYPE_CHECKING, Any, Final
 
-from sagefm._arguments import as_seed, whole_number
+from sagefm._arguments import as_seed, one_of, whole_number
 from sagefm.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -75,8 +75,7 @@ class TrainingConfig:
             if isinstance(value, bool) or not isinstance(value, Real) or not is_valid(value):
                 raise ArgumentError(f"{name}={value!r}; expected {expected}.")
             checked[name] = float(value)
-        if self.schedule not in ("plateau", "cosine"):
-            raise ArgumentError(f"schedule={self.schedule!r}; expected 'plateau' or 'cosine'.")
+        one_of(self.schedule, ("plateau", "cosine"), name="schedule")
         # Plain numbers, which JSON takes.
         for name, value in checked.items():
             object.__setattr__(self, name, value)

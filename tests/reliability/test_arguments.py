@@ -1,0 +1,25 @@
+"""Every argument of every public function, with values that it does not expect; see arguments.py."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.reliability.arguments import cases, is_good
+
+
+def _bad(folder, n=None):
+    calls = list(cases(folder))
+    chosen = range(len(calls)) if n is None else np.random.default_rng(0).choice(len(calls), n, replace=False)
+    outcomes = [(*calls[i][:3], calls[i][3]()) for i in chosen]
+    return [outcome for outcome in outcomes if not is_good(outcome[-1])]
+
+
+@pytest.mark.slow
+def test_a_part_of_all_arguments(tmp_path):
+    assert not _bad(tmp_path, 300)
+
+
+@pytest.mark.reliability
+def test_all_arguments(tmp_path):
+    assert not _bad(tmp_path)
