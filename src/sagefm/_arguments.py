@@ -76,14 +76,17 @@ def as_path(value: object, *, name: str) -> Path:
     raise ArgumentError(f"{name}={shown(value)}; expected a path.")
 
 
-def as_array(values: object, *, name: str) -> NDArray[np.float64]:
-    """Return numbers as an array; raise :class:`~sagefm.errors.ArgumentError` for others."""
+def as_array(values: object, *, name: str, n_dims: int | None = None) -> NDArray[np.float64]:
+    """Return numbers as an array (of `n_dims` dimensions); raise :class:`~sagefm.errors.ArgumentError` for others."""
     import numpy as np
 
     try:
-        return np.asarray(values, dtype=np.float64)
+        array = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError, OverflowError) as error:
         raise ArgumentError(f"{name} is {shown(values)}; expected an array of numbers.") from error
+    if n_dims is not None and array.ndim != n_dims:
+        raise ArgumentError(f"{name} has shape {array.shape}; expected {n_dims} dimensions.")
+    return array
 
 
 def shown(value: object) -> str:
