@@ -8,8 +8,8 @@ import pytest
 from tests.reliability.arguments import cases, is_good
 
 
-def _bad(folder, n=None):
-    calls = list(cases(folder))
+def _bad(folder, n=None, left_out=()):
+    calls = [case for case in cases(folder) if not case[0].startswith(left_out)]
     chosen = range(len(calls)) if n is None else np.random.default_rng(0).choice(len(calls), n, replace=False)
     outcomes = [(*calls[i][:3], calls[i][3]()) for i in chosen]
     return [outcome for outcome in outcomes if not is_good(outcome[-1])]
@@ -17,7 +17,8 @@ def _bad(folder, n=None):
 
 @pytest.mark.slow
 def test_a_part_of_all_arguments(tmp_path):
-    assert not _bad(tmp_path, 300)
+    # What trains is left to the whole campaign.
+    assert not _bad(tmp_path, 200, ("SAGEFM", "model."))
 
 
 @pytest.mark.reliability
