@@ -85,7 +85,7 @@ class Recovery:
         ArgumentError
             Another shape.
         """
-        places = as_array(coordinates, name="coordinates")
+        places = as_array(coordinates, name="coordinates", n_dims=2)
         if places.shape[1] != 2:
             raise ArgumentError(f"coordinates has shape {places.shape}; expected (n_spots, 2).")
         self._spectra.begin(places)
@@ -261,7 +261,7 @@ def recovery(
 
     sums, genes = Recovery(n_genes), np.arange(n_genes)
     if coordinates is not None:
-        coordinates = as_array(coordinates, name="coordinates")
+        coordinates = as_array(coordinates, name="coordinates", n_dims=2)
         if len(coordinates) != n_spots:
             raise ArgumentError(f"coordinates has {len(coordinates)} rows; expected the {n_spots} spots of counts.")
         sums.begin_section(coordinates)
