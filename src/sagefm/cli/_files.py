@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from sagefm._replacing import replacing, try_output, typed_errors
+from sagefm.cli._run import explain
 from sagefm.errors import ArgumentError, OutputExistsError, SagefmError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from anndata import AnnData
 
 #: Files that mark a zarr store, of formats 3 and 2.
@@ -89,8 +86,9 @@ def read_section(path: Path, *, lazy: bool = False) -> Any:
             import spatialdata
 
             return spatialdata.read_zarr(path)
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise ArgumentError(f"{path} cannot be read: {error}") from error
+    # A library's, of any kind: the file may be cut short, or of a newer version of its format.
+    except Exception as error:
+        raise ArgumentError(f"{path} cannot be read: {explain(error)}") from error
     raise ArgumentError(f"{path} is a zarr store of {kind}; expected AnnData or SpatialData.")
 
 
@@ -102,43 +100,51 @@ def _stored(element: Any) -> Any:
 
 
 def check_output(path: Path, *, overwrite: bool) -> None:
-    """Raise unless a file or store may be written."""
+    """Raise unless a file or store may be written, and can be."""
     kind, is_replaceable = ("zarr store", is_zarr) if path.suffix.lower() == ".zarr" else ("file", Path.is_file)
     _check(path, overwrite, "" if is_replaceable(path) else f"is no {kind}")
 
 
 def check_folder(path: Path, *, contents: tuple[str, ...], overwrite: bool) -> None:
-    """Raise unless a folder may be written; one that holds anything but `contents` is never overwritten."""
-    others = sorted(item.name for item in path.iterdir() if item.name not in contents) if path.is_dir() else []
+    """Raise unless a folder may be written, and can be; one that holds anything but `contents` is never overwritten."""
+    with typed_errors(path):
+        others = sorted(item.name for item in path.iterdir() if item.name not in contents) if path.is_dir() else []
     reason = f"holds {', '.join(others[:3])}" if others else "" if path.is_dir() else "is no folder"
     _check(path, overwrite, reason)
 
 
 def _check(path: Path, overwrite: bool, reason: str) -> None:
-    """Raise if a path exists and may not be overwritten, or not at all for a reason."""
-    if not path.exists():
-        return
-    if not overwrite:
+    """Raise if a path exists and may not be overwritten, or not at all for a reason, or cannot be written."""
+    with typed_errors(path):
+        exists = path.exists()
+    if exists and not overwrite:
         raise OutputExistsError(f"{path} exists. Choose another path, or pass --overwrite.")
-    if reason:
+    if exists and reason:
         raise OutputExistsError(f"{path} {reason}: it is not overwritten. Choose another path.")
+    try_output(path)
 
 
 def write_section(data: Any, path: Path, *, table: AnnData, compression: str | None = None) -> None:
     """Write AnnData or SpatialData; of SpatialData, an ``.h5ad`` path takes only its table, which is `table`."""
     import anndata
 
+    from sagefm.data._h5ad import write_h5ad
+
     # What was read is written: names of pandas 3, which anndata reads and by default does not write.
     with anndata.settings.override(allow_write_nullable_strings=True), replacing(path) as staged:
         try:
             if path.suffix.lower() == ".h5ad":
-                table.write_h5ad(staged, compression=compression)
+                write_h5ad(table, staged, compression=compression)
             elif data is table:
                 table.write_zarr(staged)
             else:
                 data.write(staged)
-        except (KeyError, TypeError, ValueError, RuntimeError, NotImplementedError) as error:
-            raise SagefmError(f"{path} cannot be written: {error}") from error
+        except (SagefmError, OSError):
+            raise
+        # A library's, of any kind: each part of a table may be one that it does not write.
+        except Exception as error:
+            notes = "".join(f" {note}." for note in getattr(error, "__notes__", ()))
+            raise SagefmError(f"{path} cannot be written: {explain(error)}.{notes}") from error
 
 
 def without_counts(table: AnnData, key: str) -> AnnData:
@@ -148,24 +154,3 @@ def without_counts(table: AnnData, key: str) -> AnnData:
     parts = {name: dict(getattr(table, name)) for name in ("obsm", "obsp", "varm", "uns")}
     layers = {key: table.layers[key]} if key in table.layers else None
     return AnnData(obs=table.obs, var=table.var, shape=None if layers else table.shape, layers=layers, **parts)
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a path beside `path` to write to; it takes the place of `path`, which otherwise stays as it is."""
-    from sagefm.data._files import replace_path
-
-    path = path.resolve()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-    except OSError as error:
-        raise SagefmError(f"{path} cannot be written: {error}") from error
-    try:
-        staged = scratch / path.name
-        yield staged
-        replace_path(path, staged)
-    except OSError as error:
-        raise SagefmError(f"{path} cannot be written: {error}") from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)

@@ -88,7 +88,8 @@ def impute_table(
     outside = np.empty((table.n_obs, len(outside_genes)), np.float32)
     recovery = Recovery(len(columns))
     bar = tqdm(total=table.n_obs, desc="impute", unit="spot", disable=None if progress else True, leave=False)
-    with bar, untouched_on_error(table), dense_layer(shape, out) as target, torch.inference_mode():
+    layer = dense_layer(shape, out, n_written=len(columns))
+    with bar, untouched_on_error(table), layer as target, torch.inference_mode():
         for inputs in reader.inputs(checkpoint.config):
             plan = Plan(
                 network,
@@ -108,7 +109,7 @@ def impute_table(
                 target.write(rows, places, measured)
                 outside[rows] = unmeasured
                 bar.update(len(rows))
-        values = target.result()
+    values = target.result()
     report = recovery.result()[["r", "qval", "d2"]].set_axis(columns).reindex(range(table.n_vars))
     return Imputation(
         values if genes is None else _as_columns(values, columns, table.n_vars),
