@@ -150,7 +150,10 @@ def _tables(folder: Path) -> Contents:
     for path in (folder / "out" / "s.zarr",):
         if not path.exists() and (kept := left_aside(path)):
             table = ad.read_zarr(kept[0])
-            hashes |= {path.name: _sha256(table.obsm["X_sagefm"].tobytes() + table.X.toarray().tobytes()), "aside": "yes"}
+            hashes |= {
+                path.name: _sha256(table.obsm["X_sagefm"].tobytes() + table.X.toarray().tobytes()),
+                "aside": "yes",
+            }
     return hashes
 
 

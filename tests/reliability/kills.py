@@ -32,11 +32,6 @@ for variable, value in {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "M
 import numpy as np
 
 # Imported before the forks, which then begin with their work.
-import sagefm.cli._each
-import sagefm.inference._couplings_table
-import sagefm.model
-import sagefm.pp
-import sagefm.tl
 from tests.reliability.jobs import Contents, Job, jobs, make_inputs, make_server
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
@@ -276,7 +271,11 @@ def report(kills: list[Kill], seed: int) -> str:
         left = sum(kill.leftovers > 0 for kill in own)
         cells = [name, len(own), *(by_signal[each] for each in signals), *(by_outcome[each] for each in outcomes)]
         lines.append("| " + " | ".join(map(str, [*cells, left, sum(bool(kill.problem) for kill in own)])) + " |")
-    lines += [f"{kill.job}, kill {kill.index}, {kill.signal} at {kill.moment}: {kill.problem}" for kill in kills if kill.problem]
+    lines += [
+        f"{kill.job}, kill {kill.index}, {kill.signal} at {kill.moment}: {kill.problem}"
+        for kill in kills
+        if kill.problem
+    ]
     return f"seed {seed}\n" + "\n".join(lines) + "\n"
 
 
