@@ -1,0 +1,9 @@
+"""Campaigns of faults: what is promised in docs/reliability.md, tried many times over."""
+
+from __future__ import annotations
+
+import os
+
+# Before torch is imported.
+for variable, value in {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "MPLBACKEND": "Agg"}.items():
+    os.environ.setdefault(variable, value)

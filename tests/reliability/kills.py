@@ -25,13 +25,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-# Before torch is imported.
-for variable, value in {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "MPLBACKEND": "Agg"}.items():
-    os.environ.setdefault(variable, value)
-
 import numpy as np
 
 # Imported before the forks, which then begin with their work.
+import sagefm.cli._each
+import sagefm.inference._couplings_table
+import sagefm.model
+import sagefm.pp
+import sagefm.tl  # noqa: F401
 from tests.reliability.jobs import Contents, Job, jobs, make_inputs, make_server
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
@@ -191,7 +192,7 @@ def fork(work: Callable[[], Any], log: Path) -> int:
         status = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except KeyboardInterrupt:
         status = 128 + signal.SIGINT
-    except BaseException:
+    except BaseException:  # noqa: BLE001 as Python would end it
         traceback.print_exc()
     finally:
         sys.stdout.flush()
@@ -219,7 +220,7 @@ def read(job: Job, folder: Path) -> Contents:
     def work() -> None:
         try:
             found = job.contents(folder)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 whatever is half-written
             found = {"error": f"{type(error).__name__}: {error}"}
         (folder / "contents").write_text(json.dumps(found))
 
