@@ -12,12 +12,15 @@ import subprocess
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import anndata as ad
 import click
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -151,8 +154,115 @@ def test_one_that_fails_does_not_stop_the_others(
     assert statuses == ["written", "skipped", "skipped"]
 
 
+def _seurat_disk(path: Path, section: ad.AnnData) -> None:
+    """Names in a column "_index" of raw.var, as SeuratDisk writes them: anndata reads it, and does not write it."""
+    section.raw = section.copy()
+    section.write_h5ad(path)
+    with h5py.File(path, "r+") as file:
+        var = file["raw/var"]
+        var.move(var.attrs["_index"], "features")
+        var.copy("features", "_index")
+        var.attrs["_index"], var.attrs["column-order"] = "features", np.array(["_index"], dtype=object)
+
+
+def _newer(path: Path, section: ad.AnnData) -> None:
+    """An encoding that anndata does not know yet."""
+    section.write_h5ad(path)
+    with h5py.File(path, "r+") as file:
+        file["obs"].attrs["encoding-version"] = "99.0.0"
+
+
+def _truncated(path: Path, section: ad.AnnData) -> None:
+    section.write_h5ad(path)
+    path.write_bytes(path.read_bytes()[:20_000])
+
+
+def _text(path: Path, _section: ad.AnnData) -> None:
+    path.write_text("no HDF5")
+
+
+def _no_table(path: Path, _section: ad.AnnData) -> None:
+    with h5py.File(path, "w") as file:
+        file["X"] = np.arange(3)
+
+
+BAD = [_seurat_disk, _newer, _truncated, _text, _no_table]
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_a_bad_file_of_any_kind_does_not_stop_the_others(
+    bad: Callable[[Path, ad.AnnData], None], folder: Path, section: ad.AnnData, model: Path, tmp_path: Path
+) -> None:
+    """Its reason is in the summary, without a traceback; by itself it is a message, too."""
+    (folder / "one.h5ad").unlink()
+    bad(folder / "one.h5ad", section)
+    out = tmp_path / "out"
+    result = run("embed", *(folder / name for name in NAMES), "-m", model, "-o", out, "--json")
+    assert result.exit_code == 1
+    assert "Traceback" not in result.output
+    failed, *others = objects(result.stdout)
+    assert failed["status"] == "failed"
+    assert str(folder / "one.h5ad") in failed["error"] or str(out / "one.h5ad") in failed["error"]
+    assert [each["status"] for each in others] == ["written", "written"]
+    assert sorted(path.name for path in out.iterdir()) == sorted(NAMES[1:])
+    fails(1, "embed", folder / "one.h5ad", "-m", model, "-o", tmp_path / "alone.h5ad")
+    assert not (tmp_path / "alone.h5ad").exists()
+
+
+def test_names_that_may_be_missing_are_written(folder: Path, section: ad.AnnData, model: Path, tmp_path: Path) -> None:
+    """Nullable strings, as pandas 3 has them: anndata 0.12 reads them and by default does not write them."""
+    section.obs_names, section.var_names = section.obs_names.astype("string"), section.var_names.astype("string")
+    with ad.settings.override(allow_write_nullable_strings=True):
+        section.write_h5ad(folder / "one.h5ad")
+    for suffix in ("h5ad", "zarr"):
+        succeeds("embed", folder / "one.h5ad", "-m", model, "-o", tmp_path / f"out.{suffix}")
+        assert "X_sagefm" in read(tmp_path / f"out.{suffix}").obsm
+
+
+def test_what_is_not_ours_is_a_message(
+    folder: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its kind is told; with --debug, where it comes from."""
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise ZeroDivisionError("of a library")
+
+    monkeypatch.setattr(sagefm.tl, "embed", fail)
+    arguments = ["embed", folder / "one.h5ad", "-m", model, "-o", tmp_path / "out.h5ad"]
+    assert "ZeroDivisionError: of a library\nsagefm did not expect this" in fails(1, *arguments)
+    assert isinstance(run(*arguments, "--debug").exception, ZeroDivisionError)
+
+
+@pytest.mark.parametrize("verb", ["embed", "train", "convert", "demo"])
+def test_outputs_are_tried_before_the_work(verb: str, folder: Path, model: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    out = tmp_path / "file" / "out.h5ad"
+    inputs = {
+        "embed": [folder / "one.h5ad", "-m", model],
+        "train": [folder / "one.h5ad"],
+        "convert": [tmp_path / "file"],
+    }
+    assert "cannot be written: Not a directory" in fails(1, verb, *inputs.get(verb, []), "-o", out)
+
+
+def test_a_state_file_is_tried_before_the_work(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    state = tmp_path / "file" / "state"
+    message = fails(1, "train", folder / "one.h5ad", "-o", tmp_path / "model", "--state-file", state)
+    assert f"{state} cannot be written" in message
+
+
+def test_room_on_the_disk_is_looked_at_before_the_work(
+    folder: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda _path: SimpleNamespace(free=400 * 300 * 4 - 1))
+    arguments = ["impute", folder / "one.h5ad", "-m", model, "-o"]
+    assert "the disk has 0.00 GB left" in fails(1, *arguments, tmp_path / "out.h5ad")
+    succeeds(*arguments, tmp_path / "out.h5ad", "--compression", "gzip")
+
+
 @pytest.mark.skipif(os.name != "posix", reason="signals")
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_run_that_was_stopped(how: signal.Signals, section: ad.AnnData, model: Path, tmp_path: Path) -> None:
     """What it wrote is whole, and the same command goes on with the rest."""
     out, names = tmp_path / "out", [f"s{i}.h5ad" for i in range(6)]
@@ -170,8 +280,11 @@ def test_a_run_that_was_stopped(how: signal.Signals, section: ad.AnnData, model:
         time.sleep(0.005)
     process.send_signal(how)
     message = process.communicate()[1]
-    assert process.returncode == (130 if how is signal.SIGINT else -how), message
+    assert process.returncode == (-how if how is signal.SIGKILL else 128 + how), message
     assert "Traceback" not in message, message
+    if how is not signal.SIGKILL:
+        assert message.endswith("Interrupted.\n" if how is signal.SIGINT else "Terminated.\n")
+        assert not list(out.glob(".*"))
     done = sorted(path.name for path in out.glob("*.h5ad"))
     assert 1 <= len(done) < 6
     statuses = [each["status"] for each in objects(succeeds(*arguments, "--skip-existing", "--json"))]
@@ -371,12 +484,12 @@ def test_completion(words: str, expected: str) -> None:
 
 
 def test_exit_codes_are_documented() -> None:
-    """Each is tested: 0 and 1 all over, 2 in test_wrong_usage, 130 in test_interrupt."""
+    """Each is tested: 0 and 1 all over, 2 in test_wrong_usage, 130 and 143 in test_a_run_that_was_stopped."""
     table = re.findall(r"^\| (\d+) \|", (DOCS / "cli.md").read_text(), flags=re.MULTILINE)
-    assert table == ["0", "1", "2", "130"]
+    assert table == ["0", "1", "2", "130", "143"]
     text = " ".join(succeeds("--help").split())
     assert "Exit status: 0 success, 1 " in text
-    assert "2 wrong usage, 130 interrupted" in text
+    assert "2 wrong usage, 130 interrupted, 143 terminated" in text
 
 
 def test_the_manual_names_every_option(monkeypatch: pytest.MonkeyPatch) -> None:

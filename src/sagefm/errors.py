@@ -25,6 +25,7 @@ __all__ = [
     "MissingKeyError",
     "ModelNotFoundError",
     "NeighborsError",
+    "OutputError",
     "OutputExistsError",
     "SagefmError",
 ]
@@ -70,5 +71,9 @@ class ModelNotFoundError(CheckpointError, LookupError):
     """A model name that is not known, or a folder that does not exist."""
 
 
-class OutputExistsError(SagefmError, FileExistsError):
+class OutputError(SagefmError, OSError):
+    """An output that cannot be written: its folder, its name, or the room on its disk."""
+
+
+class OutputExistsError(OutputError, FileExistsError):
     """An output that is already there and would have been overwritten."""

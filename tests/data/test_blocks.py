@@ -24,7 +24,7 @@ from sagefm.data._blocks import (
 )
 from sagefm.data._counts import get_counts
 from sagefm.errors import ArgumentError, CountsError, OutputExistsError
-from sagefm.inference._output import DenseLayer, dense_layer
+from sagefm.inference._output import dense_layer
 from sagefm.model import SAGEFM
 
 
@@ -186,14 +186,20 @@ def test_view_of_a_file(section, default, tmp_path):
 
 
 def test_another_process_has_the_array(tmp_path):
-    """Created between the look and the creation: an error, and the other's array stays."""
+    """There from the start, or made meanwhile: an error, and the other's array stays; what was computed is kept."""
     path = tmp_path / "imputed.zarr"
-    zarr.open(str(path), mode="w", shape=(2, 2), chunks=(2, 2), dtype="float32")
-    with pytest.raises(OutputExistsError, match="exists"):
-        DenseLayer((5, 3), path)
+
+    def others():
+        zarr.open(str(path), mode="w", shape=(2, 2), chunks=(2, 2), dtype="float32")
+
+    with pytest.raises(OutputExistsError, match="exists by now") as raised, dense_layer((5, 3), path):
+        others()
     with pytest.raises(OutputExistsError, match="exists"), dense_layer((5, 3), path):
         pass
     assert zarr.open(str(path), mode="r").shape == (2, 2)
+    (kept,) = (item for item in tmp_path.iterdir() if item != path)
+    assert str(kept / path.name) in str(raised.value)
+    assert zarr.open(str(kept / path.name), mode="r").shape == (5, 3)
 
 
 def test_an_old_graph_comes_back(section, default):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +14,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 
-from sagefm.errors import ArgumentError, CheckpointError
+from sagefm.errors import ArgumentError, CheckpointError, SagefmError
 from sagefm.model import SAGEFM, load_checkpoint
 from tests.training.worker import OneThread, train
 
@@ -197,3 +199,71 @@ def test_best_parameters_of_a_state_are_copies(tmp_path):
     with pytest.raises(RuntimeError, match="stopped"):
         train("default", state_file=path, callbacks=[Stop(25)])
     same(train("default", state_file=path, callbacks=[Overwrite(path)]), expected)
+
+
+@pytest.mark.parametrize("part", ["tensors", "header", "end"])
+def test_a_damaged_state_is_refused(part, tmp_path):
+    """One bit, anywhere; or a file that is cut short."""
+    path = tmp_path / "state"
+    train("default", state_file=path, max_epochs=2)
+    content = bytearray(path.read_bytes())
+    size = int.from_bytes(content[:8], "little")
+    if part == "end":
+        path.write_bytes(content[:-100])
+    else:
+        # A digit of a loss stays a digit.
+        place = len(content) - 40 if part == "tensors" else content.index(b"train_loss", 0, size + 8) + 17
+        content[place] ^= 1
+        path.write_bytes(content)
+    with pytest.raises(CheckpointError, match="cannot be read" if part == "end" else "was damaged") as raised:
+        train("default", state_file=path, max_epochs=3)
+    assert str(path) in str(raised.value)
+
+
+class Signal(Callback):
+    """Send the process a signal, after some steps."""
+
+    def __init__(self, number, step):
+        self.number, self.step = number, step
+
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.global_step == self.step:
+            os.kill(os.getpid(), self.number)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+@pytest.mark.parametrize("has_state", [True, False])
+def test_terminated(has_state, tmp_path, whole, caplog):
+    """Lightning exits with 0, as if the model had been trained."""
+    state = {"state_file": tmp_path / "state"} if has_state else {}
+    with pytest.raises(SystemExit) as stopped:
+        train("default", dropout=0.3, callbacks=[Signal(signal.SIGTERM, 25)], **state)
+    assert stopped.value.code == 143
+    kept = "after 2 epochs is kept in" if has_state else "nothing of this training is kept"
+    assert kept in caplog.text
+    assert [path.name for path in tmp_path.iterdir()] == list(dict.fromkeys(["state"] * has_state))
+    if has_state:
+        same(train("default", dropout=0.3, **state), whole)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_interrupted(tmp_path, whole):
+    """Lightning exits with 1, which ends a notebook's kernel."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt) as stopped:
+            train("default", dropout=0.3, state_file=tmp_path / "state", callbacks=[Signal(signal.SIGINT, 25)])
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert "after 2 epochs is kept in" in stopped.value.__notes__[0]
+    same(train("default", dropout=0.3, state_file=tmp_path / "state"), whole)
+
+
+@pytest.mark.parametrize("name", ["folder", "file/state"])
+def test_a_state_that_cannot_be_written(name, tmp_path):
+    """It is tried before the first epoch."""
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(SagefmError):
+        train("default", state_file=tmp_path / name)

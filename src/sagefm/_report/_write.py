@@ -11,14 +11,14 @@ from tqdm.auto import tqdm
 import sagefm
 from sagefm._arguments import as_path, as_seed, listed, whole_number
 from sagefm._constants import SPATIAL_KEY
+from sagefm._replacing import replacing, try_output
 from sagefm._report._analysis import Request, Results, analyze
 from sagefm._report._calls import page_call
 from sagefm._report._page import page_facts, render
 from sagefm._report._sections import read_sections
 from sagefm.checkpoint._resolve import resolve_model
-from sagefm.data._files import replace_path
 from sagefm.data._table import TableKeys
-from sagefm.errors import ArgumentError, SagefmError
+from sagefm.errors import ArgumentError
 
 if TYPE_CHECKING:
     import os
@@ -116,6 +116,7 @@ def report(
         raise sagefm.errors.OutputExistsError(f"{path} exists. Choose another path, or pass overwrite=True.")
     if not path.parent.is_dir():
         raise ArgumentError(f"{path.parent} is no folder. Make it first, or choose another path.")
+    try_output(path)
     request = Request(
         n_domains=None if n_domains is None else whole_number(n_domains, name="n_domains", minimum=2),
         genes=None if genes is None else listed(genes, argument="genes"),
@@ -149,17 +150,6 @@ def report(
         "seconds": round(time.perf_counter() - start),
         "date": f"{now.day} {now:%B %Y, %H:%M}",
     }
-    _write(path, render(page))
+    with replacing(path) as staged:
+        staged.write_text(render(page), encoding="utf-8")
     return path
-
-
-def _write(path: Path, html: str) -> None:
-    """Write a page whole or not at all."""
-    staged = path.with_name(f".{path.name}.part")
-    try:
-        staged.write_text(html, encoding="utf-8")
-        replace_path(path, staged)
-    except OSError as error:
-        raise SagefmError(f"{path} cannot be written: {error}") from error
-    finally:
-        staged.unlink(missing_ok=True)

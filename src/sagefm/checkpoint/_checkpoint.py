@@ -5,22 +5,21 @@ from __future__ import annotations
 import json
 import math
 import os
-import shutil
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 import sagefm
 from sagefm._arguments import key_name, printable, shown
 from sagefm._constants import CONFIG_FILE, WEIGHTS_FILE
+from sagefm._replacing import left_aside, replacing, typed_errors
+from sagefm._tensor_files import write_tensors
 from sagefm.checkpoint._config_file import FORMAT_VERSION, ConfigFile, network_digest, read_config
-from sagefm.data._files import file_sha256, replace_path
+from sagefm.data._files import file_sha256
 from sagefm.errors import ArgumentError, CheckpointError, ModelNotFoundError, OutputExistsError
 from sagefm.module._center import CenterNeighborhoodNetwork, make_network
 from sagefm.module._config import NetworkConfig
@@ -110,43 +109,42 @@ def save_checkpoint(
     that it points to is written.
     """
     folder = Path(folder)
-    if folder.exists():
-        if not overwrite:
-            raise OutputExistsError(f"{folder} exists. Choose another folder, or pass overwrite=True.")
-        names = {path.name for path in folder.iterdir()} if folder.is_dir() else {""}
-        if names - {CONFIG_FILE, WEIGHTS_FILE}:
-            raise OutputExistsError(
-                f"{folder} is no checkpoint, or holds more than one: it is not overwritten. Choose another folder."
-            )
+    with typed_errors(folder):
+        _check_folder(folder, overwrite=overwrite)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.network.state_dict().items()}
     check_finite(tensors, "The model cannot be saved")
     if half:
         # The profile spans more orders of magnitude than half precision does.
         tensors = {name: tensor if name == "prior" else tensor.half() for name, tensor in tensors.items()}
         check_finite(tensors, "The model cannot be saved with half=True", hint="Half precision ends at 65,504.")
-    target = folder.resolve()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    try:
-        network, genes = checkpoint.config.to_dict(), list(checkpoint.vocabulary.symbols)
-        save_file(tensors, staging / WEIGHTS_FILE, metadata={_DIGEST: network_digest(network, genes)})
+    network, genes = checkpoint.config.to_dict(), list(checkpoint.vocabulary.symbols)
+    with replacing(folder, overwrite=overwrite) as staged:
+        staged.mkdir()
+        write_tensors(tensors, staged / WEIGHTS_FILE, {_DIGEST: network_digest(network, genes)})
         config = {
             "format_version": FORMAT_VERSION,
-            "sha256": file_sha256(staging / WEIGHTS_FILE),
+            "sha256": file_sha256(staged / WEIGHTS_FILE),
             "network": network,
             "training": checkpoint.training,
             "setup": checkpoint.setup,
             "history": checkpoint.history,
             "genes": genes,
         }
-        (staging / CONFIG_FILE).write_text(json.dumps(config, indent=1))
-        staging.chmod(0o755)
-        # safetensors writes for the user alone.
-        (staging / WEIGHTS_FILE).chmod(0o644)
-        replace_path(target, staging)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        (staged / CONFIG_FILE).write_text(json.dumps(config, indent=1))
     return folder
+
+
+def _check_folder(folder: Path, *, overwrite: bool) -> None:
+    """Raise if a folder exists, unless it is a checkpoint and may be overwritten."""
+    if not folder.exists():
+        return
+    if not overwrite:
+        raise OutputExistsError(f"{folder} exists. Choose another folder, or pass overwrite=True.")
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else {""}
+    if names - {CONFIG_FILE, WEIGHTS_FILE}:
+        raise OutputExistsError(
+            f"{folder} is no checkpoint, or holds more than one: it is not overwritten. Choose another folder."
+        )
 
 
 def load_checkpoint(folder: str | os.PathLike[str], *, name: str | None = None) -> Checkpoint:
@@ -184,7 +182,11 @@ def load_checkpoint(folder: str | os.PathLike[str], *, name: str | None = None) 
         raise ArgumentError(f"folder={shown(folder)}; expected the path of a folder written by SAGEFM.save(...).")
     folder = Path(folder)
     if not exists(folder):
-        raise ModelNotFoundError(f"Found no folder {shown(str(folder))}; expected one written by SAGEFM.save(...).")
+        kept = " and ".join(map(str, left_aside(folder)))
+        hint = f" A process that was killed while it replaced it left {kept}: give one its name." if kept else ""
+        raise ModelNotFoundError(
+            f"Found no folder {shown(str(folder))}; expected one written by SAGEFM.save(...).{hint}"
+        )
     missing = [file for file in (CONFIG_FILE, WEIGHTS_FILE) if not (folder / file).is_file()]
     if missing:
         raise CheckpointError(f"{folder} is no checkpoint: it has no {' and no '.join(missing)}.")

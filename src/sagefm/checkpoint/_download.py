@@ -14,6 +14,7 @@ import requests
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
+from sagefm.data._files import file_sha256
 from sagefm.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -60,23 +61,20 @@ def fetch(url: str, target: Path, *, sha256: str, size: int, progress: bool = Tr
     An interrupted download is kept beside it, with ``.part`` added to its name, and continued by the next call. A file
     with another hash is deleted.
     """
+    if target.is_file() and file_sha256(target) == sha256:
+        return
     part = target.with_name(f"{target.name}.part")
-
-    def download(url: str, output_file: str, _: object) -> None:
-        _complete(url, part, size, progress=progress)
-        part.replace(output_file)
-
     try:
-        pooch.retrieve(url, known_hash=f"sha256:{sha256}", fname=target.name, path=target.parent, downloader=download)
+        _complete(url, part, size, progress=progress)
     except requests.RequestException as error:
         answer = error.response if isinstance(error, requests.HTTPError) else None
         reason = type(error).__name__ if answer is None else f"it answered {answer.status_code} {answer.reason}"
         kept = f" {part.stat().st_size:,} of {size:,} bytes are kept; call again to continue." if part.exists() else ""
         raise CheckpointError(f"Could not download {url}: {reason}.{kept}") from error
-    except CheckpointError:
-        raise
-    except ValueError as error:  # pooch: the hash is another; the file has been deleted
-        raise CheckpointError(f"{url} holds another file than the published one. {error}") from error
+    if (found := file_sha256(part)) != sha256:
+        part.unlink()
+        raise CheckpointError(f"{url} holds another file than the published one: its sha256 is {found}, not {sha256}.")
+    part.replace(target)
 
 
 def _complete(url: str, part: Path, size: int, *, progress: bool) -> None:

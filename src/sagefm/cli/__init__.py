@@ -52,5 +52,5 @@ def main() -> None:
       sagefm embed section.h5ad -m my_model -o embedded_by_mine.h5ad
 
     Exit status: 0 success, 1 an input, or one of several, that cannot be used (the message says what to do), 2 wrong
-    usage, 130 interrupted.
+    usage, 130 interrupted, 143 terminated.
     """

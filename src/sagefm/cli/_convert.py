@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from sagefm._constants import CONFIG_FILE, WEIGHTS_FILE
+from sagefm.cli._files import check_folder
 from sagefm.cli._options import existing_file, model_folder_option, overwrite_option
 from sagefm.cli._run import debug_option
 
@@ -34,6 +36,7 @@ def convert(file: Path, output: Path, overwrite: bool) -> None:
       sagefm convert HEST1k_epoch_126.pt -o converted
       sagefm embed section.h5ad -m converted -o embedded.h5ad
     """
+    check_folder(output, contents=(CONFIG_FILE, WEIGHTS_FILE), overwrite=overwrite)
     from sagefm.checkpoint._authors import convert_published
 
     click.echo(f"Wrote {convert_published(file, output, overwrite=overwrite)}")

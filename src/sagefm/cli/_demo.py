@@ -8,7 +8,8 @@ from pathlib import Path
 import click
 
 from sagefm._constants import DOMAIN_KEY, EMBEDDING_KEY, IMPUTED_KEY, PERTURB_KEY
-from sagefm.cli._files import check_folder, replacing
+from sagefm._replacing import replacing
+from sagefm.cli._files import check_folder
 from sagefm.cli._options import device_option, model_option, overwrite_option, seed_option
 from sagefm.cli._run import debug_option, report
 

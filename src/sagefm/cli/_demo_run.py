@@ -17,6 +17,7 @@ from sagefm._constants import DOMAIN_KEY, EMBEDDING_KEY, IMPUTED_KEY, PERTURB_KE
 from sagefm.checkpoint._resolve import resolve_model
 from sagefm.cli._run import report
 from sagefm.cli._verbs import echo_table
+from sagefm.data._h5ad import write_h5ad
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -77,7 +78,7 @@ def run_demo(folder: Path, model: str, *, seed: int, device: str) -> None:
 
     _draw(adata, scores, recovered.loc[_GENE, "r"]).savefig(folder / "demo.png", dpi=140, pil_kwargs={"optimize": True})
     adata.uns[PERTURB_KEY]["scores"].to_csv(folder / "perturbation.csv", index=False)
-    adata.write_h5ad(folder / "dlpfc.h5ad")
+    write_h5ad(adata, folder / "dlpfc.h5ad")
     report_page(adata, folder / "report.html", checkpoint, title="Human cortex (DLPFC)", rng=seed, device=device)
 
 

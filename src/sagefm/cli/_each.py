@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 import sagefm
+from sagefm._replacing import try_output
 from sagefm.cli._files import check_format, check_output, read_section, without_counts, write_section
-from sagefm.cli._run import current_run, emit, say
+from sagefm.cli._run import current_run, emit, explain, say
 from sagefm.errors import ArgumentError, SagefmError
 from sagefm.io._find import is_zarr, section_name
 
@@ -52,9 +53,13 @@ def for_each(
     overwrite: bool,
     skip_existing: bool,
     lazy: bool,
+    n_bytes: Callable[[AnnData], int] = lambda _: 0,
     **options: Any,
 ) -> None:
-    """Run a function of ``sagefm.tl`` on one section after the other; those that fail do not stop the others."""
+    """Run a function of ``sagefm.tl`` on one section after the other; those that fail do not stop the others.
+
+    `n_bytes` is the size of what it adds to a table, where that is known.
+    """
     jobs = _plan(sections, output, table, overwrite=overwrite, skip_existing=skip_existing, lazy=lazy)
     function = getattr(sagefm.tl, verb)
     if model is not None:
@@ -69,13 +74,17 @@ def for_each(
             if skip_existing and job.output.exists():
                 say(f"{job.section}: {job.output} exists, skipped", status="skipped")
             else:
-                _run_job(job, function, report, lazy=lazy, **options)
+                _run_job(job, function, report, n_bytes, lazy=lazy, **options)
                 say(f"Wrote {job.output}", status="written", seconds=round(time.perf_counter() - start, 3))
-        except SagefmError as error:
-            say("", status="failed", error=str(error))
+        except Warning:
+            # An error in the tests alone.
+            raise
+        # Of any kind: one bad file is no reason to leave the others undone.
+        except Exception as error:
+            say("", status="failed", error=explain(error))
             if len(jobs) == 1 or current_run().debug:
                 raise
-            click.echo(f"Error: {job.section}: {error}", err=True)
+            click.echo(f"Error: {job.section}: {explain(error)}", err=True)
             failed.append(str(job.section))
         finally:
             emit()
@@ -90,6 +99,7 @@ def _run_job(
     job: Job,
     function: Callable[..., None],
     report: Report,
+    n_bytes: Callable[[AnnData], int],
     *,
     lazy: bool,
     use_raw: bool,
@@ -106,6 +116,9 @@ def _run_job(
         data = data.raw.to_adata()
     table = get_table(data, table_key=arguments["table_key"], mod=arguments["mod"])
     say(f"{job.section}: {table.n_obs:,} spots x {table.n_vars:,} genes", n_spots=table.n_obs, n_genes=table.n_vars)
+    if job.output.suffix.lower() == ".h5ad" and compression is None:
+        # Elsewhere it is compressed, to a size that only the end shows.
+        try_output(job.output, n_bytes=n_bytes(table))
     function(data, **arguments)
     report(table, arguments["key_added"], job)
     if lazy and data is table:

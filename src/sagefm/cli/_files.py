@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sagefm._replacing import replacing, try_output, typed_errors
+from sagefm.cli._run import explain
 from sagefm.errors import ArgumentError, OutputExistsError, SagefmError
 from sagefm.io._find import find_kind, hest_files, is_zarr, section_name
 
@@ -86,8 +87,9 @@ def read_section(path: Path, *, lazy: bool = False) -> Any:
                 stored: Any = group.get("layers", {})
                 layers = {key: _stored(stored[key]) for key in stored}
                 return anndata.AnnData(X=_stored(group["X"]) if "X" in group else None, layers=layers, **parts)
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise ArgumentError(f"{path} cannot be read: {error}") from error
+    # A library's, of any kind: the file may be cut short, or of a newer version of its format.
+    except Exception as error:
+        raise ArgumentError(f"{path} cannot be read: {explain(error)}") from error
     return io.read(path)
 
 
@@ -99,7 +101,7 @@ def _stored(element: Any) -> Any:
 
 
 def check_output(path: Path, *, overwrite: bool) -> None:
-    """Raise unless a file or store may be written."""
+    """Raise unless a file or store may be written, and can be."""
     kind, is_replaceable = ("zarr store", is_zarr) if path.suffix.lower() == ".zarr" else ("file", Path.is_file)
     _check(path, overwrite, "" if is_replaceable(path) else f"is no {kind}")
 
@@ -113,38 +115,46 @@ def check_format(section: Path, output: Path) -> None:
 
 
 def check_folder(path: Path, *, contents: tuple[str, ...], overwrite: bool) -> None:
-    """Raise unless a folder may be written; one that holds anything but `contents` is never overwritten."""
-    others = sorted(item.name for item in path.iterdir() if item.name not in contents) if path.is_dir() else []
+    """Raise unless a folder may be written, and can be; one that holds anything but `contents` is never overwritten."""
+    with typed_errors(path):
+        others = sorted(item.name for item in path.iterdir() if item.name not in contents) if path.is_dir() else []
     reason = f"holds {', '.join(others[:3])}" if others else "" if path.is_dir() else "is no folder"
     _check(path, overwrite, reason)
 
 
 def _check(path: Path, overwrite: bool, reason: str) -> None:
-    """Raise if a path exists and may not be overwritten, or not at all for a reason."""
-    if not path.exists():
-        return
-    if not overwrite:
+    """Raise if a path exists and may not be overwritten, or not at all for a reason, or cannot be written."""
+    with typed_errors(path):
+        exists = path.exists()
+    if exists and not overwrite:
         raise OutputExistsError(f"{path} exists. Choose another path, or pass --overwrite.")
-    if reason:
+    if exists and reason:
         raise OutputExistsError(f"{path} {reason}: it is not overwritten. Choose another path.")
+    try_output(path)
 
 
 def write_section(data: Any, path: Path, *, table: AnnData, compression: str | None = None) -> None:
     """Write AnnData or SpatialData; of SpatialData, an ``.h5ad`` path takes only its table, which is `table`."""
     import anndata
 
+    from sagefm.data._h5ad import write_h5ad
+
     # What was read is written: names of pandas 3, which anndata reads and by default does not write.
     with anndata.settings.override(allow_write_nullable_strings=True), replacing(path) as staged:
         try:
             if path.suffix.lower() == ".h5ad":
-                table.write_h5ad(staged, compression=compression)
+                write_h5ad(table, staged, compression=compression)
             elif data is table:
                 table.write_zarr(staged)
             else:
                 # SpatialData to .zarr, MuData to .h5mu.
                 data.write(staged)
-        except (KeyError, TypeError, ValueError, RuntimeError, NotImplementedError) as error:
-            raise SagefmError(f"{path} cannot be written: {error}") from error
+        except (SagefmError, OSError):
+            raise
+        # A library's, of any kind: each part of a table may be one that it does not write.
+        except Exception as error:
+            notes = "".join(f" {note}." for note in getattr(error, "__notes__", ()))
+            raise SagefmError(f"{path} cannot be written: {explain(error)}.{notes}") from error
 
 
 def without_counts(table: AnnData, key: str) -> AnnData:
@@ -174,24 +184,3 @@ def as_stores(paths: Sequence[Path], *, mod: str | None) -> Iterator[list[Path]]
             write_section(table, store, table=table)
             stores.append(store)
         yield stores
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a path beside `path` to write to; it takes the place of `path`, which otherwise stays as it is."""
-    from sagefm.data._files import replace_path
-
-    path = path.resolve()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-    except OSError as error:
-        raise SagefmError(f"{path} cannot be written: {error}") from error
-    try:
-        staged = scratch / path.name
-        yield staged
-        replace_path(path, staged)
-    except OSError as error:
-        raise SagefmError(f"{path} cannot be written: {error}") from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sagefm._constants import NETWORK_KEY
+from sagefm._replacing import replacing
 from sagefm.cli._each import Job, for_each
-from sagefm.cli._files import replacing, sections_argument
+from sagefm.cli._files import sections_argument
 from sagefm.cli._options import (
     device_option,
     key_added_option,

@@ -19,7 +19,12 @@ from sagefm.errors import ModelNotFoundError, SagefmError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-_INTERRUPTED = 130  # 128 + SIGINT, as shells do
+#: Signals that end a command, where Python does with them what it does by default, and what is said of them. The exit
+#: code is 128 and the signal, as shells have it.
+_SIGNALS = {
+    signal.SIGINT: (signal.default_int_handler, "Interrupted."),
+    signal.SIGTERM: (signal.SIG_DFL, "Terminated."),
+}
 #: Where spatialdata and squidpy log each call, to stdout, which is for results; and Lightning each process that trains.
 _NOISY = ("spatialdata._logging", "lightning.fabric.utilities.distributed")
 
@@ -31,7 +36,7 @@ class Run:
     debug: bool = False
     json: bool = False
     is_silent: bool = False
-    is_interrupted: bool = False
+    stopped_by: signal.Signals | None = None
     facts: dict[str, Any] = field(default_factory=dict)
 
 
@@ -47,26 +52,39 @@ class SagefmGroup(click.Group):
         run = ctx.ensure_object(Run)
         try:
             with (
-                _interrupts_kept(run),
+                _signals_kept(run),
                 _warnings_as_lines(run),
                 _without_info([logging.getLogger(name) for name in _NOISY]),
             ):
                 result = super().invoke(ctx)
             emit()
             return result
-        except SagefmError as error:
-            if run.debug:
-                raise
-            message = str(error)
-            if isinstance(error, ModelNotFoundError):
-                message += "\nOn the command line: without -m, the bundled model is used; sagefm train makes another."
-            raise click.ClickException(message) from error
-        except (KeyboardInterrupt, SystemExit) as error:
-            # Lightning turns Ctrl-C into an exit with status 1.
-            if KeyboardInterrupt not in (type(error), type(error.__context__)):
-                raise
-            click.echo("Interrupted.", err=True)
-            ctx.exit(_INTERRUPTED)
+        except (click.ClickException, click.exceptions.Exit, click.Abort, Warning):
+            # Click's own; and warnings, which are errors in the tests alone.
+            raise
+        except (Exception, KeyboardInterrupt, SystemExit) as error:
+            if run.stopped_by is None and not isinstance(error, KeyboardInterrupt):
+                if run.debug or isinstance(error, SystemExit):
+                    raise
+                raise click.ClickException(_message(error)) from error
+            # Whatever a library made of it.
+            number = run.stopped_by or signal.SIGINT
+            click.echo("\n".join([_SIGNALS[number][1], *getattr(error, "__notes__", ())]), err=True)
+            ctx.exit(128 + number)
+
+
+def explain(error: BaseException) -> str:
+    """Return what is said of an error; of one that is not ours, its kind, too."""
+    return str(error) if isinstance(error, SagefmError) else f"{type(error).__name__}: {error}"
+
+
+def _message(error: BaseException) -> str:
+    """Return what a command that fails says in the end."""
+    if not isinstance(error, SagefmError):
+        return f"{explain(error)}\nsagefm did not expect this. --debug shows where it comes from."
+    if isinstance(error, ModelNotFoundError):
+        return f"{error}\nOn the command line: without -m, the bundled model is used; sagefm train makes another."
+    return str(error)
 
 
 def _flag(name: str, text: str) -> Callable[[Any], Any]:
@@ -90,7 +108,7 @@ def current_run() -> Run:
 def say(text: str, **facts: Any) -> None:
     """Print a line; with ``--json``, only keep the facts in it for :func:`emit`."""
     run = current_run()
-    if run.is_interrupted:
+    if run.stopped_by is not None:
         raise KeyboardInterrupt
     run.facts.update(facts)
     if text and not run.json and not run.is_silent:
@@ -118,30 +136,35 @@ def leave_to_first() -> None:
 
 
 @contextmanager
-def _interrupts_kept(run: Run) -> Iterator[None]:
-    """Remember an interrupt: an exception in a callback of a library is dropped, and the command would go on."""
+def _signals_kept(run: Run) -> Iterator[None]:
+    """Raise KeyboardInterrupt for each of the signals, so that nothing half-written is left, and remember which it was.
 
-    def interrupt(*_: Any) -> None:
-        run.is_interrupted = True
+    An exception in a callback of a library is dropped, and the command would go on.
+    """
+
+    def stop(number: int, _frame: Any) -> None:
+        run.stopped_by = signal.Signals(number)
         raise KeyboardInterrupt
 
-    is_main = threading.current_thread() is threading.main_thread()
-    if not is_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
+    defaults = {number: handler for number, (handler, _) in _SIGNALS.items() if signal.getsignal(number) == handler}
     report_dropped = sys.unraisablehook
 
     def say_nothing_of_interrupts(dropped: Any) -> None:
         if not issubclass(dropped.exc_type, KeyboardInterrupt):
             report_dropped(dropped)
 
-    signal.signal(signal.SIGINT, interrupt)
+    for number in defaults:
+        signal.signal(number, stop)
     sys.unraisablehook = say_nothing_of_interrupts
     try:
         yield
     finally:
         sys.unraisablehook = report_dropped
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number, handler in defaults.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

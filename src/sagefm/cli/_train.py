@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sagefm._constants import CONFIG_FILE, WEIGHTS_FILE
+from sagefm._replacing import try_output
 from sagefm.cli._files import as_stores, check_folder, read_section, sections_argument
 from sagefm.cli._options import (
     TABLE_ARGUMENTS,
@@ -113,6 +114,8 @@ def train(sections: tuple[Path, ...], output: Path, device: str, overwrite: bool
       sagefm train donor1.h5ad donor2.h5ad donor3.h5ad -o model --layer counts --epochs 50
     """
     check_folder(output, contents=(CONFIG_FILE, WEIGHTS_FILE), overwrite=overwrite)
+    if options["state_file"] is not None:
+        try_output(options["state_file"])
     inputs = [str(path) for path in sections]
     say("Reading " + ", ".join(inputs), inputs=inputs)
     from sagefm.model import SAGEFM, pretrain

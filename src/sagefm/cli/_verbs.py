@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sagefm._constants import EMBEDDING_KEY, IMPUTED_KEY, PERTURB_KEY, UNS_KEY
+from sagefm._replacing import replacing
 from sagefm.cli._each import Job, for_each
-from sagefm.cli._files import replacing
 from sagefm.cli._options import existing_file, read_genes, seed_option, split_genes, verb_options
 from sagefm.cli._run import report, say
 from sagefm.errors import ArgumentError
@@ -97,7 +97,9 @@ def impute(genes: list[str] | None, genes_file: list[str] | None, **options: Any
     if genes is not None and genes_file is not None:
         raise click.UsageError("Pass --genes or --genes-file, not both.")
     genes = genes or genes_file
-    for_each("impute", partial(_report_imputation, requested=genes is not None), genes=genes, **options)
+    layer = lambda table: 4 * table.n_obs * table.n_vars if genes is None else 0
+    report_imputation = partial(_report_imputation, requested=genes is not None)
+    for_each("impute", report_imputation, genes=genes, n_bytes=layer, **options)
 
 
 def _read_pairs(ctx: click.Context, parameter: click.Parameter, value: str | None) -> pd.DataFrame | str | None:

@@ -1,13 +1,11 @@
-"""Files and stores: opened without reading them, replaced, and their hash; tables beside them."""
+"""Files and stores: opened without reading them, and their hash; tables beside them."""
 
 from __future__ import annotations
 
 import hashlib
-import shutil
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 import anndata
 import h5py
@@ -74,22 +72,6 @@ def n_rows(frame: Any) -> int:
     names = frame[frame.attrs["_index"]]
     # With pandas 3, anndata stores strings as a group of values and mask.
     return int((names if hasattr(names, "shape") else names["values"]).shape[0])
-
-
-def replace_path(path: Path, staged: Path) -> None:
-    """Put `staged` in the place of `path`; a folder that was there is deleted last, and put back if this fails."""
-    if not path.is_dir():
-        staged.replace(path)
-        return
-    # Beside `path`: the caller removes the folder that holds `staged`, whatever happens.
-    before = path.with_name(f".{path.name}-{uuid4().hex}-before")
-    path.replace(before)
-    try:
-        staged.replace(path)
-    except BaseException:
-        before.replace(path)
-        raise
-    shutil.rmtree(before, ignore_errors=True)
 
 
 def file_sha256(path: Path) -> str:

@@ -124,7 +124,8 @@ def impute_table(
     recovery, weights, levels = Recovery(len(columns)), [], []
     bounds = np.empty((2, table.n_obs, len(columns)), np.float32) if interval is not None else None
     bar = tqdm(total=table.n_obs, desc="impute", unit="spot", disable=None if progress else True, leave=False)
-    with bar, untouched_on_error(table), dense_layer(shape, out) as target, torch.inference_mode():
+    layer = dense_layer(shape, out, n_written=len(columns))
+    with bar, untouched_on_error(table), layer as target, torch.inference_mode():
         for section in reader.sections(table_order=True):
             layout = Layout(section, len(vocabulary), n_folds, rng)
             recovery.begin_section(section.coordinates)

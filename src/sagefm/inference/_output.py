@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sagefm._constants import BLOCK_ROWS
+from sagefm._replacing import replacing, try_output, typed_errors
 from sagefm.errors import OutputExistsError
 
 if TYPE_CHECKING:
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 
 class DenseLayer:
-    """Values (n_spots, n_vars), NaN where nothing was written: in memory, or in a new zarr array at `path`."""
+    """Values (n_spots, n_vars), NaN where nothing was written: in memory, or in a zarr `array` that will be at `path`."""
 
-    def __init__(self, shape: tuple[int, int], path: Path | None) -> None:
+    def __init__(self, shape: tuple[int, int], path: Path | None = None, array: Any = None) -> None:
         self.shape = shape
         self.path = path
-        self._array: Any = np.empty(shape, np.float32) if path is None else _create(path, shape)
+        self._array: Any = np.empty(shape, np.float32) if path is None else array
 
     def write(self, rows: NDArray[np.int64], columns: NDArray[np.int64], values: NDArray[np.float32]) -> None:
         """Write values of some rows and columns (n_rows, n_columns)."""
@@ -39,7 +39,7 @@ class DenseLayer:
             self._array.oindex[rows] = whole
 
     def result(self) -> Any:
-        """Return the array, or a Dask array of what is on disk."""
+        """Return the array, or a Dask array of what is on disk, which is there when the block has ended."""
         if self.path is None:
             return self._array
         import dask.array as da
@@ -47,22 +47,25 @@ class DenseLayer:
         return da.from_zarr(str(self.path))
 
 
-def _create(path: Path, shape: tuple[int, int]) -> Any:
+@contextmanager
+def dense_layer(
+    shape: tuple[int, int], out: str | os.PathLike[str] | None, *, n_written: int = 0
+) -> Iterator[DenseLayer]:
+    """Yield a layer to write to; an array at `out`, which must not exist, appears there when the block has ended.
+
+    The disk must have room for `n_written` columns: expected counts hardly get smaller by compression.
+    """
+    if out is None:
+        yield DenseLayer(shape)
+        return
     import zarr
 
-    if path.exists():
-        raise OutputExistsError(f"{path} exists: it is not overwritten. Choose another path, or remove it.")
-    chunks = (min(BLOCK_ROWS, shape[0]), shape[1])
-    return zarr.open(store=str(path), mode="w-", shape=shape, chunks=chunks, dtype="float32", fill_value=np.nan)
-
-
-@contextmanager
-def dense_layer(shape: tuple[int, int], out: str | os.PathLike[str] | None) -> Iterator[DenseLayer]:
-    """Yield a layer to write to; what was created on disk is removed if the block raises."""
-    layer = DenseLayer(shape, None if out is None else Path(out))
-    try:
-        yield layer
-    except BaseException:
-        if layer.path is not None:
-            shutil.rmtree(layer.path, ignore_errors=True)
-        raise
+    out = Path(out)
+    with typed_errors(out):
+        if out.exists():
+            raise OutputExistsError(f"{out} exists: it is not overwritten. Choose another path, or remove it.")
+    try_output(out, n_bytes=shape[0] * n_written * np.dtype(np.float32).itemsize)
+    with replacing(out, overwrite=False) as staged:
+        chunks = (min(BLOCK_ROWS, shape[0]), shape[1])
+        array = zarr.open(store=str(staged), mode="w-", shape=shape, chunks=chunks, dtype="float32", fill_value=np.nan)
+        yield DenseLayer(shape, out, array)

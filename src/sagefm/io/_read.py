@@ -103,8 +103,9 @@ def _read_store(path: Path, kind: str) -> Any:
             import spatialdata
 
             return spatialdata.read_zarr(path)
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise ArgumentError(f"{path} cannot be read: {error}") from error
+    # A library's, of any kind: the file may be cut short, or of a newer version of its format.
+    except Exception as error:
+        raise ArgumentError(f"{path} cannot be read: {type(error).__name__}: {error}") from error
     raise ArgumentError(f"{path} is a zarr store of {encoding}; expected AnnData or SpatialData.")
 
 

@@ -6,6 +6,7 @@ import copy
 import hashlib
 import inspect
 import logging
+import signal
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from sagefm import __version__
 from sagefm._arguments import as_path
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
     from sagefm.training._sections import Sections
 
     Network = PooledNetwork | CenterNeighborhoodNetwork
+
+logger = logging.getLogger(__name__)
 
 #: What Lightning warns of.
 _NOTES: Final = (
@@ -112,6 +116,7 @@ def fit(
             "n_sections": len(sections.names),
             "validation_sections": held_out,
         }
+        state = None
         if state_file is not None:
             run = network.config.to_dict() | record
             run |= {"first_epoch": first_epoch, "data": sections.fingerprint()}
@@ -119,10 +124,12 @@ def fit(
             if config.schedule == "plateau":
                 # More epochs may be added, but not to a cosine, which ends with the last.
                 del run["max_epochs"]
-            SaveState(as_path(state_file, name="state_file"), run).attach(trainer)
+            state = SaveState(as_path(state_file, name="state_file"), run)
+            state.attach(trainer, network)
         plan = TrainingPlan(network, config, batches, first_epoch)
         device = trainer.strategy.root_device
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        generators = torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
+        with _signals_as_python_has_them(trainer, state), generators:
             trainer.fit(plan, batches[0], batches[1] if held_out else None)
     record |= {"epochs": len(plan.logged["train_loss"]), "best_epoch": None}
     if plan.best is not None:
@@ -178,6 +185,25 @@ def _earlier_records(before: dict[str, Any]) -> list[dict[str, Any]]:
     if not before.get("is_trained", bool(before)):
         return []
     return [*before.get("before", []), {name: value for name, value in before.items() if name != "before"}]
+
+
+@contextmanager
+def _signals_as_python_has_them(trainer: Trainer, state: SaveState | None) -> Iterator[None]:
+    """Raise KeyboardInterrupt for SIGINT, where Lightning exits, and exit with 143 for SIGTERM, not 0; say what is kept."""
+    kept = lambda: "Without a state_file nothing of this training is kept." if state is None else state.kept()
+    try:
+        yield
+        # In the last step: Lightning looks for it before each.
+        if trainer.received_sigterm:
+            raise SIGTERMException
+    except SIGTERMException:
+        logger.warning("Training was stopped by SIGTERM. %s", kept())
+        raise SystemExit(128 + signal.SIGTERM) from None
+    except SystemExit as error:
+        if not isinstance(error.__context__, KeyboardInterrupt):
+            raise
+        error.__context__.add_note(kept())
+        raise error.__context__ from None
 
 
 @contextmanager

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from lightning.pytorch import Callback
 from safetensors import safe_open
-from safetensors.torch import save_file
 
+from sagefm._replacing import replacing, try_output
+from sagefm._tensor_files import tensors_sha256, write_tensors
 from sagefm.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-_FORMAT = "sagefm training state 1"
+#: 2: with a hash of everything in it.
+_FORMAT = "sagefm training state 2"
 
 
 class SaveState(Callback):
@@ -26,8 +28,8 @@ class SaveState(Callback):
 
     One safetensors file: parameters, moments of the optimizer and parameters of the best epoch as tensors; schedule,
     early stopping, history and what must be the same in the next run as JSON in its header. Order, masks and dropout
-    depend on seed, epoch and step alone, so that no generator is part of it. A file at `path` of another `run` is
-    refused.
+    depend on seed, epoch and step alone, so that no generator is part of it. A file at `path` of another `run`, or one
+    that was damaged, is refused.
     """
 
     def __init__(self, path: Path, run: dict[str, Any]) -> None:
@@ -37,14 +39,7 @@ class SaveState(Callback):
         self.meta: dict[str, Any] | None = None
         if not path.exists():
             return
-        try:
-            with safe_open(path, framework="pt") as file:
-                header = file.metadata() or {}
-        except Exception as error:
-            raise CheckpointError(f"{path} cannot be read as a state of training: {error}") from error
-        if header.get("format") != _FORMAT:
-            raise CheckpointError(f"{path} is no state of training; expected a file written by train(state_file=...).")
-        self.meta = json.loads(header["state"])
+        self.meta = _read_state(path)
         before = self.meta["run"]
         differs = [f"{k}: {before.get(k)!r} there, {v!r} here" for k, v in self.run.items() if before.get(k) != v]
         if differs:
@@ -58,12 +53,22 @@ class SaveState(Callback):
         """Epochs that are done."""
         return 0 if self.meta is None else int(self.meta["epochs"])
 
-    def attach(self, trainer: Any) -> None:
-        """Have a trainer call this, and count its epochs from those that are done."""
+    def kept(self) -> str:
+        """Return what a user is told where training stops."""
+        if self.meta is None:
+            return f"The first epoch was not done: nothing is kept in {self.path}."
+        return f"The state after {self.epochs} epochs is kept in {self.path}: give the same call again to go on."
+
+    def attach(self, trainer: Any, network: torch.nn.Module) -> None:
+        """Have the trainer of a network call this, and count its epochs from those that are done."""
         if self.meta is not None and self.epochs >= trainer.max_epochs:
             raise CheckpointError(
                 f"{self.path} is the state after {self.epochs} epochs, and max_epochs={trainer.max_epochs}: pass more."
             )
+        # Parameters, two moments of each, and those of the best epoch.
+        n_parameters = sum(parameter.numel() for parameter in network.parameters())
+        if trainer.is_global_zero:
+            try_output(self.path, n_bytes=4 * n_parameters * torch.float32.itemsize)
         trainer.callbacks.append(self)
         progress = trainer.fit_loop.epoch_progress.current
         progress.processed = progress.completed = self.epochs
@@ -118,7 +123,32 @@ class SaveState(Callback):
             "scheduler": trainer.lr_scheduler_configs[0].scheduler.state_dict(),
             "stopping": stopping and {"wait_count": stopping.wait_count, "best_score": float(stopping.best_score)},
         }
-        staged = self.path.with_name(f".{self.path.name}.part")
-        staged.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, staged, metadata={"format": _FORMAT, "state": json.dumps(state)})
-        staged.replace(self.path)
+        text = json.dumps(state)
+        header = {"format": _FORMAT, "state": text, "sha256": tensors_sha256(tensors.items(), text)}
+        with replacing(self.path) as staged:
+            write_tensors(tensors, staged, header)
+        self.meta = state
+
+
+def _read_state(path: Path) -> dict[str, Any]:
+    """Return what the header of a state says, when the hash of all of it has been checked."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            if header.get("format") != _FORMAT:
+                raise CheckpointError(
+                    f"{path} is no state of training, or one of another version of sagefm; expected a file written by "
+                    f"train(state_file=...)."
+                )
+            tensors = ((key, file.get_tensor(key)) for key in file.keys())  # noqa: SIM118 no dictionary
+            if tensors_sha256(tensors, header["state"]) != header["sha256"]:
+                raise CheckpointError(
+                    f"{path} was damaged: its content does not have the hash that is in it. Get a copy of it from "
+                    f"elsewhere, or remove it and start again."
+                )
+        meta: dict[str, Any] = json.loads(header["state"])
+    except CheckpointError:
+        raise
+    except Exception as error:
+        raise CheckpointError(f"{path} cannot be read as a state of training: {error}") from error
+    return meta
