@@ -242,7 +242,7 @@ def test_outputs_are_tried_before_the_work(verb: str, folder: Path, model: Path,
         "train": [folder / "one.h5ad"],
         "convert": [tmp_path / "file"],
     }
-    assert "cannot be written: Not a directory" in fails(1, verb, *inputs.get(verb, []), "-o", out)
+    assert "out.h5ad cannot be written: File exists" in fails(1, verb, *inputs.get(verb, []), "-o", out)
 
 
 def test_a_state_file_is_tried_before_the_work(folder: Path, tmp_path: Path) -> None:

@@ -7,7 +7,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import anndata as ad
@@ -111,6 +114,30 @@ def test_not_overwritten_if_it_has_come_meanwhile(tmp_path: Path) -> None:
     staged = next(item for item in tmp_path.iterdir() if item != path) / path.name
     assert text(staged) == "new"
     assert str(staged) in str(raised.value)
+
+
+def test_threads_that_still_write_when_it_is_deleted(tmp_path: Path) -> None:
+    """Those of zarr, after an interrupt."""
+
+    def keep_writing(folder: Path) -> None:
+        until = time.monotonic() + 0.3
+        while time.monotonic() < until:
+            with suppress(OSError):
+                folder.mkdir(exist_ok=True)
+                (folder / f"{time.monotonic_ns()}").touch()
+
+    threads = []
+
+    def fail() -> None:
+        (scratch,) = tmp_path.iterdir()
+        threads.append(threading.Thread(target=keep_writing, args=(scratch / "out",)))
+        threads[0].start()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        put(tmp_path / "out", then=fail)
+    threads[0].join()
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import shutil
 import signal
 import tempfile
 import threading
+import time
 import warnings
 from contextlib import ExitStack, contextmanager, suppress
 from hashlib import sha256
@@ -25,6 +26,8 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _BEFORE = "-before"
 #: Bytes of a file's name that leave room for ours around it.
 _MAX_NAME = 200
+#: How often a folder is deleted that threads may still write to, and the seconds between.
+_ATTEMPTS, _PAUSE = 20, 0.05
 
 
 @contextmanager
@@ -148,7 +151,12 @@ def _flush(path: Path) -> None:
 
 def _remove(path: Path) -> None:
     with _signals_held():
-        shutil.rmtree(path, ignore_errors=True)
+        for _ in range(_ATTEMPTS):
+            shutil.rmtree(path, ignore_errors=True)
+            if not path.exists():
+                return
+            # Threads of zarr finish what they write after an interrupt.
+            time.sleep(_PAUSE)
 
 
 def _remove_empty(folders: list[Path]) -> None:

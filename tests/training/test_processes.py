@@ -239,7 +239,7 @@ def test_terminated(has_state, tmp_path, whole, caplog):
     with pytest.raises(SystemExit) as stopped:
         train("default", dropout=0.3, callbacks=[Signal(signal.SIGTERM, 25)], **state)
     assert stopped.value.code == 143
-    kept = "after 2 epochs is kept in" if has_state else "nothing of this training is kept"
+    kept = "after 3 epochs is kept in" if has_state else "nothing of this training is kept"
     assert kept in caplog.text
     assert [path.name for path in tmp_path.iterdir()] == list(dict.fromkeys(["state"] * has_state))
     if has_state:
@@ -256,7 +256,7 @@ def test_interrupted(tmp_path, whole):
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
         signal.signal(signal.SIGINT, before)
-    assert "after 2 epochs is kept in" in stopped.value.__notes__[0]
+    assert "after 3 epochs is kept in" in stopped.value.__notes__[0]
     same(train("default", dropout=0.3, state_file=tmp_path / "state"), whole)
 
 
