@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 # of them and not for each 4 kB. torch reads this at its first allocation; Linux only.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["__version__", "datasets", "errors", "io", "metrics", "model", "pl", "pp", "report", "tl"]
 
 
