@@ -168,9 +168,10 @@ class Recovery:
         R is at least two standard errors of an R of zero, ``2 sqrt(2 / n_spots)``. As in :func:`noise_ceiling`, what is
         not Poisson noise counts as signal.
 
-        The p-value is one-sided. Between unrelated fields, r has the variance of Clifford, Richardson and Hemon (1989)
-        where sections were begun, or else 1 / (n_spots - 1), and the skewness of a random permutation; its distribution
-        is taken to be Pearson's type III. ``qval`` is the Benjamini-Hochberg false discovery rate.
+        The p-value is one-sided. Where sections were begun, r between unrelated fields has the variance of Clifford,
+        Richardson and Hemon (1989) and the skewness of a random permutation; its distribution is taken to be Pearson's
+        type III. Otherwise it is Student's t of independent spots. ``qval`` is the Benjamini-Hochberg false discovery
+        rate.
         """
         deviance, null_deviance, detected, noise = self._sums
         is_tested = detected >= MIN_DETECTED
@@ -338,19 +339,24 @@ def correlation(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Return correlations of the genes that are tested, one-sided p-values and false discovery rates.
 
-    `variance` is that of r between unrelated fields (n_genes,), at least that of independent spots.
+    `variance` is that of r between unrelated fields (n_genes,), taken to be at least that of independent spots. Default:
+    spots are independent.
     """
     a, b, aa, bb, ab, aaa, bbb = moments
-    independent = 1 / max(n - 1, 1)
     with np.errstate(divide="ignore", invalid="ignore"):
         spread = np.sqrt((n * aa - a**2) * (n * bb - b**2))
         r = np.where(is_tested & (spread > 0), (n * ab - a * b) / spread, np.nan).clip(-1, 1)
-        skewness = [
-            np.sqrt(n) * (cubes - 3 * sums * squares / n + 2 * sums**3 / n**2) / (squares - sums**2 / n) ** 1.5
-            for sums, squares, cubes in ((a, aa, aaa), (b, bb, bbb))
-        ]
-        sd = np.sqrt(independent if variance is None else np.maximum(variance, independent))
-        pval = np.where(np.isfinite(r), stats.pearson3.sf(r / sd, skewness[0] * skewness[1] / np.sqrt(n)), np.nan)
+        if variance is None:
+            pval = stats.t.sf(r * np.sqrt((n - 2) / (1 - r**2)), n - 2)
+        else:
+            skewness = [
+                np.sqrt(n) * (cubes - 3 * sums * squares / n + 2 * sums**3 / n**2) / (squares - sums**2 / n) ** 1.5
+                for sums, squares, cubes in ((a, aa, aaa), (b, bb, bbb))
+            ]
+            # With a negative skewness, large correlations would be impossible.
+            skew = np.maximum(skewness[0] * skewness[1] / np.sqrt(n), 0)
+            z = r / np.sqrt(np.maximum(variance, 1 / max(n - 1, 1)))
+            pval = np.where(np.isfinite(r), stats.pearson3.sf(z, skew), np.nan)
     return r, pval, false_discovery(pval)
 
 
