@@ -253,6 +253,8 @@ class SAGEFM(TableModel):
         ------
         OutputExistsError
             The folder exists and `overwrite` is false, or the folder is not a checkpoint.
+        OutputError
+            The folder cannot be written, or the disk is full. What was there before stays.
         """
         if self._saves:
             folder = save_checkpoint(self.to_checkpoint(), dir_path, overwrite=overwrite, half=half)

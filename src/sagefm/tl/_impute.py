@@ -89,7 +89,7 @@ def impute(
         Show a progress bar (only on a terminal).
     out
         Path of a zarr array to create (n_spots, n_vars), for results larger than memory. It is written in blocks of
-        spots, and the layer is then a Dask array that reads it.
+        spots, and is there when it is complete. The layer is then a Dask array that reads it.
 
     Returns
     -------
@@ -132,7 +132,8 @@ def impute(
     Raises
     ------
     sagefm.errors.SagefmError
-        As in :func:`sagefm.tl.embed`; a gene is not in the vocabulary; `scale` or `target_sum` are none.
+        As in :func:`sagefm.tl.embed`; a gene is not in the vocabulary; `out` exists or cannot be
+        written; `scale` or `target_sum` are none.
 
     Notes
     -----
