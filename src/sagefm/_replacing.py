@@ -76,10 +76,15 @@ def try_output(path: str | os.PathLike[str], *, n_bytes: int = 0) -> None:
 
 def left_aside(path: Path) -> list[Path]:
     """Return what a process that was killed while it replaced `path` left beside it: the old one, and the new one."""
-    target = path.resolve()
+    try:
+        target = path.resolve()
+        # Eight characters, as tempfile draws them: no other name fits.
+        found = list(target.parent.glob(f"{glob.escape(_prefix(target))}????????{_BEFORE}"))
+    except (OSError, ValueError):
+        # No file can have such a name.
+        return []
     kept: list[Path] = []
-    # Eight characters, as tempfile draws them: no other name fits.
-    for before in target.parent.glob(f"{glob.escape(_prefix(target))}????????{_BEFORE}"):
+    for before in found:
         kept += [before, before.with_name(before.name.removesuffix(_BEFORE)) / target.name]
     return [item for item in kept if item.exists()]
 

@@ -131,6 +131,6 @@ def test_import_is_light():
 
 
 def test_public_names():
-    assert dir(datasets) == ["Corpus", "dlpfc", "plant", "simulate", "synovium"]
+    assert dir(datasets) == ["Corpus", "dlpfc", "hest", "plant", "simulate", "synovium"]
     with pytest.raises(AttributeError, match="no attribute 'dlpcf'"):
         _ = datasets.dlpcf
