@@ -165,7 +165,7 @@ def impute_table(
                 lower, upper, depths = intervals.result()
                 for end, values in zip(bounds, (lower, upper), strict=True):
                     end[section.rows] = scaled(values, depths, scale, target_sum)
-        result = target.result()
+    result = target.result()
     recovered = recovery.result()
     report = recovered[[*RECOVERED]].assign(trust=trust(recovered, table.n_obs))
     report = report.set_axis(columns).reindex(range(table.n_vars))
