@@ -154,7 +154,8 @@ def write_section(data: Any, path: Path, *, table: AnnData, compression: str | N
         # A library's, of any kind: each part of a table may be one that it does not write.
         except Exception as error:
             notes = "".join(f" {note}." for note in getattr(error, "__notes__", ()))
-            raise SagefmError(f"{path} cannot be written: {explain(error).rstrip('.')}.{notes}") from error
+            reason = explain(error).rstrip(".")
+            raise SagefmError(f"{path} cannot be written: {reason}.{notes}") from error
 
 
 def without_counts(table: AnnData, key: str) -> AnnData:

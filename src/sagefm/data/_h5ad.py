@@ -29,6 +29,12 @@ class _HeldErrors(io.FileIO):
             self.error = error
         return len(data)
 
+    def readinto(self, buffer: Any) -> int | None:
+        """Read, unless an error has left out some of what would be read: HDF5 crashes on anything else there."""
+        if self.error is not None:
+            raise self.error
+        return super().readinto(buffer)
+
     def truncate(self, size: int | None = None) -> int:
         """Change the size of the file."""
         try:
