@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -63,17 +64,17 @@ class Section:
     counts: sparse.csr_matrix | None
     image: Image | None
 
-    @property
+    @cached_property
     def totals(self) -> NDArray[np.float64]:
         """Counts of each spot (n_spots,)."""
         return _row_sums(self._counts)
 
-    @property
+    @cached_property
     def n_genes(self) -> NDArray[np.float64]:
         """Genes seen in each spot (n_spots,)."""
         return _row_sums(self._counts > 0)
 
-    @property
+    @cached_property
     def mitochondrial(self) -> NDArray[np.float64] | None:
         """Share of mitochondrial counts in each spot (n_spots,), or None if no such gene is in the table."""
         genes = np.array([str(symbol).upper().startswith(_MITOCHONDRIAL) for symbol in self.symbols])
@@ -82,7 +83,7 @@ class Section:
         share: NDArray[np.float64] = _row_sums(self._counts[:, genes]) / np.maximum(self.totals, 1)
         return share
 
-    @property
+    @cached_property
     def detected(self) -> NDArray[np.float64]:
         """Share of the spots in which each gene is seen (n_genes,)."""
         return np.asarray((self._counts > 0).mean(axis=0)).ravel()

@@ -195,7 +195,7 @@ class Stack:
         layout, sample, neighbors = spots.layout, spots.sample, spots.visible_neighbors(mask)
         z = None
         if reader is not None and mask.shown:
-            z = reader.embed_visible(mask.hidden)
+            z = reader.embed_visible(mask.shown)
         elif reader is not None:
             z = reader.embed_around(neighbors, self.fitted_on)
         folds = mask.shown or mask.hidden
@@ -306,7 +306,7 @@ class Alone:
 
     def __init__(self, mask: Mask, reader: NetworkReader, *, everywhere: bool) -> None:
         self.mask, self.reader = mask, reader
-        self.z = reader.embed(mask.hidden, everywhere=everywhere)
+        self.z = reader.embed(mask.shown, everywhere=everywhere)
 
     def expected(self, spots: Spots, null: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return expected counts of the requested genes of the mask (n_rows, n_columns)."""

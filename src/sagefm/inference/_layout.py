@@ -54,6 +54,10 @@ class Layout:
             is_fold[fold, i] = 1
         return np.asarray(self.counts @ is_fold)
 
+    def columns(self, folds: Sequence[int]) -> NDArray[np.int64]:
+        """Return the positions of the genes of some folds, at least one, in their order."""
+        return np.concatenate([np.arange(fold.start, fold.stop) for fold in (self.folds[i] for i in folds)])
+
     def depths(self, shown: Sequence[int]) -> NDArray[np.float64]:
         """Return the counts of each spot in some folds (n_spots,), at least one; in all, if none is shown."""
         return np.maximum(self.fold_depths[:, shown or slice(None)].sum(axis=1), 1)

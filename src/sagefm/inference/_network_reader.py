@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,33 +28,44 @@ if TYPE_CHECKING:
 class NetworkReader:
     """Embeddings of the spots of a section under a mask.
 
-    The first layer is linear: its products with the columns of each fold are made once, and those of hidden folds left
-    out. `is_pooled` tells that the network reads the center with the weights of its neighbors (published).
+    The first layer is linear: its products with the columns of each fold are made once, where they are needed, and those
+    of hidden folds left out. `is_pooled` tells that the network reads the center with the weights of its neighbors (published).
     """
 
     def __init__(
         self, network: SpotNetwork, inputs: SectionInput, layout: Layout, device: torch.device, block_rows: int
     ) -> None:
-        self.network, self.inputs, self.layout, self.device = network, inputs, layout, device
+        self.network, self.inputs, self.layout, self.device, self.block_rows = (
+            network,
+            inputs,
+            layout,
+            device,
+            block_rows,
+        )
         self.is_pooled = isinstance(inputs, Log1pInput)
         self.genes = torch.from_numpy(layout.genes).to(device)
         self.w_center, self.w_around, self.bias = network.first_layer(self.genes)
         self.mean = torch.from_numpy(inputs.mean[layout.order]).to(device)
-        folds = layout.folds
-        values = take_columns(inputs.values, layout.order)
-        self.around = project(values, [self.w_around[:, fold] for fold in folds], block_rows=block_rows)
-        self.center = self.around
-        if not self.is_pooled:
-            roots = sparse_root(layout.counts)
-            self.center = project(roots, [self.w_center[:, fold] for fold in folds], block_rows=block_rows)
 
-    def embed(self, hidden: list[int], *, everywhere: bool) -> Tensor:
-        """Return z of each spot (n_spots, n_latent) while folds are hidden at the center, or `everywhere`."""
-        shown = [i for i in range(len(self.layout.folds)) if i not in hidden]
-        read = shown if everywhere else range(len(self.layout.folds))
+    @cached_property
+    def around(self) -> list[Tensor]:
+        """Products of each fold with the weights of the neighborhood (n_spots, n_hidden)."""
+        values = take_columns(self.inputs.values, self.layout.order)
+        return project(values, [self.w_around[:, fold] for fold in self.layout.folds], block_rows=self.block_rows)
+
+    @cached_property
+    def center(self) -> list[Tensor]:
+        """Products of each fold with the weights of the center (n_spots, n_hidden)."""
+        if self.is_pooled:
+            return self.around
+        weights = [self.w_center[:, fold] for fold in self.layout.folds]
+        return project(sparse_root(self.layout.counts), weights, block_rows=self.block_rows)
+
+    def embed(self, shown: list[int], *, everywhere: bool) -> Tensor:
+        """Return z of each spot (n_spots, n_latent) while only some folds are shown at the center, or `everywhere`."""
         around = torch.zeros_like(self.around[0])
         mean = torch.zeros_like(self.bias)
-        for i in read:
+        for i in shown if everywhere else range(len(self.layout.folds)):
             fold = self.layout.folds[i]
             around += self.around[i]
             mean += self.w_around[:, fold] @ self.mean[fold]
@@ -62,16 +74,14 @@ class NetworkReader:
             h += self._center(shown)
         return self.network.encode(h)
 
-    def embed_visible(self, hidden: list[int]) -> Tensor:
-        """Return z of each spot (n_spots, n_latent) while folds are hidden everywhere, and in the depth of its neighbors.
+    def embed_visible(self, shown: list[int]) -> Tensor:
+        """Return z of each spot (n_spots, n_latent) while only some folds are shown, also in the depth of its neighbors.
 
         What a network reads of a neighbor is relative to all of its counts. Here these are estimated from the visible
         ones: no hidden count is read, not even in a sum.
         """
-        folds = self.layout.folds
-        shown = [i for i in range(len(folds)) if i not in hidden]
-        visible = np.concatenate([np.arange(len(self.genes))[folds[i]] for i in shown])
-        scale = self.inputs.scale * len(shown) / len(folds)
+        visible = self.layout.columns(shown)
+        scale = self.inputs.scale * len(shown) / len(self.layout.folds)
         depths = self.layout.depths(shown).astype(np.float32)
         values = log_normalize(take_columns(self.layout.counts, visible), scale, depths)
         weights = self.w_around[:, torch.from_numpy(visible).to(self.device)]
@@ -108,7 +118,7 @@ class NetworkReader:
         if self.is_pooled:
             return product * torch.from_numpy(self.inputs.center_weight).to(self.device)[:, None]
         # What the profile gives at a spot's depth is a function of depth.
-        visible = np.concatenate([np.arange(len(self.genes))[self.layout.folds[i]] for i in shown])
+        visible = self.layout.columns(shown)
         totals = self.layout.totals[visible]
         between, depths = depth_grid(self.layout.depths(shown))
         expected = torch.from_numpy(expected_roots(depths, totals / max(totals.sum(), PROFILE_PRIOR)))

@@ -27,7 +27,7 @@ class Unmeasured:
 
     def __init__(self, reader: NetworkReader, genes: NDArray[np.int64]) -> None:
         self.reader, self.genes = reader, genes
-        self.z = reader.embed([], everywhere=False)
+        self.z = reader.embed(list(range(len(reader.layout.folds))), everywhere=False)
         prior = getattr(reader.network, "prior", None)
         self.prior = None if prior is None else prior.cpu().numpy().astype(np.float64)
 
