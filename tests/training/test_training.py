@@ -292,18 +292,16 @@ def test_training_leaves_the_checkpoint_that_it_began_from(sections: AnnData, tm
     assert_equal(trained.network, after)
 
 
-@pytest.mark.parametrize(
-    ("error", "raised"), [(RuntimeError("a callback"), RuntimeError), (KeyboardInterrupt(), KeyboardInterrupt)]
-)
+@pytest.mark.parametrize("error", [RuntimeError("a callback"), KeyboardInterrupt()])
 def test_training_that_raises_leaves_the_model_as_it_was(
-    error: BaseException, raised: type[BaseException], sections: AnnData, tmp_path: Any
+    error: BaseException, sections: AnnData, tmp_path: Any
 ) -> None:
     """An interrupt stays one, of which Lightning would make an exit."""
     model = small(sections.copy())
     model.train(max_epochs=1)
     model.save(tmp_path / "model")
     before, checkpoint, latent = parameters(model.module), model.to_checkpoint(), model.get_latent_representation()
-    with pytest.raises(raised):
+    with pytest.raises(type(error)):
         model.train(max_epochs=3, callbacks=[Raise(error)])
     assert_equal(model.module, before)
     after = model.to_checkpoint()

@@ -11,6 +11,7 @@ from sagefm._arguments import as_path
 from sagefm.data._corpus import Corpus
 from sagefm.data._files import find_metadata
 from sagefm.errors import ArgumentError, MissingKeyError
+from sagefm.io._find import hest_files
 
 if TYPE_CHECKING:
     import os
@@ -71,7 +72,7 @@ def hest(
     (['MISC1'], 302)
     """
     root = as_path(folder, name="folder").expanduser()
-    paths = sorted((root / "st").glob("*.h5ad"))
+    paths = hest_files(root)
     if not paths:
         raise ArgumentError(
             f"{root} holds no sections of HEST-1k. Expected the folder that contains st/, with a file .h5ad for each "

@@ -16,6 +16,8 @@ from sagefm.metrics._rows import BLOCK_ROWS, MIN_NULL, PredictedRows, Rows
 from sagefm.metrics._spectra import Spectra
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
 #: A gene must be detected in this many spots: below, the residuals of spots without a count, which are a function of
@@ -306,17 +308,22 @@ def pooled_d2(table: pd.DataFrame, min_detected: float = 0.1) -> float:
     >>> sagefm.metrics.pooled_d2(sagefm.metrics.recovery(adata.X, adata.layers["rate"])) > 0
     True
     """
-    if not isinstance(table, pd.DataFrame):
-        raise ArgumentError(f"table is {shown(table)}; expected the result of sagefm.metrics.recovery(...).")
+    check_table(table, ("detected", "deviance", "null_deviance"))
     min_detected = number(
         min_detected, name="min_detected", is_valid=lambda x: 0 <= x <= 1, expected="a share of spots"
     )
-    missing = [name for name in ("detected", "deviance", "null_deviance") if name not in table]
-    if missing:
-        raise MissingKeyError(f"The table lacks {missing}; expected the result of sagefm.metrics.recovery(...).")
     kept = table[(table["detected"] >= min_detected) & table["deviance"].notna()]
     null = float(kept["null_deviance"].sum())
     return 1 - float(kept["deviance"].sum()) / null if null > 0 else float("nan")
+
+
+def check_table(table: object, columns: Sequence[str]) -> None:
+    """Raise unless `table` is a result of :func:`recovery` with these columns."""
+    if not isinstance(table, pd.DataFrame):
+        raise ArgumentError(f"table is {shown(table)}; expected the result of sagefm.metrics.recovery(...).")
+    missing = [name for name in columns if name not in table]
+    if missing:
+        raise MissingKeyError(f"The table lacks {missing}; expected the result of sagefm.metrics.recovery(...).")
 
 
 def moments(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.float64]:

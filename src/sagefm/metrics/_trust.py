@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import pandas as pd
 
-from sagefm._arguments import shown, whole_number
-from sagefm.errors import ArgumentError, MissingKeyError
-from sagefm.metrics._recovery import least_reliability
+from sagefm._arguments import whole_number
+from sagefm.metrics._recovery import check_table, least_reliability
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -56,12 +55,8 @@ def trust(table: pd.DataFrame, n_spots: int) -> pd.Series:
     >>> list(sagefm.metrics.trust(recovered, 300).cat.categories)
     ['good', 'weak', 'none']
     """
-    if not isinstance(table, pd.DataFrame):
-        raise ArgumentError(f"table is {shown(table)}; expected the result of sagefm.metrics.recovery(...).")
+    check_table(table, ("r", "qval", "d2", "ceiling"))
     n_spots = whole_number(n_spots, name="n_spots", minimum=1)
-    missing = [name for name in ("r", "qval", "d2", "ceiling") if name not in table]
-    if missing:
-        raise MissingKeyError(f"The table lacks {missing}; expected the result of sagefm.metrics.recovery(...).")
     r, ceiling = (table[name].to_numpy(dtype=np.float64) for name in ("r", "ceiling"))
     is_recovered = ((table["qval"] < _MAX_Q) & (table["d2"] > 0)).to_numpy()
     bound: NDArray[np.float64] = np.maximum(np.nan_to_num(ceiling), np.sqrt(least_reliability(n_spots)))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
-from math import inf, nan
+from math import nan
 from numbers import Real
 from typing import TYPE_CHECKING, Any, Final
 
-from sagefm._arguments import as_seed, one_of, whole_number
+from sagefm._arguments import as_seed, number, one_of, whole_number
 from sagefm.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 _WHOLE: Final = {"max_epochs": 1, "batch_size": 1, "lr_patience": 0}
 _WHOLE_OR_NONE: Final = {"patience": 0, "n_shards": 1, "sections_in_memory": 1}
 _RANGES: Final = {
-    "lr": (lambda value: 0 < value < inf, "a learning rate above 0"),
-    "weight_decay": (lambda value: 0 <= value < inf, "a number of at least 0"),
+    "lr": (lambda value: value > 0, "a learning rate above 0"),
+    "weight_decay": (lambda value: value >= 0, "a number of at least 0"),
     "lr_factor": (lambda value: 0 < value < 1, "a factor between 0 and 1"),
     "validation_size": (lambda value: 0 <= value < 1, "a share of at least 0 and below 1"),
 }
@@ -71,10 +71,7 @@ class TrainingConfig:
             if (value := getattr(self, name)) is not None or name in _WHOLE:
                 checked[name] = whole_number(value, name=name, minimum=minimum)
         for name, (is_valid, expected) in _RANGES.items():
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, Real) or not is_valid(value):
-                raise ArgumentError(f"{name}={value!r}; expected {expected}.")
-            checked[name] = float(value)
+            checked[name] = number(getattr(self, name), name=name, is_valid=is_valid, expected=expected)
         one_of(self.schedule, ("plateau", "cosine"), name="schedule")
         # Plain numbers, which JSON takes.
         for name, value in checked.items():
