@@ -95,10 +95,11 @@ def project_counts(
     weights: Sequence[Tensor],
     *,
     block_rows: int = BLOCK_ROWS,
+    done: Callable[[int], object] | None = None,
 ) -> Products:
     """Return the products of a section's counts, which are read once, `block_rows` at a time.
 
-    A thread makes the next block dense while one is multiplied.
+    A thread makes the next block dense while one is multiplied. `done` is told how many spots each block has.
     """
     n_spots, n_genes = counts.shape
     result = Products.empty(n_spots, n_genes, weights)
@@ -113,6 +114,8 @@ def project_counts(
                 values = transform(block)
                 yield rows, factor, product, as_operand(values, product.device, next(buffers))
             result.sums[1] += np.asarray(values.sum(axis=0, dtype=np.float64)).ravel()
+            if done is not None:
+                done(block.shape[0])
 
     for rows, factor, product, operand in prefetch(operands()):
         factor.multiply(operand, out=product[rows])

@@ -192,7 +192,7 @@ class SAGEFM(TableModel):
             Seed, or random generator, for the split, the order of spots and the masks. The same seed gives the same
             parameters on the same machine.
         progress
-            Show a progress bar (only on a terminal or in a notebook).
+            As in :func:`sagefm.tl.embed`.
         **trainer_kwargs
             Further arguments of :class:`lightning.pytorch.Trainer`.
 
