@@ -12,8 +12,7 @@ import pandas as pd
 from sagefm._arguments import as_path
 from sagefm._constants import SPATIAL_KEY
 from sagefm._progress import ProgressBar
-from sagefm.data._blocks import to_memory
-from sagefm.data._counts import get_counts
+from sagefm.data._corpus_genes import count_genes, find_expressed
 from sagefm.data._files import (
     STORES,
     align_metadata,
@@ -22,9 +21,7 @@ from sagefm.data._files import (
     find_stores,
     read_file,
     read_shape,
-    read_symbols,
 )
-from sagefm.data._genes import get_gene_names, named_genes, to_symbols
 from sagefm.data._table import find_coordinates, get_table
 from sagefm.errors import ArgumentError, GenesError, MissingKeyError, SagefmError
 
@@ -300,13 +297,13 @@ class Corpus:
         Returns
         -------
         Number of sections by symbol, the largest first.
+
+        Raises
+        ------
+        sagefm.errors.SagefmError
+            A file cannot be read.
         """
-        counts: Counter[str] = Counter()
-        with ProgressBar("reading names of genes", len(self), "section", progress=progress) as bar:
-            for path in self.paths:
-                counts.update(dict.fromkeys(read_symbols(path, self.table_key, self.gene_key), 1))
-                bar.update()
-        return pd.Series(dict(counts.most_common()), dtype=int)
+        return count_genes(self, progress=progress)
 
     def vocabulary(self, min_share: float = 0.5, *, progress: bool = True) -> list[str]:
         """Return the genes that a given share of the sections measured.
@@ -365,18 +362,7 @@ class Corpus:
         """
         if by is not None and by not in self.metadata:
             raise MissingKeyError(f"by={by!r} is not a column of the metadata; found {list(self.metadata.columns)}.")
-        groups: dict[str, set[str]] = {}
-        with ProgressBar("reading genes", len(self), "section", progress=progress) as bar:
-            for i, name in enumerate(self.names):
-                table = self.read(i)
-                symbols = to_symbols(get_gene_names(table, self.gene_key))
-                counts = to_memory(get_counts(table, self.layer))
-                detected = np.bincount(counts.indices[counts.data > 0], minlength=counts.shape[1]) / max(len(table), 1)
-                group = name if by is None else str(self.metadata[by].iloc[i])
-                for symbol in symbols[detected >= min_detected]:
-                    groups.setdefault(str(symbol), set()).add(group)
-                bar.update()
-        return named_genes(sorted(gene for gene, seen in groups.items() if len(seen) >= min_groups))
+        return find_expressed(self, by, min_detected, min_groups, progress=progress)
 
     def manifest(self, *, progress: bool = True) -> pd.DataFrame:
         """Return path, hash and shape of each section, with its metadata. All files are read once.
@@ -389,6 +375,11 @@ class Corpus:
         Returns
         -------
         One row per section: ``path``, ``sha256``, ``n_spots``, ``n_genes``, and the columns of ``metadata``.
+
+        Raises
+        ------
+        sagefm.errors.SagefmError
+            A file cannot be read, or its hash is not the expected one.
         """
         rows = []
         with ProgressBar("reading files", len(self), "section", progress=progress) as bar:
