@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from sagefm._arguments import as_path
 from sagefm._progress import ProgressBar
 from sagefm.errors import ArgumentError
-from sagefm.io._find import MATRICES, find_kind, hest_files
+from sagefm.io._find import MATRICES, find_kind, hest_files, section_name
 
 if TYPE_CHECKING:
     import os
@@ -71,7 +71,7 @@ def read(path: str | os.PathLike[str], *, progress: bool = True) -> Any:
     kind = find_kind(path)
     if kind is None or kind == "HEST":
         raise ArgumentError(f"{path} {_what_it_is(path)}. Expected {_EXPECTED}.")
-    with ProgressBar(f"reading {path.name}", progress=progress):
+    with ProgressBar(f"reading {section_name(path)}", progress=progress):
         return _read_kind(path, kind)
 
 
