@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import anndata as ad
 import nbformat
 import pytest
 from nbclient import NotebookClient
@@ -146,12 +147,25 @@ def test_commands_show_them_too(folder: Path) -> None:
     assert not [line for line in shown if "reading" in line or "smoothing" in line]
 
 
+def test_warnings_of_commands_have_lines_of_their_own(folder: Path) -> None:
+    """Also while a bar is shown."""
+    odd = ad.read_h5ad(folder / "section.h5ad")
+    odd.X = odd.X.toarray()
+    odd.X[0, 0] = 1e6
+    odd.write_h5ad(folder / "section.h5ad")
+    code = "from sagefm.cli import main; main(['domains', 'section.h5ad', '-n', '3', '-o', 'out.h5ad'])"
+    shown = screen(in_terminal(AT_ONCE + code, folder))
+    assert len([line for line in shown if line.startswith("Warning: ")]) == 1
+    assert not [line for line in shown if "principal components" in line]
+
+
 def test_a_bar_is_shown_after_a_while_and_short_work_shows_none(tmp_path: Path) -> None:
     code = """
 import sagefm._progress as progress
 progress._DELAY = 600
 with progress.ProgressBar("short", 2, "spot") as bar:
     bar.update(2)
+    bar.set_description_str("short, too")
 progress._DELAY = 0.01
 with progress.ProgressBar("long") as bar:
     bar._timer.join()

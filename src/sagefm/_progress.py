@@ -29,6 +29,7 @@ class ProgressBar(tqdm):
 
     #: No thread that looks after all bars: each has a timer.
     monitor_interval = 0
+    _is_due = False
 
     def __init__(
         self, desc: str, total: int | None = None, unit: str = "step", *, progress: bool = True, **options: Any
@@ -53,9 +54,16 @@ class ProgressBar(tqdm):
             self._timer.start()
 
     def _show(self) -> None:
+        self._is_due = True
+        self.refresh()
+
+    def refresh(self, *arguments: Any, **options: Any) -> None:
+        """Draw the bar, unless it is too early."""
+        if self.disable or (self.delay > 0 and not self._is_due):
+            return
         # What tqdm takes for never shown it does not clear away.
         self.last_print_t = time()
-        self.refresh()
+        super().refresh(*arguments, **options)
 
     def close(self) -> None:
         """Take the bar away."""

@@ -401,7 +401,7 @@ class Bar:
         self.n += 1
 
     def set_postfix(self, **values: Any) -> None:
-        assert set(values) == {"epoch", "loss", "refresh"}
+        assert set(values) == {"epoch", "loss"}
 
     def close(self) -> None:
         self.closed = True

@@ -126,12 +126,11 @@ def report(
     )
     checkpoint = resolve_model(model)
     keys = TableKeys(layer, gene_key, spatial_key, library_key, neighbors_key)
-    with ProgressBar("report: reading", progress=progress, mininterval=0) as bar:
+    with ProgressBar("report: reading", progress=progress) as bar:
         sections = read_sections(adata, checkpoint.vocabulary, keys, table_key=table_key, mod=mod)
         results = Results(sections, None, checkpoint)
         for step in analyze(results, request):
-            bar.set_description_str(f"report: {step}", refresh=False)
-            bar.update()
+            bar.set_description_str(f"report: {step}")
         page = page_facts(results, request, keys)
     names = {
         "table_key": table_key,

@@ -33,9 +33,7 @@ class TrainingProgress(Callback):
         """Show the epoch and its loss."""
         metrics = trainer.callback_metrics
         loss = metrics.get("validation_loss", metrics.get("train_loss"))
-        # Shown with the next batch: what is drawn before its time would not be taken away.
-        text = "" if loss is None else f"{float(loss):.4f}"
-        self.bar.set_postfix(epoch=trainer.current_epoch, loss=text, refresh=False)
+        self.bar.set_postfix(epoch=trainer.current_epoch, loss="" if loss is None else f"{float(loss):.4f}")
 
     def teardown(self, *_: Any, **__: Any) -> None:
         """Take the bar away."""
