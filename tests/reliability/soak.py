@@ -87,12 +87,9 @@ def soak(scratch: Path, n_loops: int, seed: int) -> list[Sample]:
         folder.mkdir()
     # Where the libraries leave what they leave.
     tempfile.tempdir = str(temporary)
-    sagefm.datasets.synovium().write_h5ad(inputs / "section.h5ad")
-    sagefm.datasets.synovium().write_zarr(inputs / "section.zarr")
-    labelled = sagefm.datasets.synovium()
-    sagefm.tl.embed(labelled)
-    labelled.obs["label"] = pd.qcut(labelled.obsm["X_sagefm"][:, 0], 3, labels=["low", "middle", "high"])
-    labelled.write_h5ad(inputs / "labelled.h5ad")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        make_inputs(inputs)
     samples, start = [], time.perf_counter()
     for loop in range(n_loops):
         rng = np.random.default_rng([seed, loop])
@@ -113,6 +110,16 @@ def soak(scratch: Path, n_loops: int, seed: int) -> list[Sample]:
             )
             sys.stdout.flush()
     return samples
+
+
+def make_inputs(folder: Path) -> None:
+    """Write a section as file and as store, and with labels."""
+    section = sagefm.datasets.synovium()
+    section.write_h5ad(folder / "section.h5ad")
+    section.write_zarr(folder / "section.zarr")
+    sagefm.tl.embed(section)
+    section.obs["label"] = pd.qcut(section.obsm["X_sagefm"][:, 0], 3, labels=["low", "middle", "high"])
+    section.write_h5ad(folder / "labelled.h5ad")
 
 
 def run(inputs: Path, work: Path, rng: np.random.Generator, *, report: bool) -> None:
