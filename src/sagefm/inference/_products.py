@@ -114,11 +114,11 @@ def project_counts(
                 values = transform(block)
                 yield rows, factor, product, as_operand(values, product.device, next(buffers))
             result.sums[1] += np.asarray(values.sum(axis=0, dtype=np.float64)).ravel()
-            if done is not None:
-                done(block.shape[0])
 
     for rows, factor, product, operand in prefetch(operands()):
         factor.multiply(operand, out=product[rows])
+        if done is not None and factor is factors[-1]:
+            done(operand.shape[0])
     return result
 
 
