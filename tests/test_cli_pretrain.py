@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import anndata as ad
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -17,6 +19,7 @@ import sagefm
 from sagefm.cli import main
 from sagefm.cli._pretrain import _check_names
 from sagefm.model import load_checkpoint
+from tests.space_ranger import write_folder
 
 RECIPE = {
     "hidden": [12, 6],
@@ -70,6 +73,37 @@ def test_recipe_resume_and_half(folder: Path, tmp_path: Path) -> None:
     for name, values in whole.network.state_dict().items():
         assert half[name].dtype == values.dtype
         assert (half[name] - values).abs().max() < 1e-3
+
+
+def test_a_folder_of_what_other_commands_take(tmp_path: Path) -> None:
+    """A store, and a run of Space Ranger, which each call writes anew: training goes on all the same."""
+    mixed = tmp_path / "mixed"
+    mixed.mkdir()
+    whole = sagefm.datasets.dlpfc()[:300]
+    whole = whole[:, np.argsort(whole.X.sum(axis=0).A1)[-60:]].copy()
+    whole.write_zarr(mixed / "store.zarr")
+    whole.write_zarr(mixed / ".half-written")
+    write_folder(mixed / "sample" / "outs", whole[50:].copy(), whole[:50].copy())
+    (mixed / "notes.txt").write_text("no section")
+    (tmp_path / "recipe.json").write_text(json.dumps({**RECIPE, "schedule": "plateau"}))
+    common = [mixed, "--config", tmp_path / "recipe.json", "--state-file", tmp_path / "state", "--overwrite"]
+    for epochs in (1, 2):
+        code, text = run(*common, "--epochs", epochs, "-o", tmp_path / "model")
+        assert code == 0, text
+    trained = load_checkpoint(tmp_path / "model")
+    assert set(trained.training["sections"]) == {"store", "sample"}
+    assert len(trained.history["train_loss"]) == 2
+
+
+def test_a_folder_that_is_one_section_or_holds_none(folder: Path, tmp_path: Path) -> None:
+    ad.read_h5ad(folder / "s0.h5ad").write_zarr(tmp_path / "s0.zarr")
+    code, text = run(tmp_path / "s0.zarr", "-o", tmp_path / "model")
+    assert code == 1
+    assert "sagefm train" in text
+    (tmp_path / "empty").mkdir()
+    code, text = run(tmp_path / "empty", "-o", tmp_path / "model")
+    assert code == 1
+    assert "holds no section" in text
 
 
 @pytest.mark.slow

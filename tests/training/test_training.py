@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-import tqdm.auto
 from anndata import AnnData
 from lightning.pytorch import Callback
 
@@ -394,8 +393,8 @@ class Bar:
 
     made: ClassVar[list[Bar]] = []
 
-    def __init__(self, **kwargs: Any) -> None:
-        self.kwargs, self.n, self.closed = kwargs, kwargs["initial"], False
+    def __init__(self, desc: str, total: int, unit: str, *, initial: int, progress: bool) -> None:
+        self.named, self.total, self.n, self.shown, self.closed = (desc, unit), total, initial, progress, False
         self.made.append(self)
 
     def update(self) -> None:
@@ -409,16 +408,15 @@ class Bar:
 
 
 def test_one_progress_bar_wherever_one_can_be_shown(sections: AnnData, monkeypatch: pytest.MonkeyPatch) -> None:
-    """tqdm tells where that is, on a terminal and in a notebook; here it is not asked with progress=False."""
-    assert _progress.tqdm is tqdm.auto.tqdm
-    monkeypatch.setattr(_progress, "tqdm", Bar)
+    """Of several processes, the first one shows it; tests/test_progress.py tells where that is."""
+    monkeypatch.setattr(_progress, "ProgressBar", Bar)
     monkeypatch.setattr(Bar, "made", [])
     small(sections.copy()).train(max_epochs=2, progress=False)
     assert not Bar.made
     small(sections.copy()).train(max_epochs=2, batch_size=100)
     (bar,) = Bar.made
-    assert (bar.kwargs["disable"], bar.kwargs["leave"], bar.closed) == (None, False, True)
-    assert bar.n == bar.kwargs["total"] == 2 * 6
+    assert (bar.named, bar.shown, bar.closed) == (("train", "batch"), True, True)
+    assert bar.n == bar.total == 2 * 6
     with pytest.raises(RuntimeError):
         small(sections.copy()).train(max_epochs=2, callbacks=[Raise(RuntimeError("stopped"))])
     assert Bar.made[-1].closed

@@ -140,7 +140,7 @@ def _embed(results: Results, request: Request) -> None:
         results.reused.add("embedding")
         return
     for section in results.sections:
-        tl.embed(section.table, results.model, **_table_arguments(section), device=request.device)
+        tl.embed(section.table, results.model, **_table_arguments(section), device=request.device, progress=False)
 
 
 def _find_domains(results: Results, request: Request) -> None:
@@ -155,7 +155,7 @@ def _find_domains(results: Results, request: Request) -> None:
         results.reused.add("domains")
         return
     arguments = {name: value for name, value in _table_arguments(joint).items() if name != "neighbors_key"}
-    tl.domains(table, request.n_domains, **arguments, rng=request.seed)
+    tl.domains(table, request.n_domains, **arguments, rng=request.seed, progress=False)
     start = 0
     for section in results.sections if len(results.sections) > 1 else []:
         rows = slice(start, start := start + section.table.n_obs)
@@ -286,4 +286,5 @@ def _couple(results: Results, request: Request) -> None:
     genes = None if request.sources is not None and request.targets is not None else coupled_genes(joint)
     sources = request.sources if request.sources is not None else genes
     targets = request.targets if request.targets is not None else genes
-    tl.regulatory_network(joint.table, sources, targets, **_table_arguments(joint), device=request.device)
+    arguments = _table_arguments(joint)
+    tl.regulatory_network(joint.table, sources, targets, **arguments, device=request.device, progress=False)

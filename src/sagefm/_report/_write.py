@@ -6,11 +6,10 @@ import time
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from tqdm.auto import tqdm
-
 import sagefm
 from sagefm._arguments import as_path, as_seed, listed, whole_number
 from sagefm._constants import SPATIAL_KEY
+from sagefm._progress import ProgressBar
 from sagefm._replacing import replacing, try_output
 from sagefm._report._analysis import Request, Results, analyze
 from sagefm._report._calls import page_call
@@ -87,7 +86,7 @@ def report(
     rng
         Seed, or a generator that draws one.
     progress
-        Show a progress bar (only on a terminal).
+        As in :func:`sagefm.tl.embed`.
     overwrite
         Replace a file that exists.
     command
@@ -127,11 +126,11 @@ def report(
     )
     checkpoint = resolve_model(model)
     keys = TableKeys(layer, gene_key, spatial_key, library_key, neighbors_key)
-    with tqdm(desc="reading", bar_format="{desc}", leave=False, disable=None if progress else True) as bar:
+    with ProgressBar("report: reading", progress=progress) as bar:
         sections = read_sections(adata, checkpoint.vocabulary, keys, table_key=table_key, mod=mod)
         results = Results(sections, None, checkpoint)
         for step in analyze(results, request):
-            bar.set_description_str(step)
+            bar.set_description_str(f"report: {step}")
         page = page_facts(results, request, keys)
     names = {
         "table_key": table_key,

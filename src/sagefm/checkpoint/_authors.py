@@ -84,7 +84,7 @@ def load_published(path: str | os.PathLike[str] | None = None, *, progress: bool
         genes; a file with only the parameters will do (of PyTorch 1.6 or later). Default: the published file, from the cache or downloaded
         (377 MB) and verified. An interrupted download is continued.
     progress
-        Show a progress bar of the download, on a terminal.
+        Show how much is downloaded, in a terminal or a notebook.
 
     Returns
     -------

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import pooch
 import requests
 from filelock import FileLock, Timeout
-from tqdm.auto import tqdm
 
+from sagefm._progress import ProgressBar
 from sagefm.data._files import file_sha256
 from sagefm.errors import CheckpointError
 
@@ -112,15 +112,7 @@ def _append(url: str, part: Path, size: int, *, progress: bool) -> None:
             raise CheckpointError(f"{url} holds {total:,} bytes; expected {size:,}: it is another file.")
         if start not in (0, held):
             raise requests.ConnectionError(f"asked for bytes from {held} on, got them from {start} on")
-        # disable=None: no bar where there is no terminal.
-        bar = tqdm(
-            total=size,
-            initial=start,
-            desc="download",
-            unit="B",
-            unit_scale=True,
-            disable=None if progress else True,
-        )
+        bar = ProgressBar("download", size, "B", unit_scale=True, initial=start, progress=progress)
         with bar, part.open("ab" if start else "wb") as file:
             for chunk in response.iter_content(_CHUNK_BYTES):
                 file.write(chunk)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sagefm._constants import UNS_KEY
+from sagefm._progress import ProgressBar
 from sagefm.cli._run import report, say
 from sagefm.data._blocks import iter_blocks
 from sagefm.data._counts import get_counts
@@ -51,7 +52,8 @@ def report_section(
             return
     table = get_table(data, table_key=table_key, mod=mod)
     keys = TableKeys(gene_key=gene_key, spatial_key=spatial_key, library_key=library_key)
-    checked = make_report(data, resolve_model(model).vocabulary, keys, table_key=table_key, mod=mod)
+    with ProgressBar("checking counts, genes and coordinates"):
+        checked = make_report(data, resolve_model(model).vocabulary, keys, table_key=table_key, mod=mod)
     say("", n_spots=table.n_obs, n_genes=table.n_vars)
     for topic, text in checked.read.items():
         report(topic, text)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sagefm._progress import ProgressBar
 from sagefm._replacing import replacing, try_output, typed_errors
 from sagefm.cli._run import explain
 from sagefm.errors import ArgumentError, OutputExistsError, SagefmError
@@ -140,7 +141,11 @@ def write_section(data: Any, path: Path, *, table: AnnData, compression: str | N
     from sagefm.data._h5ad import write_h5ad
 
     # What was read is written: names of pandas 3, which anndata reads and by default does not write.
-    with anndata.settings.override(allow_write_nullable_strings=True), replacing(path) as staged:
+    with (
+        anndata.settings.override(allow_write_nullable_strings=True),
+        ProgressBar(f"writing {path.name}"),
+        replacing(path) as staged,
+    ):
         try:
             if path.suffix.lower() == ".h5ad":
                 write_h5ad(table, staged, compression=compression)

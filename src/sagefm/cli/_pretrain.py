@@ -14,7 +14,7 @@ import click
 
 from sagefm._constants import CONFIG_FILE, WEIGHTS_FILE
 from sagefm._replacing import try_output
-from sagefm.cli._files import check_folder
+from sagefm.cli._files import as_stores, check_folder, is_section
 from sagefm.cli._options import (
     device_option,
     existing_file,
@@ -81,8 +81,9 @@ def _read_recipe(_ctx: click.Context, _parameter: click.Parameter, value: str) -
 def pretrain(folder: Path, output: Path, overwrite: bool, recipe: dict[str, Any], **options: Any) -> None:
     """Train a model on all sections of a folder, such as a download of HEST-1k, each with its own genes.
 
-    The vocabulary is that of named genes which are detected in sections of several donors. Training goes on from
-    --state-file if it was stopped.
+    Sections are what other commands take: .h5ad, .zarr, folders of Space Ranger, ... Those that are neither .h5ad nor
+    .zarr are written to a temporary folder first. The vocabulary is that of named genes which are detected in sections
+    of several donors. Training goes on from --state-file if it was stopped.
 
     \b
     Writes MODEL_DIR with
@@ -103,15 +104,16 @@ def pretrain(folder: Path, output: Path, overwrite: bool, recipe: dict[str, Any]
     # Before any section is read.
     _check_names(recipe)
     start = time.perf_counter()
-    corpus = _read_corpus(folder, options)
-    arguments = recipe | trainer_arguments(options["device"], options["devices"])
-    arguments |= {name: options[name] for name in ("sections_in_memory", "state_file")}
-    if options["max_epochs"] is not None:
-        arguments["max_epochs"] = options["max_epochs"]
-    if isinstance(vocabulary := arguments.get("vocabulary"), dict):
-        arguments["vocabulary"] = corpus.expressed_genes(by=options["donor_key"], **vocabulary)
-        report("genes", f"{len(arguments['vocabulary']):,}", n_genes=len(arguments["vocabulary"]))
-    trained = model.pretrain(corpus, **arguments)
+    with as_stores(_find_sections(folder), mod=None) as stores:
+        corpus = _read_corpus(folder, stores, options)
+        arguments = recipe | trainer_arguments(options["device"], options["devices"])
+        arguments |= {name: options[name] for name in ("sections_in_memory", "state_file")}
+        if options["max_epochs"] is not None:
+            arguments["max_epochs"] = options["max_epochs"]
+        if isinstance(vocabulary := arguments.get("vocabulary"), dict):
+            arguments["vocabulary"] = corpus.expressed_genes(by=options["donor_key"], **vocabulary)
+            report("genes", f"{len(arguments['vocabulary']):,}", n_genes=len(arguments["vocabulary"]))
+        trained = model.pretrain(corpus, **arguments)
     trained.save(output, overwrite=overwrite, half=options["half"])
     seconds = round(time.perf_counter() - start, 3)
     report("trained", f"{seconds:.0f} s", seconds=seconds)
@@ -134,10 +136,27 @@ def _check_names(recipe: dict[str, Any]) -> None:
     check_trainer_arguments(recipe.keys() - own - SETTINGS)
 
 
-def _read_corpus(folder: Path, options: dict[str, Any]) -> Corpus:
+def _find_sections(folder: Path) -> list[Path]:
+    """Return the sections in a folder, or in its folder ``st``, as in HEST-1k."""
+    if is_section(folder):
+        raise ArgumentError(
+            f"{folder} is one section; expected a folder of several. Pass {str(folder.resolve().parent)!r}, or train on "
+            f"this one: sagefm train {folder}"
+        )
+    inside = folder / "st" if (folder / "st").is_dir() else folder
+    sections = [path for path in sorted(inside.iterdir()) if not path.name.startswith(".") and is_section(path)]
+    if not sections:
+        raise ArgumentError(f"{inside} holds no section; expected .h5ad, .zarr or folders of Space Ranger in it.")
+    return sections
+
+
+def _read_corpus(folder: Path, stores: list[Path], options: dict[str, Any]) -> Corpus:
+    """Return the sections of a folder that are not excluded."""
+    from sagefm.data._files import find_metadata
     from sagefm.datasets import Corpus
 
-    corpus = Corpus.from_folder(folder, options["metadata"], layer=options["layer"], gene_key=options["gene_key"])
+    metadata = find_metadata(folder, options["metadata"], None)
+    corpus = Corpus(stores, metadata, layer=options["layer"], gene_key=options["gene_key"])
     key = options["donor_key"]
     if key is not None and key not in corpus.metadata:
         raise ArgumentError(f"--donor-key {key}: the table has the columns {list(corpus.metadata.columns)}.")

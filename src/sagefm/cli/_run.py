@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sagefm._progress import ProgressBar
 from sagefm.errors import ModelNotFoundError, SagefmError
 
 if TYPE_CHECKING:
@@ -175,7 +176,9 @@ def _warnings_as_lines(run: Run) -> Iterator[None]:
         shown = run.facts.setdefault("warnings", [])
         if str(message) not in shown:
             shown.append(str(message))
-            click.echo(f"Warning: {message}", err=True)
+            # A line of its own, above the bar that there may be.
+            with ProgressBar.external_write_mode(file=sys.stderr):
+                click.echo(f"Warning: {message}", err=True)
 
     with warnings.catch_warnings():
         # For deprecated calls of ours the filters that are set hold: by default hidden, in the tests errors.

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from collections import Counter
 from copy import copy
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pandas as pd
-from anndata.io import read_elem
 
 from sagefm._arguments import as_path
 from sagefm._constants import SPATIAL_KEY
-from sagefm.data._blocks import to_memory
-from sagefm.data._counts import get_counts
-from sagefm.data._files import file_sha256, find_metadata, n_rows, open_table, read_file
-from sagefm.data._genes import get_gene_names, named_genes, to_symbols
+from sagefm._progress import ProgressBar
+from sagefm.data._corpus_genes import count_genes, find_expressed
+from sagefm.data._files import (
+    STORES,
+    align_metadata,
+    file_sha256,
+    find_metadata,
+    find_stores,
+    read_file,
+    read_shape,
+)
 from sagefm.data._table import find_coordinates, get_table
 from sagefm.errors import ArgumentError, GenesError, MissingKeyError, SagefmError
 
@@ -25,8 +30,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from anndata import AnnData
-
-_SUFFIXES = (".h5ad", ".zarr")
 
 
 class Corpus:
@@ -108,14 +111,12 @@ class Corpus:
         self.hashes = dict(hashes or {})
         if not self.paths:
             raise ArgumentError("Found no section; expected at least one .h5ad or .zarr.")
-        absent = [str(path) for path in self.paths if not path.exists() or path.suffix not in _SUFFIXES]
-        if absent:
+        if absent := [str(path) for path in self.paths if not path.exists() or path.suffix not in STORES]:
             raise ArgumentError(f"{absent[:3]} do not exist, or are neither .h5ad nor .zarr.")
-        twice = [name for name, n in Counter(self.names).items() if n > 1]
-        if twice:
+        if twice := [name for name, n in Counter(self.names).items() if n > 1]:
             raise ArgumentError(f"Several files are named {twice[:3]}; expected a name for each section.")
         #: One row per section, in the order of `names`.
-        self.metadata: pd.DataFrame = _align_metadata(metadata, self.names)
+        self.metadata: pd.DataFrame = align_metadata(metadata, self.names)
         self._shapes: dict[str, tuple[int, int]] = {}
         self._verified: set[str] = set()
 
@@ -152,9 +153,7 @@ class Corpus:
             The corpus cannot be made, there are several files of metadata, or no column `key`.
         """
         root = as_path(folder, name="folder")
-        stores = root / "st" if (root / "st").is_dir() else root
-        paths = sorted(path for path in stores.glob("*") if path.suffix in _SUFFIXES)
-        return cls(paths, find_metadata(root, metadata, key), **kwargs)
+        return cls(find_stores(root), find_metadata(root, metadata, key), **kwargs)
 
     @classmethod
     def from_manifest(cls, manifest: str | os.PathLike[str] | pd.DataFrame, **kwargs: Any) -> Self:
@@ -178,8 +177,7 @@ class Corpus:
         """
         if not isinstance(manifest, pd.DataFrame):
             manifest = pd.read_csv(manifest, index_col=0, dtype={0: str, "sha256": str})
-        missing = [name for name in ("path", "sha256") if name not in manifest or manifest[name].isna().any()]
-        if missing:
+        if missing := [name for name in ("path", "sha256") if name not in manifest or manifest[name].isna().any()]:
             raise MissingKeyError(f"The manifest lacks {missing}, or values of it; expected what manifest() returns.")
         hashes = manifest["sha256"].set_axis(manifest.index.astype(str)).to_dict()
         return cls(manifest["path"].tolist(), manifest.drop(columns=["path", "sha256"]), hashes=hashes, **kwargs)
@@ -236,8 +234,7 @@ class Corpus:
         """
         name = self.names[i]
         if name not in self._shapes:
-            with open_table(self.paths[i], self.table_key) as table:
-                self._shapes[name] = n_rows(table["obs"]), n_rows(table["var"])
+            self._shapes[name] = read_shape(self.paths[i], self.table_key)
         return self._shapes[name]
 
     def sha256(self, i: int) -> str:
@@ -289,31 +286,34 @@ class Corpus:
             table.obsm[self.spatial_key] = find_coordinates(data, table, self.spatial_key)
         return table
 
-    def gene_counts(self) -> pd.Series:
+    def gene_counts(self, *, progress: bool = True) -> pd.Series:
         """Return in how many sections each gene was measured.
+
+        Parameters
+        ----------
+        progress
+            As in :func:`sagefm.tl.embed`.
 
         Returns
         -------
         Number of sections by symbol, the largest first.
-        """
-        counts: Counter[str] = Counter()
-        for i in range(len(self)):
-            with open_table(self.paths[i], self.table_key) as table:
-                var = read_elem(table["var"])
-            try:
-                names = to_symbols(get_gene_names(SimpleNamespace(var=var, var_names=var.index), self.gene_key))
-            except SagefmError as error:
-                raise type(error)(f"{self.paths[i]}: {error}") from error
-            counts.update(dict.fromkeys(map(str, names), 1))
-        return pd.Series(dict(counts.most_common()), dtype=int)
 
-    def vocabulary(self, min_share: float = 0.5) -> list[str]:
+        Raises
+        ------
+        sagefm.errors.SagefmError
+            A file cannot be read.
+        """
+        return count_genes(self, progress=progress)
+
+    def vocabulary(self, min_share: float = 0.5, *, progress: bool = True) -> list[str]:
         """Return the genes that a given share of the sections measured.
 
         Parameters
         ----------
         min_share
             Least share of the sections, above 0 and at most 1.
+        progress
+            As in :func:`sagefm.tl.embed`.
 
         Returns
         -------
@@ -326,7 +326,7 @@ class Corpus:
         """
         if not 0 < min_share <= 1:
             raise ArgumentError(f"min_share={min_share!r}; expected a share above 0 and at most 1.")
-        counts = self.gene_counts()
+        counts = self.gene_counts(progress=progress)
         genes = [str(gene) for gene in counts.index[counts >= min_share * len(self)]]
         if not genes:
             raise GenesError(
@@ -335,7 +335,9 @@ class Corpus:
             )
         return genes
 
-    def expressed_genes(self, *, by: str | None = None, min_detected: float = 0.05, min_groups: int = 2) -> list[str]:
+    def expressed_genes(
+        self, *, by: str | None = None, min_detected: float = 0.05, min_groups: int = 2, progress: bool = True
+    ) -> list[str]:
         """Return named coding genes that are detected in several donors. All sections are read once.
 
         Parameters
@@ -346,6 +348,8 @@ class Corpus:
             Least share of a section's spots in which a gene is detected.
         min_groups
             Least number of groups that have such a section.
+        progress
+            As in :func:`sagefm.tl.embed`.
 
         Returns
         -------
@@ -358,42 +362,30 @@ class Corpus:
         """
         if by is not None and by not in self.metadata:
             raise MissingKeyError(f"by={by!r} is not a column of the metadata; found {list(self.metadata.columns)}.")
-        groups: dict[str, set[str]] = {}
-        for i, name in enumerate(self.names):
-            table = self.read(i)
-            symbols = to_symbols(get_gene_names(table, self.gene_key))
-            counts = to_memory(get_counts(table, self.layer))
-            detected = np.bincount(counts.indices[counts.data > 0], minlength=counts.shape[1]) / max(len(table), 1)
-            group = name if by is None else str(self.metadata[by].iloc[i])
-            for symbol in symbols[detected >= min_detected]:
-                groups.setdefault(str(symbol), set()).add(group)
-        return named_genes(sorted(gene for gene, seen in groups.items() if len(seen) >= min_groups))
+        return find_expressed(self, by, min_detected, min_groups, progress=progress)
 
-    def manifest(self) -> pd.DataFrame:
+    def manifest(self, *, progress: bool = True) -> pd.DataFrame:
         """Return path, hash and shape of each section, with its metadata. All files are read once.
+
+        Parameters
+        ----------
+        progress
+            As in :func:`sagefm.tl.embed`.
 
         Returns
         -------
         One row per section: ``path``, ``sha256``, ``n_spots``, ``n_genes``, and the columns of ``metadata``.
+
+        Raises
+        ------
+        sagefm.errors.SagefmError
+            A file cannot be read, or its hash is not the expected one.
         """
-        rows = [(str(path.resolve()), self.sha256(i), *self.shape(i)) for i, path in enumerate(self.paths)]
+        rows = []
+        with ProgressBar("reading files", len(self), "section", progress=progress) as bar:
+            for i, path in enumerate(self.paths):
+                rows.append((str(path.resolve()), self.sha256(i), *self.shape(i)))
+                bar.update()
         columns = ["path", "sha256", "n_spots", "n_genes"]
         facts = pd.DataFrame(rows, pd.Index(self.names, name="section"), columns)
         return facts.join(self.metadata.drop(columns=columns, errors="ignore"))
-
-
-def _align_metadata(metadata: pd.DataFrame | None, names: Sequence[str]) -> pd.DataFrame:
-    """Return one row for each of `names`, in their order; without columns where there is no table."""
-    if metadata is None:
-        return pd.DataFrame(index=names)
-    metadata = metadata.set_axis(metadata.index.astype(str))
-    unknown = [name for name in names if name not in metadata.index]
-    if unknown:
-        raise MissingKeyError(
-            f"{len(unknown)} sections are not in the index of the metadata, e.g. {unknown[:3]}; "
-            f"it holds {list(metadata.index[:3])}. Expected a row for each file, by its name without suffix."
-        )
-    doubled = metadata.index[metadata.index.duplicated() & metadata.index.isin(names)]
-    if len(doubled):
-        raise ArgumentError(f"The metadata have several rows for {list(doubled[:3])}; expected one for each section.")
-    return metadata.loc[names]

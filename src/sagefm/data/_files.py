@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Final
 
 import anndata
 import h5py
@@ -13,13 +14,16 @@ import pandas as pd
 import zarr
 
 from sagefm._arguments import as_path, shown
+from sagefm.data._genes import get_gene_names, to_symbols
 from sagefm.data._table import pick
 from sagefm.errors import ArgumentError, MissingKeyError, SagefmError
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
+#: Suffixes of stores.
+STORES: Final = (".h5ad", ".zarr")
 #: Group of a SpatialData store.
 _TABLES = "tables"
 
@@ -67,6 +71,23 @@ def read_file(path: Path) -> Any:
         return anndata.read_zarr(path) if path.suffix == ".zarr" else anndata.read_h5ad(path)
 
 
+def read_symbols(path: Path, table_key: str | None, gene_key: str | None) -> list[str]:
+    """Return the symbols of the genes of a store, of which no more is read."""
+    with open_table(path, table_key) as table:
+        var = anndata.io.read_elem(table["var"])
+    try:
+        names = to_symbols(get_gene_names(SimpleNamespace(var=var, var_names=var.index), gene_key))
+    except SagefmError as error:
+        raise type(error)(f"{path}: {error}") from error
+    return list(map(str, names))
+
+
+def read_shape(path: Path, table_key: str | None) -> tuple[int, int]:
+    """Return numbers of spots and genes of a store, of which no more is read."""
+    with open_table(path, table_key) as table:
+        return n_rows(table["obs"]), n_rows(table["var"])
+
+
 def n_rows(frame: Any) -> int:
     """Return the length of obs or var in an open store."""
     names = frame[frame.attrs["_index"]]
@@ -85,6 +106,12 @@ def file_sha256(path: Path) -> str:
     for names in sorted(files):
         digest.update(f"{'/'.join(names)}\0{file_sha256(files[names])}\n".encode())
     return digest.hexdigest()
+
+
+def find_stores(root: Path) -> list[Path]:
+    """Return the stores of a folder, or of its folder ``st``, as in HEST-1k."""
+    folder = root / "st" if (root / "st").is_dir() else root
+    return sorted(path for path in folder.glob("*") if path.suffix in STORES)
 
 
 def find_metadata(
@@ -111,3 +138,20 @@ def find_metadata(
     if key not in table:
         raise MissingKeyError(f"key={key!r} is not a column of the metadata; found {list(table.columns)}.")
     return table.set_index(table[key].astype(str))
+
+
+def align_metadata(metadata: pd.DataFrame | None, names: Sequence[str]) -> pd.DataFrame:
+    """Return one row for each of `names`, in their order; without columns where there is no table."""
+    if metadata is None:
+        return pd.DataFrame(index=names)
+    metadata = metadata.set_axis(metadata.index.astype(str))
+    unknown = [name for name in names if name not in metadata.index]
+    if unknown:
+        raise MissingKeyError(
+            f"{len(unknown)} sections are not in the index of the metadata, e.g. {unknown[:3]}; "
+            f"it holds {list(metadata.index[:3])}. Expected a row for each file, by its name without suffix."
+        )
+    doubled = metadata.index[metadata.index.duplicated() & metadata.index.isin(names)]
+    if len(doubled):
+        raise ArgumentError(f"The metadata have several rows for {list(doubled[:3])}; expected one for each section.")
+    return metadata.loc[names]

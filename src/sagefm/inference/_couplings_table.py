@@ -17,7 +17,7 @@ from sagefm.inference._couplings import N_FOLDS, SectionFields
 from sagefm.inference._pairs import subunits
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -157,12 +157,13 @@ def couple(
     rotate: bool = False,
     keep_fields: bool = False,
     device: torch.device,
+    done: Callable[[int], object] | None = None,
 ) -> Network:
     """Return the couplings of sources and targets in each section, and with `several` combined by donor.
 
     All pairs are tested, or those that are `wanted` (n_sources, n_targets), but for those that share a gene. Sections
     are read one at a time, those of one donor one after the other. ``neighborhood=False`` reads the source at the spot
-    itself.
+    itself. `done` is told how many pairs were scored.
     """
     n_genes, shape = len(vocabulary), (len(sources.names), len(targets.names))
     if several and shape[0] * shape[1] > _MAX_COMBINED:
@@ -175,7 +176,7 @@ def couple(
     tables, nulls, fields, n_pairs = [], [], [], 0
     for section, donor, expected in sections:
         pairs = SectionPairs(section, n_genes, sources, targets, n_components, neighborhood, expected, device)
-        table, n_pairs = _select(pairs, sources, targets, tested)
+        table, n_pairs = _select(pairs, sources, targets, tested, done=done)
         tables.append(table.assign(library=section.name, n_spots=section.n_spots))
         if rotate:
             nulls.append(pairs.turned(tested).assign(library=section.name))
@@ -343,7 +344,13 @@ def blocks(shape: tuple[int, int]) -> Iterator[tuple[slice, slice]]:
 
 
 def _select(
-    pairs: Pairs, sources: GeneSet, targets: GeneSet, tested: Tested, share: float = _LIKELY_SHARE
+    pairs: Pairs,
+    sources: GeneSet,
+    targets: GeneSet,
+    tested: Tested,
+    *,
+    share: float = _LIKELY_SHARE,
+    done: Callable[[int], object] | None = None,
 ) -> tuple[pd.DataFrame, int]:
     """Return all pairs, or of many those with a q-value below `MAX_Q`, by p-value; and how many were tested.
 
@@ -362,6 +369,8 @@ def _select(
         part.insert(0, "source", row.astype(np.int32) + block[0].start)
         part.insert(1, "target", column.astype(np.int32) + block[1].start)
         parts.append(part)
+        if done is not None:
+            done(values["z"].size)
     if not keep_all and n_below > share * n_tested:
         return _select(pairs, sources, targets, tested, share=1.0)
     table = pd.concat(parts, ignore_index=True)

@@ -52,6 +52,7 @@ def _project_on_cluster(
     weights: Sequence[torch.Tensor],
     *,
     block_rows: int,
+    done: Callable[[int], object] | None = None,
 ) -> Products:
     """Return what :func:`~sagefm.inference._products.project_counts` does.
 
@@ -73,6 +74,8 @@ def _project_on_cluster(
         for product, part in zip(result.products, parts, strict=True):
             product[torch.from_numpy(rows)] = torch.from_numpy(part)
         result.sums[:] += sums
+        if done is not None:
+            done(len(rows))
 
     for rows, *task in _tasks(counts):
         pending.append((rows, client.compute(run(*task, transforms, block_rows, *shared))))

@@ -11,6 +11,7 @@ from scipy import linalg, sparse
 from scipy.sparse.linalg import LinearOperator, svds
 from scipy.stats import median_abs_deviation
 
+from sagefm._progress import ProgressBar
 from sagefm.data._blocks import iter_blocks, take_columns, take_rows, to_memory
 from sagefm.data._counts import log_normalize
 from sagefm.inference._filter import fit_filter, laplacian, smooth
@@ -147,16 +148,21 @@ def find_domains(
     sections: NDArray[np.int64],
     n_domains: int | None,
     seed: int,
+    *,
+    progress: bool = False,
 ) -> Domains:
     """Return domains of components (n_spots, n_components); if `n_domains` is None, all numbers up to 15 are tried."""
     # In an order that is the same however the table is ordered: random numbers go to the same spots.
     order = np.argsort(scores[:, 0], kind="stable")
     smoothed, fits = np.empty_like(scores), []
-    for code in range(sections.max() + 1):
-        rows = order[sections[order] == code]
-        operator, own = laplacian(graph[rows][:, rows]), scores[rows]
-        fits.append(fit_filter(operator, own, np.random.default_rng(seed)))
-        smoothed[rows] = smooth(operator, own, fits[-1])
+    n_sections = int(sections.max()) + 1
+    with ProgressBar("domains: smoothing", n_sections, "section", progress=progress) as bar:
+        for code in range(n_sections):
+            rows = order[sections[order] == code]
+            operator, own = laplacian(graph[rows][:, rows]), scores[rows]
+            fits.append(fit_filter(operator, own, np.random.default_rng(seed)))
+            smoothed[rows] = smooth(operator, own, fits[-1])
+            bar.update()
     values = smoothed @ _principal_axes(smoothed, N_SMOOTHED).T
     values /= np.sqrt(values.var(axis=0).mean())
 
@@ -166,12 +172,16 @@ def find_domains(
     criterion = {}
     if n_domains is None:
         observed = _clipped(scores[sample, : len(sample) // _SPOTS_PER_COMPONENT])
-        for n in range(1, min(_MAX_DOMAINS, len(sample) // _SPOTS_PER_DOMAIN) + 1):
-            partition = _fit_mixture(values[sample], n, seed, _N_TRIES).predict(values[sample])
-            criterion[n] = _criterion(observed, partition)
+        largest = min(_MAX_DOMAINS, len(sample) // _SPOTS_PER_DOMAIN)
+        with ProgressBar("domains: choosing their number", largest, "number", progress=progress) as bar:
+            for n in range(1, largest + 1):
+                partition = _fit_mixture(values[sample], n, seed, _N_TRIES).predict(values[sample])
+                criterion[n] = _criterion(observed, partition)
+                bar.update()
         n_domains = _choose(criterion)
-    mixture = _fit_mixture(values[sample], n_domains, seed, _N_INIT)
-    probabilities = mixture.predict_proba(values)
+    with ProgressBar(f"domains: finding {n_domains} domains", progress=progress):
+        mixture = _fit_mixture(values[sample], n_domains, seed, _N_INIT)
+        probabilities = mixture.predict_proba(values)
     domains = probabilities.argmax(axis=1)
     rank = np.argsort(np.argsort(-np.bincount(domains, minlength=n_domains), kind="stable"))
     return Domains(rank[domains], probabilities.max(axis=1), values, fits, criterion)

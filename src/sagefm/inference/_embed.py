@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from sagefm._constants import BLOCK_ROWS
+from sagefm._progress import ProgressBar
 from sagefm.data._table import untouched_on_error
 from sagefm.inference._products import block_rows_of, first_layer, project_counts
 
@@ -50,6 +52,7 @@ def embed_table(
     device: torch.device,
     batch_size: int | None = None,
     client: Any = None,
+    progress: bool = False,
 ) -> NDArray[np.float32]:
     """Return the embedding of every spot of a table, float32 (n_spots, n_latent)."""
     block_rows = block_rows_of(batch_size)
@@ -62,7 +65,9 @@ def embed_table(
         from sagefm.inference._dask import cluster_projector
 
         projectors = cluster_projector(client)
-    with untouched_on_error(reader.table), projectors as projector:
+    bar = ProgressBar("embed", reader.table.n_obs, "spot", progress=progress)
+    with bar, untouched_on_error(reader.table), projectors as projector:
+        projector = partial(projector, done=bar.update)
         for inputs in reader.inputs(checkpoint.config, table_order=True):
             embedding[inputs.section.rows] = embed_section(
                 network, inputs, device, block_rows=block_rows, projector=projector

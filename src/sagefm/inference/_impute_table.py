@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import torch
 from scipy import sparse
-from tqdm.auto import tqdm
 
 from sagefm._arguments import as_seed, listed, number, one_of, whole_number
 from sagefm._constants import MAX_FOLDS
+from sagefm._progress import ProgressBar
 from sagefm.data._genes import to_symbols
 from sagefm.data._input import make_input
 from sagefm.data._table import untouched_on_error
@@ -123,7 +123,7 @@ def impute_table(
     outside = np.empty((table.n_obs, len(outside_genes)), np.float32)
     recovery, weights, levels = Recovery(len(columns)), [], []
     bounds = np.empty((2, table.n_obs, len(columns)), np.float32) if interval is not None else None
-    bar = tqdm(total=table.n_obs, desc="impute", unit="spot", disable=None if progress else True, leave=False)
+    bar = ProgressBar("impute", table.n_obs, "spot", progress=progress)
     layer = dense_layer(shape, out, n_written=len(columns))
     with bar, untouched_on_error(table), layer as target, torch.inference_mode():
         for section in reader.sections(table_order=True):

@@ -11,6 +11,7 @@ import torch
 from scipy import sparse
 
 from sagefm._arguments import listed
+from sagefm._progress import ProgressBar
 from sagefm.data._blocks import to_memory
 from sagefm.data._genes import Vocabulary, get_gene_names, is_gene, match_genes, to_symbols
 from sagefm.data._reader import read_table
@@ -55,6 +56,7 @@ def couple_table(
     rotate: bool = False,
     keep_fields: bool = False,
     device: torch.device,
+    progress: bool = False,
 ) -> Network:
     """Return the couplings of a table that was read with its own vocabulary; see :func:`sagefm.tl.regulatory_network`."""
     donors = _donors(reader, donor_key)
@@ -68,24 +70,28 @@ def couple_table(
         # Counts in a file are read for this: not where all genes are named.
         all_named = _is_named(sources) and _is_named(targets)
         seen = GeneSet([], []) if all_named else seen_genes(sections, vocabulary)
-        expected = None if checkpoint is None else _expected(reader, sections, vocabulary, checkpoint, device)
+        expected = None
+        if checkpoint is not None:
+            expected = _expected(reader, sections, vocabulary, checkpoint, device, progress=progress)
         order = np.argsort(donors, kind="stable")
-        return couple(
-            (
-                DonorSection(sections[i], donors[i], None if expected is None else expected[sections[i].rows])
-                for i in order.tolist()
-            ),
-            vocabulary,
-            _tested(sources, source_set, seen),
-            _tested(targets, target_set, seen),
-            keep_all=sources is not None and targets is not None,
-            several=len(sections) > 1,
-            n_components=n_components,
-            neighborhood=neighborhood,
-            rotate=rotate,
-            keep_fields=keep_fields,
-            device=device,
-        )
+        tested = _tested(sources, source_set, seen), _tested(targets, target_set, seen)
+        with _pairs_done(len(sections), *tested, progress=progress) as bar:
+            return couple(
+                (
+                    DonorSection(sections[i], donors[i], None if expected is None else expected[sections[i].rows])
+                    for i in order.tolist()
+                ),
+                vocabulary,
+                *tested,
+                keep_all=sources is not None and targets is not None,
+                several=len(sections) > 1,
+                n_components=n_components,
+                neighborhood=neighborhood,
+                rotate=rotate,
+                keep_fields=keep_fields,
+                device=device,
+                done=bar.update,
+            )
 
 
 def couple_corpus(
@@ -98,9 +104,10 @@ def couple_corpus(
     neighborhood: bool = True,
     rotate: bool = False,
     device: torch.device,
+    progress: bool = False,
 ) -> Network:
     """Return the couplings of named genes in the sections of a corpus, each read once, and combined by donor."""
-    vocabulary = Vocabulary(tuple(sorted(map(str, corpus.gene_counts().index))))
+    vocabulary = Vocabulary(tuple(sorted(map(str, corpus.gene_counts(progress=progress).index))))
     donors = list(corpus.names)
     if donor_key is not None:
         if donor_key not in corpus.metadata:
@@ -117,17 +124,25 @@ def couple_corpus(
                 name = "/".join(filter(None, [corpus.names[i], section.name]))
                 yield DonorSection(replace(section, name=name), donors[i])
 
-    return couple(
-        sections(),
-        vocabulary,
-        _named(sources, vocabulary, "sources"),
-        _named(targets, vocabulary, "targets"),
-        several=True,
-        n_components=n_components,
-        neighborhood=neighborhood,
-        rotate=rotate,
-        device=device,
-    )
+    tested = _named(sources, vocabulary, "sources"), _named(targets, vocabulary, "targets")
+    with _pairs_done(len(corpus), *tested, progress=progress) as bar:
+        return couple(
+            sections(),
+            vocabulary,
+            *tested,
+            several=True,
+            n_components=n_components,
+            neighborhood=neighborhood,
+            rotate=rotate,
+            device=device,
+            done=bar.update,
+        )
+
+
+def _pairs_done(n_sections: int, sources: GeneSet, targets: GeneSet, *, progress: bool) -> ProgressBar:
+    """Return a bar that counts the pairs of all sections."""
+    n_pairs = n_sections * len(sources.names) * len(targets.names)
+    return ProgressBar("couplings", n_pairs, "pair", unit_scale=True, progress=progress)
 
 
 def couple_pairs(reader: TableReader, pairs: pd.DataFrame, *, device: torch.device) -> pd.DataFrame:
@@ -243,13 +258,15 @@ def _expected(
     vocabulary: Vocabulary,
     checkpoint: Checkpoint,
     device: torch.device,
+    *,
+    progress: bool,
 ) -> NDArray[np.float32]:
     """Return counts that a model expects, each gene predicted while hidden (n_spots, n_vocabulary).
 
     Genes that the model does not know: depth times the gene's share in the table.
     """
     match = match_genes(reader.table, checkpoint.vocabulary, reader.keys.gene_key)
-    layer = np.asarray(impute_table(replace(reader, match=match), checkpoint, device=device).layer)
+    layer = np.asarray(impute_table(replace(reader, match=match), checkpoint, device=device, progress=progress).layer)
     expected = np.empty((reader.table.n_obs, len(vocabulary)), dtype=np.float32)
     expected[:, reader.match.genes] = layer[:, reader.match.columns]
     for section in sections:

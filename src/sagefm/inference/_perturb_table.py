@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
 
+from sagefm._progress import ProgressBar
 from sagefm.data._table import untouched_on_error
 from sagefm.inference._network import couple_pairs
 from sagefm.inference._pairs import subunits
@@ -68,38 +68,42 @@ def perturb_table(
         sources, hidden = (
             np.unique(np.concatenate([genes[name] for name in pairs[role].unique()])) for role in ("source", "target")
         )
-        sections = [prepare_section(network, section, sources, hidden, device) for section in inputs]
+        sections = []
+        with ProgressBar("perturb: read", len(inputs), "section", progress=progress) as bar:
+            for section in inputs:
+                sections.append(prepare_section(network, section, sources, hidden, device))
+                bar.update()
         couplings = couple_pairs(reader, pairs, device=device)
 
     effects: dict[str, NDArray[np.float32]] = {}
     scores, curves, groups = [], [], []
     by_source = pairs.groupby("source", sort=False)
-    for source, of_source in tqdm(
-        by_source, desc="perturb", unit="source", disable=None if progress else True, leave=False
-    ):
-        response = perturb_source(
-            network,
-            sections,
-            genes[source],
-            [genes[target] for target in of_source["target"]],
-            intervention,
-            device,
-            block_rows=block_rows,
-            per_spot=per_spot or labels is not None,
-        )
-        mean, low, high = response.curve
-        columns = {"effect": mean[-1], "slope": _slope(response.levels, mean), "rho": response.rho}
-        scores.append(of_source.assign(**columns))
-        by_level = {"level": np.tile(response.levels, len(of_source))}
-        by_level |= {name: values.T.ravel() for name, values in (("mean", mean), ("low", low), ("high", high))}
-        curves.append(_repeat(of_source, len(response.levels)).assign(**by_level))
-        if response.per_spot is not None:
-            in_order = np.empty_like(response.per_spot)
-            in_order[spot_rows] = response.per_spot
-            if per_spot:
-                effects |= dict(zip(_names(of_source), in_order.T, strict=True))
-            if labels is not None:
-                groups.append(_by_group(of_source, in_order, labels))
+    with ProgressBar("perturb", by_source.ngroups, "source", progress=progress) as bar:
+        for source, of_source in by_source:
+            response = perturb_source(
+                network,
+                sections,
+                genes[source],
+                [genes[target] for target in of_source["target"]],
+                intervention,
+                device,
+                block_rows=block_rows,
+                per_spot=per_spot or labels is not None,
+            )
+            mean, low, high = response.curve
+            columns = {"effect": mean[-1], "slope": _slope(response.levels, mean), "rho": response.rho}
+            scores.append(of_source.assign(**columns))
+            by_level = {"level": np.tile(response.levels, len(of_source))}
+            by_level |= {name: values.T.ravel() for name, values in (("mean", mean), ("low", low), ("high", high))}
+            curves.append(_repeat(of_source, len(response.levels)).assign(**by_level))
+            if response.per_spot is not None:
+                in_order = np.empty_like(response.per_spot)
+                in_order[spot_rows] = response.per_spot
+                if per_spot:
+                    effects |= dict(zip(_names(of_source), in_order.T, strict=True))
+                if labels is not None:
+                    groups.append(_by_group(of_source, in_order, labels))
+            bar.update()
 
     couplings = couplings.rename(columns={"effect": "coupling", "se": "coupling_se"})
     table = _in_order(scores).join(couplings[["coupling", "coupling_se", "pval", "qval"]].astype(np.float64))

@@ -95,10 +95,11 @@ def project_counts(
     weights: Sequence[Tensor],
     *,
     block_rows: int = BLOCK_ROWS,
+    done: Callable[[int], object] | None = None,
 ) -> Products:
     """Return the products of a section's counts, which are read once, `block_rows` at a time.
 
-    A thread makes the next block dense while one is multiplied.
+    A thread makes the next block dense while one is multiplied. `done` is told how many spots each block has.
     """
     n_spots, n_genes = counts.shape
     result = Products.empty(n_spots, n_genes, weights)
@@ -116,6 +117,8 @@ def project_counts(
 
     for rows, factor, product, operand in prefetch(operands()):
         factor.multiply(operand, out=product[rows])
+        if done is not None and factor is factors[-1]:
+            done(operand.shape[0])
     return result
 
 

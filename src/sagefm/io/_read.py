@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sagefm._arguments import as_path
+from sagefm._progress import ProgressBar
 from sagefm.errors import ArgumentError
-from sagefm.io._find import MATRICES, find_kind, hest_files
+from sagefm.io._find import MATRICES, find_kind, hest_files, section_name
 
 if TYPE_CHECKING:
     import os
     from pathlib import Path
+
+    from sagefm.io._find import Kind
 
 #: What is taken, for messages.
 _EXPECTED = (
@@ -19,7 +22,7 @@ _EXPECTED = (
 )
 
 
-def read(path: str | os.PathLike[str]) -> Any:
+def read(path: str | os.PathLike[str], *, progress: bool = True) -> Any:
     r"""Return a section as people have it: a folder of Space Ranger, a file or store, or a table of counts.
 
     Parameters
@@ -32,6 +35,8 @@ def read(path: str | os.PathLike[str]) -> Any:
         - AnnData as ``.h5ad`` or ``.zarr``, SpatialData as ``.zarr``, MuData as ``.h5mu``.
         - A table of counts of legacy Spatial Transcriptomics (``.tsv``, ``.csv``, ``.txt``, also ``.gz``) whose rows, or
           columns, are named by places on the array, such as ``10x13``. Coordinates are nominal: 200 um apart.
+    progress
+        As in :func:`sagefm.tl.embed`.
 
     Returns
     -------
@@ -64,6 +69,13 @@ def read(path: str | os.PathLike[str]) -> Any:
     if not path.exists():
         raise ArgumentError(f"{path} does not exist. Expected {_EXPECTED}.")
     kind = find_kind(path)
+    if kind is None or kind == "HEST":
+        raise ArgumentError(f"{path} {_what_it_is(path)}. Expected {_EXPECTED}.")
+    with ProgressBar(f"reading {section_name(path)}", progress=progress):
+        return _read_kind(path, kind)
+
+
+def _read_kind(path: Path, kind: Kind) -> Any:
     if kind == "Space Ranger":
         from sagefm.io._space_ranger import read_visium
 
@@ -76,9 +88,7 @@ def read(path: str | os.PathLike[str]) -> Any:
         from sagefm.io._table import read_st
 
         return read_st(path)
-    if kind in ("h5ad", "h5mu", "zarr"):
-        return _read_store(path, kind)
-    raise ArgumentError(f"{path} {_what_it_is(path)}. Expected {_EXPECTED}.")
+    return _read_store(path, kind)
 
 
 def _read_store(path: Path, kind: str) -> Any:

@@ -48,7 +48,7 @@ def read_visium_hd(path: Path) -> AnnData:
     # Tiles of whole bins: in pixels, bins at an edge would fall to either side.
     bins.obsm["array"] = bins.obs[["array_col", "array_row"]].to_numpy(dtype=float)
     n_bins = max(TILE_UM // bin_um(folder), 1)
-    tiles = aggregate_bins(bins, width=n_bins, spatial_key="array")
+    tiles = aggregate_bins(bins, width=n_bins, spatial_key="array", progress=False)
     to_pixels = np.linalg.lstsq(_with_ones(bins.obsm["array"]), bins.obsm[SPATIAL_KEY], rcond=None)[0]
     array = tiles.obsm.pop("array")
     tiles.obsm[SPATIAL_KEY] = _with_ones(array) @ to_pixels

@@ -9,6 +9,7 @@ import pandas as pd
 from scipy import sparse
 
 from sagefm._arguments import as_seed
+from sagefm._progress import ProgressBar
 from sagefm.data._blocks import column_sums
 from sagefm.data._counts import check_counts
 from sagefm.metrics._recovery import MIN_DETECTED, correlation, moments
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def noise_ceiling(counts: sparse.csr_matrix | NDArray[np.floating], rng: int | np.random.Generator = 0) -> pd.DataFrame:
+def noise_ceiling(
+    counts: sparse.csr_matrix | NDArray[np.floating], rng: int | np.random.Generator = 0, *, progress: bool = True
+) -> pd.DataFrame:
     """Return the correlation of residuals that no predictor can exceed except by chance, gene by gene.
 
     Every count is split into two independent halves by a fair coin for each molecule. With r_half the correlation,
@@ -32,6 +35,8 @@ def noise_ceiling(counts: sparse.csr_matrix | NDArray[np.floating], rng: int | n
         Raw counts (n_spots, n_genes).
     rng
         Seed of the split.
+    progress
+        As in :func:`sagefm.tl.embed`.
 
     Returns
     -------
@@ -65,13 +70,15 @@ def noise_ceiling(counts: sparse.csr_matrix | NDArray[np.floating], rng: int | n
     halves = first, sparse.csr_matrix(whole - first)
     profiles = [column_sums(half) / max(half.sum(), 1) for half in halves]
     sums = np.zeros((7, n_genes))
-    for start in range(0, n_spots, BLOCK_ROWS):
-        residuals = []
-        for half, profile in zip(halves, profiles, strict=True):
-            x = half[start : start + BLOCK_ROWS].toarray()
-            null = np.maximum(x.sum(axis=1, keepdims=True) * profile, MIN_NULL)
-            residuals.append((x - null) / np.sqrt(null))
-        sums += moments(*residuals)
+    with ProgressBar("noise ceiling", n_spots, "spot", progress=progress) as bar:
+        for start in range(0, n_spots, BLOCK_ROWS):
+            residuals = []
+            for half, profile in zip(halves, profiles, strict=True):
+                x = half[start : start + BLOCK_ROWS].toarray()
+                null = np.maximum(x.sum(axis=1, keepdims=True) * profile, MIN_NULL)
+                residuals.append((x - null) / np.sqrt(null))
+            sums += moments(*residuals)
+            bar.update(len(x))
     detected = np.asarray((whole > 0).sum(axis=0)).ravel()
     r_half = correlation(sums, n_spots, detected >= MIN_DETECTED)[0]
     positive = np.maximum(r_half, 0)

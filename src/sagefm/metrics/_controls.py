@@ -8,6 +8,7 @@ import numpy as np
 
 from sagefm._arguments import as_array, as_seed, listed, number, whole_number
 from sagefm._constants import MAX_FOLDS, SPATIAL_KEY, UNS_KEY
+from sagefm._progress import ProgressBar
 from sagefm.data._blocks import to_memory
 from sagefm.data._genes import assign_folds, get_gene_names, make_vocabulary
 from sagefm.data._reader import read_table
@@ -25,7 +26,7 @@ from sagefm.metrics._recovery import Recovery
 from sagefm.metrics._rows import PredictedRows
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import pandas as pd
     from anndata import AnnData
@@ -55,6 +56,7 @@ def controls(
     spatial_key: str = SPATIAL_KEY,
     library_key: str | None = None,
     neighbors_key: str | None = None,
+    progress: bool = True,
 ) -> dict[str, pd.DataFrame]:
     """Return the recovery of hidden genes by predictors without a network, beside that of a model.
 
@@ -92,7 +94,7 @@ def controls(
         Loadings of other sections (n_components, n_vars), see :func:`fit_components`. Default: components of `train`.
     ridge
         Penalty on the scores, in units of the noise of u.
-    layer, gene_key, spatial_key, library_key, neighbors_key
+    layer, gene_key, spatial_key, library_key, neighbors_key, progress
         As in :func:`sagefm.tl.embed`.
 
     Returns
@@ -140,7 +142,9 @@ def controls(
     loadings = None if components is None else components[:, columns]
     scored = names if model is None else [*names, "predicted"]
     sums = {name: Recovery(len(columns)) for name in scored}
-    with untouched_on_error(table):
+    n_predictions = n_folds * int(table.n_obs if test is None else test.sum())
+    bar = ProgressBar("controls", n_predictions, "prediction", progress=progress)
+    with bar, untouched_on_error(table):
         for part in reader.sections():
             section = SectionCounts(to_memory(part.counts), part.neighbors)
             for total in sums.values():
@@ -158,7 +162,7 @@ def controls(
                 )
                 if model is not None:
                     fitted["predicted"] = Model(model, part.rows, columns)
-                add_recovery(sums, section, spots, fitted, folds, n_hidden)
+                add_recovery(sums, section, spots, fitted, folds, n_hidden, done=bar.update)
     genes = table.var_names
     return {name: total.result().set_axis(genes[columns]).reindex(genes) for name, total in sums.items()}
 
@@ -231,10 +235,16 @@ def add_recovery(
     folds: NDArray[np.int64],
     n_hidden: int,
     genes: NDArray[np.bool_] | None = None,
+    done: Callable[[int], object] | None = None,
 ) -> None:
-    """Add the recovery of `spots` by each predictor to `sums`; of `genes` (n_genes,) only, if they are given."""
+    """Add the recovery of `spots` by each predictor to `sums`; of `genes` (n_genes,) only, if they are given.
+
+    `done` is told of how many spots a fold was predicted.
+    """
     for name in predictors:
         sums.setdefault(name, Recovery(len(folds))).add_spots(len(spots))
     for view, hidden in section.views(spots, folds, n_hidden, genes=genes):
         for name, predict in predictors.items():
             sums[name].update(hidden, view.null * predict(view), null=view.null, genes=view.wanted, spots=view.spots)
+        if done is not None:
+            done(len(view.spots))

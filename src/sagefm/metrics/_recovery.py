@@ -9,6 +9,7 @@ import pandas as pd
 from scipy import special, stats
 
 from sagefm._arguments import as_array, number, shown, whole_number
+from sagefm._progress import ProgressBar
 from sagefm.data._blocks import column_sums
 from sagefm.data._counts import check_counts
 from sagefm.errors import ArgumentError, MissingKeyError
@@ -212,7 +213,12 @@ def least_reliability(n_spots: int) -> float:
 
 
 def recovery(
-    counts: Any, predicted: Any, *, null: Any = None, coordinates: NDArray[np.floating] | None = None
+    counts: Any,
+    predicted: Any,
+    *,
+    null: Any = None,
+    coordinates: NDArray[np.floating] | None = None,
+    progress: bool = True,
 ) -> pd.DataFrame:
     """Return how well predicted counts recover measured ones, gene by gene; see :class:`Recovery`.
 
@@ -232,6 +238,8 @@ def recovery(
     coordinates
         Coordinates of the spots of one section (n_spots, 2). Default: p-values are those of independent spots, which are
         too small.
+    progress
+        As in :func:`sagefm.tl.embed`.
 
     Returns
     -------
@@ -268,13 +276,15 @@ def recovery(
         if len(coordinates) != n_spots:
             raise ArgumentError(f"coordinates has {len(coordinates)} rows; expected the {n_spots} spots of counts.")
         sums.begin_section(coordinates)
-    for start in range(0, n_spots, BLOCK_ROWS):
-        rows = slice(start, min(start + BLOCK_ROWS, n_spots))
-        x = measured[rows]
-        check_counts(x, where="counts")
-        expected = x.sum(axis=1, keepdims=True) * profile if null is None else null[rows]
-        sums.update(x, model[rows], null=np.maximum(expected, MIN_NULL), genes=genes, spots=rows)
-        sums.add_spots(len(x))
+    with ProgressBar("recovery", n_spots, "spot", progress=progress) as bar:
+        for start in range(0, n_spots, BLOCK_ROWS):
+            rows = slice(start, min(start + BLOCK_ROWS, n_spots))
+            x = measured[rows]
+            check_counts(x, where="counts")
+            expected = x.sum(axis=1, keepdims=True) * profile if null is None else null[rows]
+            sums.update(x, model[rows], null=np.maximum(expected, MIN_NULL), genes=genes, spots=rows)
+            sums.add_spots(len(x))
+            bar.update(len(x))
     return sums.result()
 
 

@@ -98,7 +98,7 @@ def pretrain(
             f"{len(small)} sections have fewer than the {N_SPOTS} spots of a neighborhood, e.g. {small[:3]}. "
             f"Leave them out: corpus.subset([name not in {small[:3]} for name in corpus.names])"
         )
-    genes = make_vocabulary(pd.Index([]), corpus.vocabulary() if vocabulary is None else vocabulary)
+    genes = make_vocabulary(pd.Index([]), corpus.vocabulary(progress=progress) if vocabulary is None else vocabulary)
     network_config = NetworkConfig.of(
         architecture, n_genes=len(genes), hidden=hidden, likelihood=likelihood, scale=scale, dropout=dropout
     )

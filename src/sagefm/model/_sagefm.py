@@ -17,6 +17,7 @@ from sagefm.data._files import file_sha256
 from sagefm.data._genes import get_gene_names, is_gene, make_vocabulary
 from sagefm.data._table import coordinates_in_table, get_table
 from sagefm.errors import MissingKeyError
+from sagefm.model._managers import TableManagers, forget_with
 from sagefm.model._table_model import TableModel, spots_sha256
 from sagefm.module._center import make_network
 from sagefm.module._config import NetworkConfig
@@ -128,6 +129,7 @@ class SAGEFM(TableModel):
         if "_scvi_uuid" not in table.uns:
             raise MissingKeyError("The table has not been set up: call SAGEFM.setup_anndata(adata) first.")
         super().__init__(table)
+        forget_with(self)
         genes = make_vocabulary(get_gene_names(table, self._keys().gene_key)[is_gene(table)], vocabulary)
         config = NetworkConfig.of(
             architecture, n_genes=len(genes), hidden=hidden, likelihood=likelihood, scale=scale, dropout=dropout
@@ -192,7 +194,7 @@ class SAGEFM(TableModel):
             Seed, or random generator, for the split, the order of spots and the masks. The same seed gives the same
             parameters on the same machine.
         progress
-            Show a progress bar (only on a terminal or in a notebook).
+            As in :func:`sagefm.tl.embed`.
         **trainer_kwargs
             Further arguments of :class:`lightning.pytorch.Trainer`.
 
@@ -366,6 +368,11 @@ class SAGEFM(TableModel):
             with coordinates_in_table(adata, table, arguments.get("spatial_key", SPATIAL_KEY)):
                 cls.setup_anndata(table, **arguments)
             BaseModelClass.__init__(self, table)
+        forget_with(self)
         self._within = {"table_key": table_key, "mod": mod}
         self._take(checkpoint)
         return self
+
+
+# The metaclass of scvi-tools sets a dictionary.
+SAGEFM._setup_adata_manager_store = TableManagers()

@@ -14,6 +14,7 @@ from scipy import sparse
 
 from sagefm._arguments import number
 from sagefm._constants import SPATIAL_KEY
+from sagefm._progress import ProgressBar
 from sagefm.data._blocks import iter_blocks
 from sagefm.data._counts import get_counts
 from sagefm.data._table import TableKeys, find_spots, get_table, library_column, spatial_libraries
@@ -28,6 +29,7 @@ def aggregate_bins(
     library_key: str | None = None,
     table_key: str | None = None,
     mod: str | None = None,
+    progress: bool = True,
 ) -> AnnData:
     """Sum the counts of small bins (Visium HD, Stereo-seq, ...) over square tiles, as wide as Visium spots are apart.
 
@@ -49,6 +51,8 @@ def aggregate_bins(
         Column of ``obs`` that names the section of each bin. No tile spans two sections.
     table_key, mod
         Table of a SpatialData object; modality of a MuData object.
+    progress
+        As in :func:`sagefm.tl.embed`.
 
     Returns
     -------
@@ -80,10 +84,12 @@ def aggregate_bins(
     n_bins = np.bincount(tile)
     # Summed within each block of rows, then over blocks: counts may be larger than memory, the sums are not.
     sums, owners = [], []
-    for rows, block in iter_blocks(get_counts(table, layer)):
-        owner, group = np.unique(tile[rows], return_inverse=True)
-        sums.append(_summing(group, len(owner)) @ block)
-        owners.append(owner)
+    with ProgressBar("aggregating bins", table.n_obs, "bin", progress=progress) as bar:
+        for rows, block in iter_blocks(get_counts(table, layer)):
+            owner, group = np.unique(tile[rows], return_inverse=True)
+            sums.append(_summing(group, len(owner)) @ block)
+            owners.append(owner)
+            bar.update(block.shape[0])
     counts = _summing(np.concatenate(owners), len(tiles)) @ sparse.vstack(sums)
     obs = pd.DataFrame({"n_bins": n_bins}, index=[f"tile{i}" for i in range(len(tiles))])
     if library_key is not None:

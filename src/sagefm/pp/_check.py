@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from sagefm._constants import SPATIAL_KEY
+from sagefm._progress import ProgressBar
 from sagefm.data._report import Report, make_report
 from sagefm.data._table import TableKeys
 
@@ -26,6 +27,7 @@ def check(
     table_key: str | None = None,
     mod: str | None = None,
     verbose: bool = True,
+    progress: bool = True,
 ) -> Report:
     """Report what will be read of a table, what is suspicious about it, and how to repair it.
 
@@ -50,6 +52,8 @@ def check(
         Table of a SpatialData object; modality of a MuData object.
     verbose
         Print the report.
+    progress
+        As in :func:`sagefm.tl.embed`.
 
     Returns
     -------
@@ -87,7 +91,8 @@ def check(
     from sagefm.checkpoint._resolve import resolve_model  # imports torch
 
     keys = TableKeys(layer=layer, gene_key=gene_key, spatial_key=spatial_key, library_key=library_key)
-    report = make_report(adata, resolve_model(model).vocabulary, keys, table_key=table_key, mod=mod)
+    with ProgressBar("checking counts, genes and coordinates", progress=progress):
+        report = make_report(adata, resolve_model(model).vocabulary, keys, table_key=table_key, mod=mod)
     if verbose:
         sys.stdout.write(f"{report}\n")
     return report

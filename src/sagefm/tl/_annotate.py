@@ -38,6 +38,7 @@ def annotate(
     table_key: str | None = None,
     mod: str | None = None,
     key_added: str = ANNOTATION_KEY,
+    progress: bool = True,
     copy: bool = False,
 ) -> Any:
     """Transfer labels to spots from an annotated reference that was embedded with the same model.
@@ -77,6 +78,8 @@ def annotate(
         Modality of a MuData object; the same for both.
     key_added
         Column of ``obs`` for the labels; also used to name the other results (see below).
+    progress
+        As in :func:`sagefm.tl.embed`.
     copy
         Return a copy instead of writing to `adata`.
 
@@ -139,7 +142,7 @@ def annotate(
     _check_same_model(table, reference_table, use_rep, (embedding.shape[1], known.shape[1]))
 
     folds = make_folds(codes, donors, n_folds, rng)
-    classifier = fit(known, codes, folds, method=method, n_neighbors=n_neighbors)
+    classifier = fit(known, codes, folds, method=method, n_neighbors=n_neighbors, progress=progress)
     probability = classifier.probability(embedding)
     is_sure = probability.max(axis=1) >= threshold
     is_right = classifier.cross_validated.argmax(axis=1) == codes

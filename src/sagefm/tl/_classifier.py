@@ -23,6 +23,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from sagefm._progress import ProgressBar
 from sagefm.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ def fit(
     *,
     method: str,
     n_neighbors: int,
+    progress: bool = False,
 ) -> Calibrated:
     """Fit and calibrate a classifier; a logistic regression at the penalty of the least cross-validated log loss."""
     repair = "Give a reference with the classes in several sections, or leave reference_library_key out."
@@ -92,14 +94,16 @@ def fit(
         candidates = {c: make_pipeline(StandardScaler(), LogisticRegression(C=c, max_iter=1000)) for c in STRENGTHS}
         floor = tiny
     fitted = []
-    for strength, classifier in candidates.items():
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Number of classes in training fold", RuntimeWarning)
-            q = cross_val_predict(classifier, embedding, codes, cv=folds, method="predict_proba")
-        temperature = fit_temperature(np.log(np.maximum(q[possible], floor)), codes[possible])
-        p = at_temperature(q, temperature, floor)
-        loss = -float(np.log(np.maximum(p[possible, codes[possible]], tiny)).mean())
-        fitted.append(Calibrated(classifier, strength, floor, temperature, p, loss))
+    with ProgressBar("annotate: choosing the penalty", len(candidates), "penalty", progress=progress) as bar:
+        for strength, classifier in candidates.items():
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Number of classes in training fold", RuntimeWarning)
+                q = cross_val_predict(classifier, embedding, codes, cv=folds, method="predict_proba")
+            temperature = fit_temperature(np.log(np.maximum(q[possible], floor)), codes[possible])
+            p = at_temperature(q, temperature, floor)
+            loss = -float(np.log(np.maximum(p[possible, codes[possible]], tiny)).mean())
+            fitted.append(Calibrated(classifier, strength, floor, temperature, p, loss))
+            bar.update()
     best = min(fitted, key=lambda candidate: candidate.loss)
     best.classifier.fit(embedding, codes)
     return best

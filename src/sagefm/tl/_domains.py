@@ -10,6 +10,7 @@ import pandas as pd
 import sagefm
 from sagefm._arguments import as_seed, key_name, whole_number
 from sagefm._constants import DOMAIN_BASIS, DOMAIN_KEY, SPATIAL_KEY
+from sagefm._progress import ProgressBar
 from sagefm.data._blocks import take_columns
 from sagefm.data._check_sections import find_background
 from sagefm.data._counts import get_counts
@@ -50,6 +51,7 @@ def domains(
     use_rep: str | None = None,
     rng: int | np.random.Generator = 0,
     key_added: str = DOMAIN_KEY,
+    progress: bool = True,
     copy: bool = False,
 ) -> Any:
     """Find the domains of a section, or of several sections together.
@@ -86,6 +88,8 @@ def domains(
         Seed, or a generator, for the initializations of the mixture.
     key_added
         Column of ``obs`` for the domains; also used to name the other results.
+    progress
+        As in :func:`sagefm.tl.embed`.
     copy
         Return a copy instead of writing to `adata`.
 
@@ -160,8 +164,9 @@ def domains(
             graph = nearest_graph(spots.coordinates, spots.libraries)
         else:
             graph = symmetric(get_neighbors(table, keys, spots))
-        components, names = _components(table, keys, spots, graph, use_rep, seed)
-        result = find_domains(components.scores, graph, spots.libraries, n_domains, seed)
+        with ProgressBar("domains: principal components", progress=progress):
+            components, names = _components(table, keys, spots, graph, use_rep, seed)
+        result = find_domains(components.scores, graph, spots.libraries, n_domains, seed, progress=progress)
 
     basis = DOMAIN_BASIS if key_added == DOMAIN_KEY else f"X_{key_added}"
     categories = [str(code) for code in range(result.domains.max() + 1)]

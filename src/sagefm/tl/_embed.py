@@ -30,6 +30,7 @@ def embed(
     batch_size: int | None = None,
     device: str = "auto",
     client: Any = None,
+    progress: bool = True,
     copy: bool = False,
 ) -> Any:
     """Embed every spot from its own counts and those of its neighborhood.
@@ -70,6 +71,9 @@ def embed(
     client
         A :class:`distributed.Client`, or the address of a Dask scheduler. Its workers read the chunks of a Dask array
         (other counts are sent to them in blocks) and compute the large matrix product on their CPUs.
+    progress
+        Show what is being done, and how much of it, in a terminal or a notebook. Nothing is shown of work that takes
+        less than a second, and nothing is left when it is done.
     copy
         Return a copy instead of writing to `adata`.
 
@@ -115,7 +119,9 @@ def embed(
         device=device,
         copy=copy,
     )
-    embedding = embed_table(run.reader, run.checkpoint, device=run.device, batch_size=batch_size, client=client)
+    embedding = embed_table(
+        run.reader, run.checkpoint, device=run.device, batch_size=batch_size, client=client, progress=progress
+    )
     run.table.obsm[key_added] = embedding
     record(run.table, key_added, provenance(run, {"n_latent": int(embedding.shape[1])}))
     return run.data if copy else None

@@ -60,7 +60,7 @@ def impute(
 
     Parameters
     ----------
-    adata, layer, gene_key, spatial_key, library_key, neighbors_key, table_key, mod, batch_size, device, copy
+    adata, layer, gene_key, spatial_key, library_key, neighbors_key, table_key, mod, batch_size, device, progress, copy
         As in :func:`sagefm.tl.embed`.
     model
         As in :func:`sagefm.tl.embed`. With ``None``, only predictors of the section are used (`model=None`): all genes
@@ -85,8 +85,6 @@ def impute(
         the parts that spots are split into for fitting only on seed and `obs_names`.
     key_added
         Key of the result.
-    progress
-        Show a progress bar (only on a terminal).
     out
         Path of a zarr array to create (n_spots, n_vars), for results larger than memory. It is written in blocks of
         spots, and is there when it is complete. The layer is then a Dask array that reads it.

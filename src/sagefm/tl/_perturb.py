@@ -58,7 +58,7 @@ def perturb(
 
     Parameters
     ----------
-    adata, model, layer, gene_key, spatial_key, library_key, neighbors_key, table_key, mod, batch_size, device, copy
+    adata, model, layer, gene_key, spatial_key, library_key, neighbors_key, table_key, mod, batch_size, device, progress, copy
         As in :func:`sagefm.tl.embed`.
     pairs
         DataFrame with columns ``source`` and ``target``; or ``"consensus"``: LIANA's consensus ligand-receptor pairs, as
@@ -87,8 +87,6 @@ def perturb(
         Also write the effect at every spot.
     key_added
         Key of the result.
-    progress
-        Show a progress bar (only on a terminal).
 
     Returns
     -------

@@ -44,6 +44,7 @@ def regulatory_network(
     mod: str | None = None,
     key_added: str = NETWORK_KEY,
     device: str = "auto",
+    progress: bool = True,
     copy: bool = False,
 ) -> Any:
     r"""Find couplings: genes whose expression at a spot goes with that of other genes in the spots around it.
@@ -54,7 +55,7 @@ def regulatory_network(
 
     Parameters
     ----------
-    adata, layer, gene_key, spatial_key, library_key, neighbors_key, table_key, mod, device, copy
+    adata, layer, gene_key, spatial_key, library_key, neighbors_key, table_key, mod, device, progress, copy
         As in :func:`sagefm.tl.embed`; or a :class:`sagefm.datasets.Corpus`, whose sections are read one at a time with its
         own keys, for named `sources` and `targets`.
     sources, targets
@@ -150,6 +151,7 @@ def regulatory_network(
         "neighborhood": neighborhood,
         "rotate": null is not None,
         "device": resolve_device(device),
+        "progress": progress,
     }
     if isinstance(adata, Corpus):
         if sources is None or targets is None or checkpoint is not None or fields:

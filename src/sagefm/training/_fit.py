@@ -24,7 +24,7 @@ from sagefm._arguments import as_path
 from sagefm.errors import ArgumentError
 from sagefm.training._lightning import TrainingPlan
 from sagefm.training._loader import SpotBatches
-from sagefm.training._progress import ProgressBar
+from sagefm.training._progress import TrainingProgress
 from sagefm.training._resume import SaveState
 from sagefm.training._sections import split_spots
 
@@ -169,7 +169,7 @@ def _make_trainer(
     if config.patience is not None and has_validation:
         callbacks.append(EarlyStopping("validation_loss", patience=config.patience))
     if progress:
-        callbacks.append(ProgressBar())
+        callbacks.append(TrainingProgress())
     trainer = Trainer(max_epochs=config.max_epochs, callbacks=callbacks, **arguments)
     # By name: Lightning does not export the class.
     if "_MultiProcessingLauncher" in (cls.__name__ for cls in type(trainer.strategy.launcher).__mro__):

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from lightning.pytorch import Callback, Trainer
-from tqdm.auto import tqdm
+
+from sagefm._progress import ProgressBar
 
 
-class ProgressBar(Callback):
+class TrainingProgress(Callback):
     """Count batches, on a terminal or in a notebook; elsewhere, and in all processes but the first, show nothing."""
 
     bar: Any = None
@@ -16,13 +17,12 @@ class ProgressBar(Callback):
     def on_train_start(self, trainer: Trainer, *_: Any) -> None:
         """Show the bar, a resumed training's with the epochs that are done."""
         n_batches = int(trainer.num_training_batches)
-        self.bar = tqdm(
-            total=(trainer.max_epochs or 0) * n_batches,
+        self.bar = ProgressBar(
+            "train",
+            (trainer.max_epochs or 0) * n_batches,
+            "batch",
             initial=trainer.current_epoch * n_batches,
-            desc="train",
-            unit="batch",
-            disable=None if trainer.is_global_zero else True,
-            leave=False,
+            progress=trainer.is_global_zero,
         )
 
     def on_train_batch_end(self, *_: Any) -> None:
