@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -47,6 +48,8 @@ def perturb(
     device: str = "auto",
     progress: bool = True,
     copy: bool = False,
+    n_null: int | None = None,
+    rng: int | np.random.Generator | None = None,
 ) -> Any:
     """Change a gene around every spot, and predict other genes at the spot itself (the center).
 
@@ -89,6 +92,11 @@ def perturb(
         Key of the result.
     progress
         Show a progress bar (only on a terminal).
+    n_null, rng
+        Not used: effects are no longer compared with effects on random genes.
+
+        .. deprecated:: 0.2
+            Leave them out, and read ``coupling``, ``pval`` and ``qval`` of the scores instead of ``z``.
 
     Returns
     -------
@@ -138,6 +146,14 @@ def perturb(
     >>> adata.uns["sagefm_perturb"]["groups"].columns.tolist()
     ['source', 'target', 'group', 'effect', 'n_spots']
     """
+    if n_null is not None or rng is not None:
+        warnings.warn(
+            "n_null and rng of sagefm.tl.perturb do nothing, and will be an error in 0.3: leave them out. Effects are no "
+            "longer compared with effects on random genes; the scores' columns coupling, pval and qval say whether a pair "
+            "is coupled on the section itself.",
+            FutureWarning,
+            stacklevel=2,
+        )
     intervention = Intervention.of(where, levels, scale)
     run = begin(
         adata,
