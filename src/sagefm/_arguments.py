@@ -70,8 +70,8 @@ def as_path(value: object, *, name: str) -> Path:
     """Return `value` as a path; raise :class:`~sagefm.errors.ArgumentError` unless it can be one."""
     if isinstance(value, str | os.PathLike):
         path = Path(value)
-        # No file can have such a name, and some calls do not say so.
-        if "\0" not in str(path) and max(map(len, path.parts), default=0) <= _MAX_NAME:
+        # No file can have such a name, and some calls do not say so. No name at all would be the working folder.
+        if os.fspath(value) and "\0" not in str(path) and max(map(len, path.parts), default=0) <= _MAX_NAME:
             return path
     raise ArgumentError(f"{name}={shown(value)}; expected a path.")
 

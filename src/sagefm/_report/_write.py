@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 import sagefm
 from sagefm._arguments import as_path, as_seed, listed, whole_number
 from sagefm._constants import SPATIAL_KEY
-from sagefm._replacing import replacing, try_output
+from sagefm._replacing import replacing, try_file
 from sagefm._report._analysis import Request, Results, analyze
 from sagefm._report._calls import page_call
 from sagefm._report._page import page_facts, render
@@ -116,7 +116,7 @@ def report(
         raise sagefm.errors.OutputExistsError(f"{path} exists. Choose another path, or pass overwrite=True.")
     if not path.parent.is_dir():
         raise ArgumentError(f"{path.parent} is no folder. Make it first, or choose another path.")
-    try_output(path)
+    try_file(path)
     request = Request(
         n_domains=None if n_domains is None else whole_number(n_domains, name="n_domains", minimum=2),
         genes=None if genes is None else listed(genes, argument="genes"),

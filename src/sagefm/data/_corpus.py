@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from copy import copy
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Self
@@ -11,7 +12,7 @@ import numpy as np
 import pandas as pd
 from anndata.io import read_elem
 
-from sagefm._arguments import as_path
+from sagefm._arguments import as_path, shown
 from sagefm._constants import SPATIAL_KEY
 from sagefm.data._blocks import to_memory
 from sagefm.data._counts import get_counts
@@ -98,6 +99,10 @@ class Corpus:
         table_key: str | None = None,
         hashes: dict[str, str] | None = None,
     ) -> None:
+        if isinstance(paths, str) or not isinstance(paths, Iterable):
+            raise ArgumentError(f"paths={shown(paths)}; expected a list of paths.")
+        if hashes is not None and not isinstance(hashes, dict):
+            raise ArgumentError(f"hashes={shown(hashes)}; expected a dictionary of hashes by name.")
         self.paths = [as_path(path, name="paths") for path in paths]
         self.names = [path.stem for path in self.paths]
         if len(set(self.names)) < len(self.names):
@@ -386,6 +391,8 @@ def _align_metadata(metadata: pd.DataFrame | None, names: Sequence[str]) -> pd.D
     """Return one row for each of `names`, in their order; without columns where there is no table."""
     if metadata is None:
         return pd.DataFrame(index=names)
+    if not isinstance(metadata, pd.DataFrame):
+        raise ArgumentError(f"metadata={shown(metadata)}; expected a DataFrame with a row for each section.")
     metadata = metadata.set_axis(metadata.index.astype(str))
     unknown = [name for name in names if name not in metadata.index]
     if unknown:

@@ -236,8 +236,8 @@ def get_embedding(table: AnnData, use_rep: str, *, name: str = "adata") -> NDArr
 
 def library_column(table: AnnData, library_key: str | None) -> str | None:
     """Return the column of ``obs`` that names libraries. Default: that of the regions, if a table annotates several."""
-    region_key = table.uns.get(ATTRS_KEY, {}).get("region_key")
-    if library_key is None and region_key in table.obs:
+    region_key = entry(table, ATTRS_KEY).get("region_key")
+    if library_key is None and isinstance(region_key, str) and region_key in table.obs:
         regions = get_column(table, region_key, argument="region_key")
         return str(region_key) if regions.nunique() > 1 else None
     return None if library_key is None else key_name(library_key, name="library_key")
@@ -264,11 +264,17 @@ def get_libraries(
     return codes.astype(np.int64), [str(library) for library in names]
 
 
+def entry(table: Any, *keys: str) -> Mapping[str, Any]:
+    """Return a dictionary in ``uns``; an empty one if it is not there, or if another program keeps other things there."""
+    found: Any = table.uns
+    for key in keys:
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return found if isinstance(found, Mapping) else {}
+
+
 def spatial_libraries(table: Any) -> dict[str, Mapping[str, Any]]:
     """Return what ``uns["spatial"]`` holds of each library; other programs keep other things there."""
-    spatial = table.uns.get("spatial")
-    entries = spatial.items() if isinstance(spatial, Mapping) else ()
-    return {str(name): entry for name, entry in entries if isinstance(entry, Mapping)}
+    return {str(name): library for name, library in entry(table, "spatial").items() if isinstance(library, Mapping)}
 
 
 def _kind(data: Any) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self
 import numpy as np
 from scvi.model.base import BaseModelClass
 
-from sagefm._arguments import as_seed
+from sagefm._arguments import as_path, as_seed
 from sagefm._constants import SPATIAL_KEY, WEIGHTS_FILE
 from sagefm.checkpoint._checkpoint import Checkpoint, check_storable, load_checkpoint, save_checkpoint
 from sagefm.checkpoint._hub import push_to_hub
@@ -258,9 +258,12 @@ class SAGEFM(TableModel):
             The folder exists and `overwrite` is false, or the folder is not a checkpoint.
         OutputError
             The folder cannot be written, or the disk is full. What was there before stays.
+        CheckpointError
+            The model could not be loaded again: NaN parameters, or names that cannot be printed.
         """
+        folder = as_path(dir_path, name="dir_path")
         if self._saves:
-            folder = save_checkpoint(self.to_checkpoint(), dir_path, overwrite=overwrite, half=half)
+            save_checkpoint(self.to_checkpoint(), folder, overwrite=overwrite, half=half)
             sha256 = file_sha256(folder / WEIGHTS_FILE)
             self._checkpoint = replace(self._checkpoint, name=str(folder), sha256=sha256)
 
