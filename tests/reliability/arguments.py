@@ -261,7 +261,7 @@ def _outcome(function: Callable[..., Any], make: Callable[[], Any], parameter: s
     try:
         with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
             # Warnings of the package are no error here; those of others would be.
-            warnings.simplefilter("ignore", FutureWarning)  # deprecated arguments
+            warnings.simplefilter("ignore", FutureWarning)
             warnings.simplefilter("error", RuntimeWarning)
             function(adata, **{**arguments, parameter: value})
         return "result"

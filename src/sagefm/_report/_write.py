@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm.auto import tqdm
 
 import sagefm
-from sagefm._arguments import as_path, as_seed, listed, whole_number
+from sagefm._arguments import as_path, as_seed, key_name, listed, whole_number
 from sagefm._constants import SPATIAL_KEY
 from sagefm._replacing import replacing, try_file
 from sagefm._report._analysis import Request, Results, analyze
@@ -117,6 +117,9 @@ def report(
     if not path.parent.is_dir():
         raise ArgumentError(f"{path.parent} is no folder. Make it first, or choose another path.")
     try_file(path)
+    for name, text in (("title", title), ("command", command)):
+        if text is not None:
+            key_name(text, name=name)
     request = Request(
         n_domains=None if n_domains is None else whole_number(n_domains, name="n_domains", minimum=2),
         genes=None if genes is None else listed(genes, argument="genes"),

@@ -119,7 +119,9 @@ def _array_indices(
         columns = [get_column(table, key, argument="key") for key in ("array_row", "array_col")]
         if not all(pd.api.types.is_numeric_dtype(column) for column in columns):
             return
-        array = np.column_stack([column.to_numpy(dtype=np.float64) for column in columns])[rows]
+        array = np.column_stack([column.to_numpy(dtype=np.float64, na_value=np.nan) for column in columns])[rows]
+        if not np.isfinite(array).all():
+            return
         order = next((order for order in ([0, 1], [1, 0]) if _is_scaled(coordinates, array[:, order])), None)
         is_same = order is not None and np.array_equal(coordinates, array[:, order])
         if order is None or not (is_same or array[:, 1].max() > _MAX_SQUARE):
@@ -152,7 +154,7 @@ def _array_indices(
 def _is_scaled(coordinates: NDArray[np.float64], array: NDArray[np.float64]) -> bool:
     """Tell whether coordinates are array positions moved, turned by 180 degrees or mirrored, and scaled alike."""
     ranges = np.ptp(coordinates, axis=0), np.ptp(array, axis=0)
-    if not ranges[0].all() or not ranges[1].all() or np.isnan(array).any():
+    if not ranges[0].all() or not ranges[1].all():
         return False
     scale = ranges[0] / ranges[1]
     shape = (coordinates - coordinates.mean(axis=0)) / scale

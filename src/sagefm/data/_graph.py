@@ -160,7 +160,9 @@ def with_library_key(table: AnnData, keys: TableKeys) -> TableKeys:
     if keys.library_key is not None:
         return keys
     stored = _stored_params(table, keys.neighbors_key or NEIGHBORS_KEY).get("library_key")
-    return replace(keys, library_key=stored if stored in table.obs else library_column(table, None))
+    return replace(
+        keys, library_key=stored if isinstance(stored, str) and stored in table.obs else library_column(table, None)
+    )
 
 
 def get_neighbors(table: AnnData, keys: TableKeys, spots: Spots | None = None) -> sparse.csr_matrix:
@@ -224,7 +226,10 @@ def _connectivities_key(table: AnnData, key: str) -> str:
 
 def _edges(graph: Any) -> sparse.csr_matrix:
     """Return the edges of a graph as ones, without the diagonal, on which squidpy stores explicit zeros."""
-    edges = sparse.coo_matrix(graph)
+    try:
+        edges = sparse.coo_matrix(graph)
+    except (TypeError, ValueError) as error:
+        raise NeighborsError(f"The graph cannot be read: {error} Expected a sparse matrix of numbers.") from error
     keep = (edges.row != edges.col) & (edges.data != 0)
     ones = np.ones(int(keep.sum()), dtype=np.float32)
     return sparse.csr_matrix((ones, (edges.row[keep], edges.col[keep])), shape=edges.shape)

@@ -282,4 +282,4 @@ def check_setup(names: Iterable[str]) -> None:
 
 def spots_sha256(table: AnnData) -> str:
     """Return the hash of the names of the spots."""
-    return hashlib.sha256("\n".join(table.obs_names).encode()).hexdigest()
+    return hashlib.sha256("\n".join(map(str, table.obs_names)).encode()).hexdigest()
