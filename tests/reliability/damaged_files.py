@@ -121,10 +121,9 @@ def _link(target: str) -> Callable[[Path, Rng], None]:
     return apply
 
 
-def _pipe(path: Path, rng: Rng) -> None:
-    file = _a_file(path, rng)
-    file.unlink()
-    os.mkfifo(file)
+def _pipe(path: Path, _: Rng) -> None:
+    path.unlink()  # a folder has it not: nobody's store holds one
+    os.mkfifo(path)
 
 
 def _no_permission(path: Path, rng: Rng) -> None:
@@ -279,7 +278,8 @@ def _arguments(
         else ["out.h5ad", "out.zarr", "out.h5ad", "out.h5mu", "out.txt"][rng.choice(5, p=[0.5, 0.2, 0.2, 0.05, 0.05])]
     )
     stored, sources, targets = out / name, ",".join(genes[:2]), ",".join(genes[2:4])
-    saved = _model(folder)
+    saved, recipe = _model(folder), folder / "recipe.json"
+    recipe.write_text('{"hidden": [6, 4]}')
     commands: list[tuple[list[str], Path | None]] = [
         (["info", *inputs, "-m", str(saved)], None),
         (["info", *inputs, "-m", str(saved), "--json"], None),
@@ -294,7 +294,11 @@ def _arguments(
         (["perturb", *inputs, "-m", str(saved), "-o", str(stored), "--sources", sources, "--targets", targets], stored),
         (["perturb", *inputs, "-m", str(saved), "-o", str(stored), "--pairs", str(section)], stored),
         (["train", *inputs, "-o", str(out / "trained"), "--epochs", "1", "--hidden", "6,4"], out / "trained"),
-        (["pretrain", str(section.parent), "-o", str(out / "trained"), "--epochs", "1"], out / "trained"),
+        (
+            ["pretrain", str(section.parent), "-o", str(out / "trained"), "--epochs", "1", "--config", str(recipe)],
+            out / "trained",
+        ),
+        (["report", *inputs, "-m", str(saved), "-o", str(out / "page.html"), "--genes", sources], out / "page.html"),
         (["convert", str(section), "-o", str(out / "trained")], out / "trained"),
         (["embed", *inputs, "-m", str(section), "-o", str(stored)], stored),
     ]
@@ -410,8 +414,6 @@ def _read(path: Path) -> str:
         except (AssertionError, UnicodeError) as wrong:
             return str(wrong)
         return type(error).__name__
-    except TimeoutError:
-        raise
     except Exception as error:  # noqa: BLE001 that there is none is what is tested
         return f"{type(error).__name__}: {str(error)[:200]}"
     return "result" if hasattr(section, "n_obs") or hasattr(section, "tables") else f"read {type(section).__name__}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -281,7 +282,9 @@ def _couple(results: Results, request: Request) -> None:
     joint = results.joint
     if joint is None:
         raise SagefmError(results.problems.get("domains", "The sections cannot be joined."))
-    if request.sources is None and request.targets is None and "edges" in entry(joint.table, NETWORK_KEY):
+    stored = entry(joint.table, NETWORK_KEY)
+    is_whole = isinstance(stored.get("edges"), pd.DataFrame) and isinstance(stored.get("params"), Mapping)
+    if request.sources is None and request.targets is None and is_whole:
         results.reused.add("couplings")
         return
     genes = None if request.sources is not None and request.targets is not None else coupled_genes(joint)

@@ -112,8 +112,7 @@ def is_stored(matrix: Any) -> bool:
 
 def as_csr(matrix: Any) -> sparse.csr_matrix:
     """Return a matrix as canonical CSR float32; shares memory with the given one where it can."""
-    if sparse.issparse(matrix) and matrix.format in ("csr", "csc"):
-        _check_parts(matrix)
+    check_parts(matrix)
     csr = sparse.csr_matrix(matrix, dtype=np.float32)
     if not csr.has_canonical_format:
         csr = csr.copy()
@@ -121,8 +120,10 @@ def as_csr(matrix: Any) -> sparse.csr_matrix:
     return csr
 
 
-def _check_parts(matrix: Any) -> None:
+def check_parts(matrix: Any) -> None:
     """Raise unless the parts of a CSR or CSC matrix fit: those of a damaged file may point outside of it."""
+    if not sparse.issparse(matrix) or matrix.format not in ("csr", "csc"):
+        return
     make = sparse.csr_matrix if matrix.format == "csr" else sparse.csc_matrix
     try:
         # Of another object: the check may change the type of its indices.

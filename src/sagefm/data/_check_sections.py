@@ -168,7 +168,9 @@ def _identities(table: AnnData, spots: Spots) -> dict[str, pd.DataFrame]:
         identities["names of spots"] = names.to_frame()
     if {"array_row", "array_col"} <= set(table.obs):
         array = {key: get_column(table, key, argument="key").to_numpy() for key in ("array_row", "array_col")}
-        identities["array positions"] = pd.DataFrame(array)
+        identities["array positions"] = (
+            pd.DataFrame(array).apply(pd.to_numeric, errors="coerce").replace(np.inf, np.nan)
+        )
     return identities
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from anndata.io import read_elem
 
-from sagefm._arguments import as_path, shown
+from sagefm._arguments import as_path, check_type
 from sagefm._constants import SPATIAL_KEY
 from sagefm.data._blocks import to_memory
 from sagefm.data._counts import get_counts
@@ -99,10 +99,8 @@ class Corpus:
         table_key: str | None = None,
         hashes: dict[str, str] | None = None,
     ) -> None:
-        if isinstance(paths, str) or not isinstance(paths, Iterable):
-            raise ArgumentError(f"paths={shown(paths)}; expected a list of paths.")
-        if hashes is not None and not isinstance(hashes, dict):
-            raise ArgumentError(f"hashes={shown(hashes)}; expected a dictionary of hashes by name.")
+        check_type(paths, Iterable, name="paths", expected="a list of paths")
+        check_type({} if hashes is None else hashes, dict, name="hashes", expected="hashes by name")
         self.paths = [as_path(path, name="paths") for path in paths]
         self.names = [path.stem for path in self.paths]
         if len(set(self.names)) < len(self.names):
@@ -391,8 +389,7 @@ def _align_metadata(metadata: pd.DataFrame | None, names: Sequence[str]) -> pd.D
     """Return one row for each of `names`, in their order; without columns where there is no table."""
     if metadata is None:
         return pd.DataFrame(index=names)
-    if not isinstance(metadata, pd.DataFrame):
-        raise ArgumentError(f"metadata={shown(metadata)}; expected a DataFrame with a row for each section.")
+    check_type(metadata, pd.DataFrame, name="metadata", expected="a DataFrame with a row for each section")
     metadata = metadata.set_axis(metadata.index.astype(str))
     unknown = [name for name in names if name not in metadata.index]
     if unknown:

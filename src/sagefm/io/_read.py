@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sagefm._arguments import as_path
-from sagefm.errors import ArgumentError
+from sagefm.data._blocks import check_parts
+from sagefm.errors import ArgumentError, CountsError
 from sagefm.io._find import MATRICES, find_kind, hest_files
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def read(path: str | os.PathLike[str]) -> Any:
 
         return read_st(path)
     if kind in ("h5ad", "h5mu", "zarr"):
-        return _read_store(path, kind)
+        return _whole(_read_store(path, kind), path)
     raise ArgumentError(f"{path} {_what_it_is(path)}. Expected {_EXPECTED}.")
 
 
@@ -109,12 +110,26 @@ def _read_store(path: Path, kind: str) -> Any:
     raise ArgumentError(f"{path} is a zarr store of {encoding}; expected AnnData or SpatialData.")
 
 
+def _whole(data: Any, path: Path) -> Any:
+    """Return AnnData, MuData or SpatialData; raise where counts are not whole, which their readers do not look at."""
+    tables = getattr(data, "mod", None) or getattr(data, "tables", None) or {"": data}
+    for table in tables.values():
+        for matrix in (table.X, *table.layers.values()):
+            try:
+                check_parts(matrix)
+            except CountsError as error:
+                raise ArgumentError(f"{path} cannot be used. {error}") from error
+    return data
+
+
 def _what_it_is(path: Path) -> str:
     """Return what a path is that holds no section by itself, with what to pass instead, if that can be told."""
     if path.is_file():
         if any(path.name.endswith(f"{matrix}.h5") for matrix in MATRICES):
             return f"holds counts without positions. Pass the folder that it is in, {str(path.parent)!r}"
         return "is no section that sagefm reads"
+    if not path.is_dir():
+        return "is neither a file nor a folder"
     if path.name == "spatial" or path.name in MATRICES:
         return f"is only a part of Space Ranger's results. Pass the folder that it is in, {str(path.parent)!r}"
     if files := hest_files(path):
