@@ -292,7 +292,19 @@ def _arguments(
         (["domains", *inputs, "-o", str(stored), "-n", "2"], stored),
         (["network", *inputs, "-o", str(stored), "--sources", sources, "--targets", targets], stored),
         (["perturb", *inputs, "-m", str(saved), "-o", str(stored), "--sources", sources, "--targets", targets], stored),
-        (["perturb", *inputs, "-m", str(saved), "-o", str(stored), "--pairs", str(section)], stored),
+        (
+            [
+                "perturb",
+                *inputs,
+                "-m",
+                str(saved),
+                "-o",
+                str(stored),
+                "--pairs",
+                str(section if section.is_file() else saved),
+            ],
+            stored,
+        ),
         (["train", *inputs, "-o", str(out / "trained"), "--epochs", "1", "--hidden", "6,4"], out / "trained"),
         (
             ["pretrain", str(section.parent), "-o", str(out / "trained"), "--epochs", "1", "--config", str(recipe)],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 from copy import copy
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Self
@@ -12,7 +11,7 @@ import numpy as np
 import pandas as pd
 from anndata.io import read_elem
 
-from sagefm._arguments import as_path, check_type
+from sagefm._arguments import as_path, check_type, listed
 from sagefm._constants import SPATIAL_KEY
 from sagefm.data._blocks import to_memory
 from sagefm.data._counts import get_counts
@@ -99,9 +98,9 @@ class Corpus:
         table_key: str | None = None,
         hashes: dict[str, str] | None = None,
     ) -> None:
-        check_type(paths, Iterable, name="paths", expected="a list of paths")
         check_type({} if hashes is None else hashes, dict, name="hashes", expected="hashes by name")
-        self.paths = [as_path(path, name="paths") for path in paths]
+        files = listed(paths, argument="paths", what="at least one section, .h5ad or .zarr")
+        self.paths = [as_path(path, name="paths") for path in files]
         self.names = [path.stem for path in self.paths]
         if len(set(self.names)) < len(self.names):
             self.names = [f"{path.parent.name}/{path.stem}" for path in self.paths]
@@ -109,8 +108,6 @@ class Corpus:
         self.library_key, self.table_key = library_key, table_key
         #: sha256 of the sections that were read or given, by name.
         self.hashes = dict(hashes or {})
-        if not self.paths:
-            raise ArgumentError("Found no section; expected at least one .h5ad or .zarr.")
         absent = [str(path) for path in self.paths if not path.exists() or path.suffix not in _SUFFIXES]
         if absent:
             raise ArgumentError(f"{absent[:3]} do not exist, or are neither .h5ad nor .zarr.")

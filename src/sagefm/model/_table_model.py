@@ -82,6 +82,8 @@ class TableModel(BaseModelClass):
         setup_method_args = cls._get_setup_method_args(**locals())
         keys = TableKeys(layer, gene_key, spatial_key, library_key, neighbors_key)
         manager = AnnDataManager(fields=table_fields(get_table(adata), keys), setup_method_args=setup_method_args)
+        if adata.is_view:  # where a graph was built it is none any more
+            raise ArgumentError("adata is a view of another table, which scvi-tools cannot use: adata = adata.copy()")
         manager.register_fields(adata, **kwargs)
         cls.register_manager(manager)
 
