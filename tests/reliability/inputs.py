@@ -338,7 +338,9 @@ def run(chosen: Case, data: Any) -> tuple[str, dict[str, Any]]:
     keys: dict[str, Any] = {key: KEYS[key] for key in chosen.keys}
     copies = chosen.held == "copy" and chosen.verb in COPYING
     try:
-        verb.first(data, **keys)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            verb.first(data, **keys)
         # What AnnData itself makes of it when it is copied is not ours.
         before, others = _state(data), _others(table.copy() if copies else table)
     except SagefmError as error:

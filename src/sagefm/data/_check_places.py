@@ -214,10 +214,10 @@ def bin_width(table: AnnData, name: str, rows: NDArray[np.int64], pitch: float) 
     library: Mapping[str, Any] = libraries.get(name) or (next(iter(libraries.values())) if len(libraries) == 1 else {})
     scale = library.get("scalefactors")
     scale = scale if isinstance(scale, Mapping) else {}
-    if _number(scale.get("microns_per_pixel")):
+    if is_positive(scale.get("microns_per_pixel")):
         width = pitch * float(scale["microns_per_pixel"])
         return width, f"spots are {width:.3g} um apart"
-    if _number(scale.get("bin_size_um")):
+    if is_positive(scale.get("bin_size_um")):
         return float(scale["bin_size_um"]), f"bins of {float(scale['bin_size_um']):.3g} um"
     names = pd.Series(table.obs_names[rows].astype(str))
     sizes = names.str.extract(_BIN_NAME, expand=False)
@@ -234,7 +234,7 @@ def bin_width(table: AnnData, name: str, rows: NDArray[np.int64], pitch: float) 
         return width, f"bins of {width:.3g} um, by the name {matches[0].string!r}"
     spatial = table.uns.get("spatial")
     stereo = [table.uns, spatial if isinstance(spatial, Mapping) else {}]
-    sizes_of = [uns[key] for uns in stereo for key in ("bin_size", "binsize") if _number(uns.get(key))]
+    sizes_of = [uns[key] for uns in stereo for key in ("bin_size", "binsize") if is_positive(uns.get(key))]
     if sizes_of:
         width = float(sizes_of[0]) * _DNB
         return width, f"bins of {float(sizes_of[0]):g} DNB of Stereo-seq ({width:g} um)"
@@ -243,6 +243,6 @@ def bin_width(table: AnnData, name: str, rows: NDArray[np.int64], pitch: float) 
     return None, ""
 
 
-def _number(value: object) -> bool:
+def is_positive(value: object) -> bool:
     """Tell whether a value is a positive number."""
     return isinstance(value, int | float | np.integer | np.floating) and bool(0 < value < np.inf)

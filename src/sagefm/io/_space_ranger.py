@@ -135,6 +135,10 @@ def _read_positions(places: list[Path]) -> pd.DataFrame:
         missing = sorted(set(_COLUMNS) - set(table.columns))
         if missing:
             raise ArgumentError(f"{file} lacks the columns {missing}; found {list(map(str, table.columns))}.")
+        if table.index.has_duplicates:
+            raise ArgumentError(
+                f"{file} lists {table.index[table.index.duplicated()][0]!r} twice; expected a row a spot."
+            )
         return table[_COLUMNS].apply(pd.to_numeric)
 
 

@@ -84,9 +84,11 @@ def pool(
 
     spots = pd.DataFrame(embedding).groupby(sections)
     pooled = np.hstack([spots.mean() if name == "mean" else spots.std(ddof=0) for name in wanted])
-    n_values = table.obs.groupby(sections).nunique(dropna=False)
+    # Objects as text: lists, say, cannot be compared.
+    columns = table.obs.apply(lambda column: column.map(str) if column.dtype == object else column)
+    n_values = columns.groupby(sections).nunique(dropna=False)
     first = np.unique(sections, return_index=True)[1]
-    obs = table.obs.loc[:, (n_values <= 1).all()].iloc[first].assign(n_spots=n_spots)
+    obs = table.obs.loc[:, (n_values <= 1).all().to_numpy()].iloc[first].assign(n_spots=n_spots)
     obs.index = pd.Index(names, dtype=object)
     width = embedding.shape[1]
     var = pd.DataFrame({"statistic": np.repeat(wanted, width), "dimension": np.tile(np.arange(width), len(wanted))})
