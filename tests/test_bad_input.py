@@ -469,3 +469,14 @@ def test_no_spots_or_no_genes(verb, rows, columns, word, section, default, rejec
 def test_an_object_of_another_type(verb, section, default):
     with pytest.raises(ArgumentError, match=r"DataFrame; expected AnnData, SpatialData or MuData"):
         verb(section.to_df(), default)
+
+
+def test_messages_hold_nothing_that_a_terminal_obeys(section, default):
+    section.obs["slide"] = "\x1b[31mred\ud800"
+    section.obs["slide"] = section.obs["slide"].where(np.arange(400) > 4, "few\x1b[31m")
+    with pytest.raises(CoordinatesError) as raised:
+        sagefm.tl.embed(section, default, library_key="slide")
+    texts = [str(raised.value), str(sagefm.pp.check(section, default, library_key="slide", verbose=False))]
+    for text in texts:
+        assert "few?[31m" in text
+        assert all(character.isprintable() or character == "\n" for character in text)
