@@ -78,6 +78,9 @@ def test_coordinates_not_finite(verb, value, section, default, rejects):
         (np.zeros((400, 3)), "(400, 3)"),
         (np.zeros((400, 1)), "(400, 1)"),
         (np.full((400, 2), "left"), "not numeric"),
+        (np.full((400, 2), 1j), "not numeric"),
+        (np.arange(800).reshape(400, 2) * 1e300, "no distance on a slide"),
+        (np.arange(800).reshape(400, 2) * 1e-300, "no distance on a slide"),
     ],
 )
 def test_coordinates_of_another_kind(coordinates, word, section, default, rejects):
@@ -216,6 +219,30 @@ def test_negative_whole_numbers(verb, section, default, rejects):
     rejects(CountsError, section, lambda: verb(section, default), "negative", "-4")
 
 
+@pytest.mark.parametrize("make", [sparse.csr_matrix, sparse.csc_matrix])
+@pytest.mark.parametrize(
+    ("part", "change"),
+    [
+        ("indices", lambda x: x - 10**6),
+        ("indices", lambda x: x + 10**6),
+        ("indptr", lambda x: x[::-1].copy()),
+        ("data", lambda x: x[:7]),
+    ],
+)
+def test_matrices_of_damaged_files(part, change, make, section, default, rejects):
+    """Products of such a matrix read and write outside of it."""
+    section.X = make(section.X)
+    setattr(section.X, part, change(getattr(section.X, part)))
+    rejects(CountsError, section, lambda: sagefm.tl.embed(section, default), "damaged", "download the file again")
+
+
+@each_reader
+@pytest.mark.parametrize("kind", ["complex64", "U1", "datetime64[s]"])
+def test_values_that_are_no_numbers(verb, kind, section, default, rejects):
+    section.layers["odd"] = section.X.toarray().astype(kind)
+    rejects(CountsError, section, lambda: verb(section, default, layer="odd"), "layers['odd']", "values of type")
+
+
 @each_reader
 def test_no_x(verb, section, default, rejects):
     section.layers["counts"] = section.X
@@ -252,6 +279,45 @@ def test_missing_values_in_the_library_column(verb, categorical, section, defaul
     section.obs["slide"] = column.astype("category") if categorical else column
     words = ("adata.obs['slide']", "3 of 400", "notna()")
     rejects(CoordinatesError, section, lambda: verb(section, default, library_key="slide"), *words)
+
+
+def test_lists_in_the_library_column(section, default, rejects):
+    section.obs["slide"] = [["a"]] * 400
+    call = lambda: sagefm.tl.embed(section, default, library_key="slide")
+    sagefm.tl.embed(repaired(section, rejects(CoordinatesError, section, call, "['a']")), default, library_key="slide")
+
+
+def test_a_column_that_is_there_twice(sections, default, rejects):
+    sections.obs = pd.concat([sections.obs, sections.obs[["library", "domain"]]], axis=1)
+    call = lambda: sagefm.tl.embed(sections, default, library_key="library")
+    again = repaired(sections, rejects(ArgumentError, sections, call, "several columns"))
+    sagefm.tl.embed(again, default, library_key="library")
+
+
+def test_a_graph_of_words(section, default, rejects):
+    section.obsp["mine_connectivities"] = np.full((400, 400), "a")
+    call = lambda: sagefm.tl.embed(section, default, neighbors_key="mine")
+    rejects(NeighborsError, section, call, "cannot be read")
+
+
+@pytest.mark.parametrize("value", ["text", None, 3, ["a"], {"params": 3, "X_sagefm": "a"}])
+def test_entries_of_other_programs_under_our_names(value, section, default):
+    expected = sagefm.tl.embed(section, default, copy=True).obsm["X_sagefm"]
+    for key in ("sagefm", "sagefm_neighbors", "spatialdata_attrs", "sagefm_domain"):
+        section.uns[key] = value
+    sagefm.tl.embed(section, default)
+    np.testing.assert_array_equal(section.obsm["X_sagefm"], expected)
+    sagefm.tl.domains(section, 2)
+    sagefm.tl.pool(section, library_key="domain")
+
+
+@pytest.mark.parametrize("value", [np.inf, np.nan, "a", pd.NA])
+def test_array_positions_that_are_none(value, section, default):
+    section.obs["array_row"] = pd.array([value] * 400, dtype="Int64") if value is pd.NA else value
+    sagefm.tl.embed(section, default)
+    del section.obsm["spatial"]
+    with pytest.raises(MissingKeyError):
+        sagefm.tl.embed(section, default)
 
 
 def test_graph_that_joins_libraries(sections, default, rejects):
@@ -403,3 +469,14 @@ def test_no_spots_or_no_genes(verb, rows, columns, word, section, default, rejec
 def test_an_object_of_another_type(verb, section, default):
     with pytest.raises(ArgumentError, match=r"DataFrame; expected AnnData, SpatialData or MuData"):
         verb(section.to_df(), default)
+
+
+def test_messages_hold_nothing_that_a_terminal_obeys(section, default):
+    section.obs["slide"] = "\x1b[31mred\ud800"
+    section.obs["slide"] = section.obs["slide"].where(np.arange(400) > 4, "few\x1b[31m")
+    with pytest.raises(CoordinatesError) as raised:
+        sagefm.tl.embed(section, default, library_key="slide")
+    texts = [str(raised.value), str(sagefm.pp.check(section, default, library_key="slide", verbose=False))]
+    for text in texts:
+        assert "few?[31m" in text
+        assert all(character.isprintable() or character == "\n" for character in text)

@@ -15,7 +15,7 @@ import sagefm
 from sagefm.checkpoint._checkpoint import save_checkpoint
 from sagefm.checkpoint._resolve import resolve_model
 from sagefm.data._corpus import file_sha256
-from sagefm.errors import CheckpointError, ModelNotFoundError, OutputExistsError
+from sagefm.errors import ArgumentError, CheckpointError, ModelNotFoundError, OutputExistsError
 from sagefm.model import SAGEFM, load_checkpoint
 
 FORMATS = Path(__file__).parent / "checkpoint" / "formats"
@@ -198,3 +198,44 @@ def test_parameters_that_could_not_be_loaded_are_not_saved(value, half, default,
     with pytest.raises(CheckpointError, match=r"cannot be saved.*fc_gene\.bias"):
         save_checkpoint(replace(default, network=network), folder, overwrite=True, half=half)
     assert load_checkpoint(folder).sha256 == default.sha256
+
+
+@pytest.mark.parametrize(
+    ("changed", "word"),
+    [
+        ({"training": {"sections": {"a\x1b[31m": "0"}}}, "cannot be printed"),
+        ({"training": {"notes": "a" * (1 << 24)}}, "16,777,2"),
+        ({"training": {"notes": [[]] * 100_000}}, "lists and objects"),
+        ({"training": {"notes": {1, 2}}}, "set"),
+        ({"setup": {"adata": "x"}}, "setup holds"),
+        ({"history": {"train_loss": [10**30]}}, "64 bits"),
+    ],
+)
+def test_what_could_not_be_loaded_is_not_saved(changed, word, default, folders, tmp_path):
+    """Over a model that could be, of which nothing is lost."""
+    folder = shutil.copytree(folders["default"], tmp_path / "model")
+    with pytest.raises(CheckpointError, match=rf"cannot be saved.*{word}"):
+        save_checkpoint(replace(default, **changed), folder, overwrite=True)
+    assert load_checkpoint(folder).sha256 == default.sha256
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_names_that_cannot_be_stored_are_refused_before_training(sections, rejects):
+    sections.var_names = ["a" * 201, *sections.var_names[1:]]
+    SAGEFM.setup_anndata(sections, library_key="library")
+    rejects(CheckpointError, sections, lambda: SAGEFM(sections, hidden=(8, 4)), "200 characters")
+    sections.var_names = ["A1", *sections.var_names[1:]]
+    sections.obs["library"] = sections.obs["library"].astype(str) + "\x1b"
+    SAGEFM.setup_anndata(sections, library_key="library")
+    model = SAGEFM(sections, hidden=(8, 4))
+    rejects(CheckpointError, sections, lambda: model.train(max_epochs=1), "cannot be printed")
+
+
+def test_unknown_arguments_of_a_setup_are_named(section, default, rejects):
+    calls = (
+        lambda: SAGEFM.setup_anndata(section, libary_key="domain"),
+        lambda: SAGEFM.from_pretrained(default, section, libary_key="domain"),
+        lambda: SAGEFM.from_pretrained(default, libary_key="domain"),
+    )
+    for call in calls:
+        rejects(ArgumentError, section, call, "no argument libary_key", "'library_key'")

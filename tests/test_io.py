@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 
 import anndata as ad
+import h5py
 import mudata
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ import squidpy as sq
 from scipy import sparse
 
 import sagefm
-from sagefm.errors import SagefmError
+from sagefm.errors import ArgumentError, SagefmError
 from sagefm.io._find import find_kind, section_name
 from tests.space_ranger import LIBRARY, SCALE, write_bins, write_folder
 
@@ -233,3 +234,28 @@ def test_damaged_folders(tissue, tmp_path):
     (tmp_path / "text.tsv").write_text("\tA\tB\n1x1\t1\tx\n1x2\t2\ty\n")
     with pytest.raises(SagefmError, match=r"text where counts are expected, in \['B'\]"):
         sagefm.io.read(tmp_path / "text.tsv")
+
+
+DAMAGED = {
+    "tissue_hires_image.png": (lambda text: text[:200], "tissue_hires_image.png cannot be read"),
+    "scalefactors_json.json": (lambda text: text[:-5], "scalefactors_json.json cannot be read"),
+    "tissue_positions.csv": (lambda text: text + text[text.index(b"\n") + 1 :], "twice"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_damaged_parts_of_space_ranger_are_named(name, tissue, tmp_path):
+    write_folder(tmp_path / "outs", *tissue)
+    change, words = DAMAGED[name]
+    path = tmp_path / "outs" / "spatial" / name
+    path.write_bytes(change(path.read_bytes()))
+    with pytest.raises(ArgumentError, match=words):
+        sagefm.io.read(tmp_path)
+
+
+def test_a_file_whose_counts_do_not_fit_is_refused(section, tmp_path):
+    section.write_h5ad(tmp_path / "section.h5ad")
+    with h5py.File(tmp_path / "section.h5ad", "r+") as file:
+        file["X/indices"][...] = file["X/indices"][()] - 10**6
+    with pytest.raises(ArgumentError, match=r"section.h5ad cannot be used.*damaged"):
+        sagefm.io.read(tmp_path / "section.h5ad")

@@ -19,6 +19,7 @@ HEXAGON = [1.0, 3**0.5]
 VERBS = {
     "neighbors": lambda adata, model: sagefm.pp.spatial_neighbors(adata),
     "embed": lambda adata, model: sagefm.tl.embed(adata, model),
+    "domains": lambda adata, model: sagefm.tl.domains(adata, 2),
     "setup": lambda adata, model: SAGEFM.setup_anndata(adata),
 }
 each_verb = pytest.mark.parametrize("verb", VERBS.values(), ids=VERBS)

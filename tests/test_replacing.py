@@ -21,7 +21,7 @@ import sagefm
 from sagefm._replacing import left_aside, replacing, try_output
 from sagefm.checkpoint._checkpoint import save_checkpoint
 from sagefm.data._h5ad import write_h5ad
-from sagefm.errors import ModelNotFoundError, OutputError, OutputExistsError
+from sagefm.errors import ModelNotFoundError, OutputError, OutputExistsError, SagefmError
 from sagefm.model import load_checkpoint
 
 posix = pytest.mark.skipif(os.name != "posix", reason="signals and limits of POSIX")
@@ -51,6 +51,24 @@ def put(path: Path, *, overwrite: bool = True, then: Callable[[], None] = lambda
     with replacing(path, overwrite=overwrite) as staged:
         staged.write_text("new") if path.is_file() else write(staged, "new")
         then()
+
+
+def test_a_file_does_not_take_the_place_of_a_folder(tmp_path: Path) -> None:
+    write(tmp_path / "out", "old")
+    with pytest.raises(OutputExistsError, match="it is a folder"), replacing(tmp_path / "out") as staged:
+        staged.write_text("new")
+    assert text(tmp_path / "out") == "old"
+
+
+@pytest.mark.parametrize("path", ["", ".", "folder"])
+def test_no_report_in_the_place_of_a_folder(
+    path: str, section: ad.AnnData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "folder", "old")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SagefmError, match=r"path=''|is a folder"):
+        sagefm.report(section, path)
+    assert text(tmp_path / "folder") == "old"
 
 
 def test_replaced(path: Path) -> None:

@@ -10,6 +10,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sagefm._text import plain
 from sagefm.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -66,12 +67,18 @@ def key_name(value: object, *, name: str) -> str:
     return value
 
 
+def check_type(value: object, kind: type, *, name: str, expected: str) -> None:
+    """Raise :class:`~sagefm.errors.ArgumentError` unless `value` is of a type."""
+    if not isinstance(value, kind):
+        raise ArgumentError(f"{name}={shown(value)}; expected {expected}.")
+
+
 def as_path(value: object, *, name: str) -> Path:
     """Return `value` as a path; raise :class:`~sagefm.errors.ArgumentError` unless it can be one."""
     if isinstance(value, str | os.PathLike):
         path = Path(value)
-        # No file can have such a name, and some calls do not say so.
-        if "\0" not in str(path) and max(map(len, path.parts), default=0) <= _MAX_NAME:
+        # No file can have such a name, and some calls do not say so. No name at all would be the working folder.
+        if os.fspath(value) and "\0" not in str(path) and max(map(len, path.parts), default=0) <= _MAX_NAME:
             return path
     raise ArgumentError(f"{name}={shown(value)}; expected a path.")
 
@@ -97,7 +104,7 @@ def shown(value: object) -> str:
 
 def printable(error: object) -> str:
     """Return the message of another library's error, shortened, without what a terminal would obey."""
-    return "".join(c if c.isprintable() else "?" for c in textwrap.shorten(str(error), _MAX_MESSAGE))
+    return plain(textwrap.shorten(str(error), _MAX_MESSAGE))
 
 
 def as_seed(rng: int | np.random.Generator, *, name: str = "rng") -> int:

@@ -60,6 +60,13 @@ def replacing(path: str | os.PathLike[str], *, overwrite: bool = True) -> Iterat
             warnings.warn(f"{path} is replaced; what was there before could not be deleted: {before}", stacklevel=3)
 
 
+def try_file(path: str | os.PathLike[str], *, n_bytes: int = 0) -> None:
+    """Raise an OutputError unless a file can be written at `path`, where there is no folder, of `n_bytes`."""
+    if Path(path).is_dir():
+        raise OutputExistsError(f"{path} is a folder: it is not overwritten. Choose the path of a file.")
+    try_output(path, n_bytes=n_bytes)
+
+
 def try_output(path: str | os.PathLike[str], *, n_bytes: int = 0) -> None:
     """Raise an OutputError unless a file or folder can be written at `path`, and its disk has room for `n_bytes`."""
     with typed_errors(path), ExitStack() as cleaning:
@@ -137,6 +144,8 @@ def _move(staged: Path, target: Path, before: Path, *, overwrite: bool) -> None:
     if not target.is_dir():
         staged.replace(target)
         return
+    if not staged.is_dir():
+        raise OutputExistsError("it is a folder, which no file replaces")
     # Beside it, not into the scratch folder: a folder that may not be written cannot get another parent.
     target.replace(before)
     try:

@@ -16,6 +16,8 @@ layer=None
 
 from __future__ import annotations
 
+from sagefm._text import plain
+
 __all__ = [
     "ArgumentError",
     "CheckpointError",
@@ -36,7 +38,8 @@ class SagefmError(Exception):
 
     def __str__(self) -> str:
         # KeyError would print the quoted representation of the message.
-        return str(self.args[0]) if self.args else ""
+        # Names of genes, sections and files may hold anything.
+        return plain(self.args[0]) if self.args else ""
 
 
 class MissingKeyError(SagefmError, KeyError):

@@ -87,7 +87,7 @@ def test_manifest(folder, sections):
 
 def test_refused(folder, sections):
     st = folder / "st"
-    with pytest.raises(ArgumentError, match="Found no section"):
+    with pytest.raises(ArgumentError, match="expected at least one section"):
         Corpus.from_folder(folder / "nowhere")
     with pytest.raises(ArgumentError, match=r"T9\.h5ad.*do not exist"):
         Corpus([st / "T9.h5ad"])

@@ -166,3 +166,12 @@ def test_the_model_takes_the_same_arguments(section, checkpoint, pairs):
     sagefm.model.SAGEFM.setup_anndata(section)
     model = sagefm.model.SAGEFM.from_pretrained(checkpoint, section)
     pd.testing.assert_frame_equal(model.perturb(**arguments), section.uns["sagefm_perturb"]["scores"], check_exact=True)
+
+
+def test_arguments_of_before_do_nothing(section, checkpoint, pairs):
+    expected = sagefm.tl.perturb(section, checkpoint, pairs=pairs, progress=False, copy=True)
+    for arguments in ({"n_null": 5}, {"rng": 0}):
+        with pytest.warns(FutureWarning, match="leave them out.*coupling, pval and qval"):
+            sagefm.tl.perturb(section, checkpoint, pairs=pairs, progress=False, **arguments)
+        scores = section.uns["sagefm_perturb"]["scores"]
+        pd.testing.assert_frame_equal(scores, expected.uns["sagefm_perturb"]["scores"], check_exact=True)

@@ -18,7 +18,7 @@ import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import redirect_stdout
+from contextlib import chdir, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +51,11 @@ VALUES: dict[str, Any] = {
 }  # fmt: skip
 #: Arguments that are the object itself, or ask for another program; Dask's client says what it is not.
 _LEFT_OUT = {"self", "client", "ax", "axes", "kwargs", "trainer_kwargs", "train", "accelerator", "devices", "cmap"}
-#: Asked for is more work than can be done, and that is no slip.
-_ENDLESS = {
-    ("metrics.clustering", "n_seeds"), ("SAGEFM.train", "max_epochs"), ("datasets.simulate", "n_sections"),
-    ("datasets.simulate", "n_spots"),
+#: Asked for is more work than can be done, and that is no slip; or a download.
+_NOT_CALLED = {
+    ("metrics.clustering", "n_seeds", "2**32"), ("SAGEFM.train", "max_epochs", "2**32"),
+    ("datasets.simulate", "n_sections", "2**32"), ("datasets.simulate", "n_spots", "2**32"),
+    ("model.load_published", "path", "None"),
 }  # fmt: skip
 
 
@@ -81,6 +82,11 @@ def calls(folder: Path) -> dict[str, tuple[Callable[..., Any], Callable[[], tupl
         plain[section.index].copy().write_h5ad(folder / f"{name}.h5ad")
     corpus = sagefm.datasets.Corpus.from_folder(folder)
     counts, truth = plain.X.toarray(), plain.uns["truth"]
+    (folder / "hest" / "st").mkdir(parents=True)
+    store = folder / "hest" / "st" / "TENX1.h5ad"
+    plain.write_h5ad(store)
+    facts = {"id": ["TENX1"], "organ": ["Skin"], "species": ["Homo sapiens"], "st_technology": ["Visium"]}
+    pd.DataFrame(facts).to_csv(folder / "hest" / "HEST_v1_1_0.csv", index=False)
     edges = truth[["source", "target"]].assign(effect=truth["strength"], z=truth["strength"])
     quiet = {"progress": False}
     library = {"library_key": "library"}
@@ -140,6 +146,9 @@ def calls(folder: Path) -> dict[str, tuple[Callable[..., Any], Callable[[], tupl
         "SAGEFM": (SAGEFM, new),
         "SAGEFM.setup_anndata": (SAGEFM.setup_anndata, fresh(plain, **library)),
         "SAGEFM.train": method("train", max_epochs=1, accelerator="cpu", **quiet),
+        "SAGEFM.save": method("save", dir_path=folder / "saved", overwrite=True),
+        "SAGEFM.push_to_hub": method("push_to_hub", repo_id="x"),
+        "SAGEFM.load": free(SAGEFM.load, dir_path=folder / "model"),
         "SAGEFM.impute": method("impute", genes=genes[:2]),
         "SAGEFM.perturb": method("perturb", sources=genes[:1], targets=genes[1:2]),
         "SAGEFM.get_latent_representation": method("get_latent_representation"),
@@ -152,6 +161,7 @@ def calls(folder: Path) -> dict[str, tuple[Callable[..., Any], Callable[[], tupl
         "pl.domains": (sagefm.pl.domains, fresh(one)),
         "pl.embedding": (sagefm.pl.embedding, fresh(one)),
         "pl.imputation": (sagefm.pl.imputation, fresh(one, gene=genes[0])),
+        "pl.imputation_weights": (sagefm.pl.imputation_weights, fresh(done)),
         "pl.neighborhood": (sagefm.pl.neighborhood, fresh(one, spot=one.obs_names[0])),
         "pl.network": (sagefm.pl.network, fresh(done, source=genes[0], max_qval=1.0)),
         "pl.perturbation": (sagefm.pl.perturbation, fresh(done, source=genes[0], target=genes[2])),
@@ -165,12 +175,24 @@ def calls(folder: Path) -> dict[str, tuple[Callable[..., Any], Callable[[], tupl
         ),
         "metrics.couplings": free(sagefm.metrics.couplings, edges=edges, truth=truth),
         "metrics.fit_components": free(sagefm.metrics.fit_components, counts=[plain.X], n_components=2),
+        "metrics.interval_coverage": free(sagefm.metrics.interval_coverage, counts=counts, expected=counts + 0.1),
+        "metrics.pit": free(sagefm.metrics.pit, counts=counts, expected=counts + 0.1, dispersion=np.ones(counts.shape[1])),
+        "metrics.trust": free(sagefm.metrics.trust, table=sagefm.metrics.recovery(counts, counts + 0.1), n_spots=120),
         "metrics.noise_ceiling": free(sagefm.metrics.noise_ceiling, counts=plain.X),
         "metrics.pooled_d2": free(sagefm.metrics.pooled_d2, table=sagefm.metrics.recovery(counts, counts + 0.1)),
         "metrics.recovery": free(sagefm.metrics.recovery, counts=counts, predicted=counts + 0.1),
         "datasets.simulate": free(sagefm.datasets.simulate, n_spots=30, n_genes=200, n_effects=2, n_decoys=2),
         "datasets.Corpus.from_folder": free(sagefm.datasets.Corpus.from_folder, folder=folder),
+        "datasets.hest": free(sagefm.datasets.hest, folder=folder / "hest"),
+        "datasets.Corpus": free(lambda **arguments: sagefm.datasets.Corpus(**arguments).read(0), paths=[store]),
+        "io.read": free(sagefm.io.read, path=store),
+        "report": (
+            sagefm.report,
+            fresh(done, path=folder / "report.html", model=checkpoint, n_domains=2, genes=genes[:2], sources=genes[:2],
+                  targets=genes[2:4], **library, **quiet),
+        ),
         "model.load_checkpoint": free(sagefm.model.load_checkpoint, folder=folder / "model"),
+        "model.load_published": free(sagefm.model.load_published, path=store),
         "model.pretrain": free(sagefm.model.pretrain, corpus=corpus, hidden=(6, 4), max_epochs=1, **quiet),
         "model.push_to_hub": free(sagefm.model.push_to_hub, checkpoint=checkpoint, repo_id="x", license="mit"),
     }  # fmt: skip
@@ -179,7 +201,12 @@ def calls(folder: Path) -> dict[str, tuple[Callable[..., Any], Callable[[], tupl
         "SAGEFM.from_pretrained": SAGEFM.from_pretrained,
         "pl.history": sagefm.pl.history,
         "datasets.simulate": sagefm.datasets.simulate,
+        "SAGEFM.load": SAGEFM.load,
+        "datasets.Corpus": sagefm.datasets.Corpus,
         "datasets.Corpus.from_folder": sagefm.datasets.Corpus.from_folder,
+        "datasets.hest": sagefm.datasets.hest,
+        "io.read": sagefm.io.read,
+        "model.load_published": sagefm.model.load_published,
         "model.load_checkpoint": sagefm.model.load_checkpoint,
         "model.pretrain": sagefm.model.pretrain,
         "model.push_to_hub": sagefm.model.push_to_hub,
@@ -204,7 +231,7 @@ def cases(folder: Path) -> Iterator[tuple[str, str, str, Callable[[], str]]]:
                 # Whether an array is true is asked of any program.
                 if isinstance(default, bool) and value_name in ("array", "matrix", "frame"):
                     continue
-                if value_name != "2**32" or (name, parameter) not in _ENDLESS:
+                if (name, parameter, value_name) not in _NOT_CALLED:
                     yield (
                         name,
                         parameter,
@@ -234,6 +261,7 @@ def _outcome(function: Callable[..., Any], make: Callable[[], Any], parameter: s
     try:
         with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
             # Warnings of the package are no error here; those of others would be.
+            warnings.simplefilter("ignore", FutureWarning)
             warnings.simplefilter("error", RuntimeWarning)
             function(adata, **{**arguments, parameter: value})
         return "result"
@@ -264,7 +292,8 @@ def main() -> int:
     outcomes: Counter[str] = Counter()
     # What asks for all the memory there is gets an error.
     resource.setrlimit(resource.RLIMIT_AS, (BYTES, BYTES))
-    with tempfile.TemporaryDirectory() as folder:
+    # What is written to a relative path is written there.
+    with tempfile.TemporaryDirectory() as folder, chdir(folder):
         for name, parameter, value, call in cases(Path(folder)):
             if name.startswith(arguments.only):
                 what = call()

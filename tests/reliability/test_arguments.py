@@ -8,7 +8,9 @@ import pytest
 from tests.reliability.arguments import cases, is_good
 
 
-def _bad(folder, n=None, left_out=()):
+def _bad(folder, monkeypatch, n=None, left_out=()):
+    # What is written to a relative path is written there.
+    monkeypatch.chdir(folder)
     calls = [case for case in cases(folder) if not case[0].startswith(left_out)]
     chosen = range(len(calls)) if n is None else np.random.default_rng(0).choice(len(calls), n, replace=False)
     outcomes = [(*calls[i][:3], calls[i][3]()) for i in chosen]
@@ -16,11 +18,11 @@ def _bad(folder, n=None, left_out=()):
 
 
 @pytest.mark.slow
-def test_a_part_of_all_arguments(tmp_path):
-    # What trains is left to the whole campaign.
-    assert not _bad(tmp_path, 200, ("SAGEFM", "model."))
+def test_a_part_of_all_arguments(tmp_path, monkeypatch):
+    # What trains, and the report, are left to the whole campaign.
+    assert not _bad(tmp_path, monkeypatch, 200, ("SAGEFM", "model.", "report"))
 
 
 @pytest.mark.reliability
-def test_all_arguments(tmp_path):
-    assert not _bad(tmp_path)
+def test_all_arguments(tmp_path, monkeypatch):
+    assert not _bad(tmp_path, monkeypatch)

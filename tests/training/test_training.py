@@ -213,7 +213,7 @@ class Seen(Callback):
         ("max_epochs", [0, -1, 2.5, None, True]),
         ("batch_size", [0, 2.5, None]),
         ("patience", [-1, 1.5]),
-        ("n_shards", [0, 1.5]),
+        ("n_shards", [0, 1.5, 801, 2**32]),
         ("schedule", ["linear", None]),
         ("rng", [-1, 0.5, 2**32]),
     ],

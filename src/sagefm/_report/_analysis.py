@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from sagefm import tl
 from sagefm._constants import DOMAIN_KEY, EMBEDDING_KEY, IMPUTED_KEY, NETWORK_KEY, UNS_KEY
 from sagefm._report._sections import Section, join
 from sagefm.data._genes import match_genes
+from sagefm.data._table import entry
 from sagefm.errors import SagefmError
 
 if TYPE_CHECKING:
@@ -131,7 +133,7 @@ def _table_arguments(section: Section) -> dict[str, Any]:
 def _holds(results: Results, key: str) -> bool:
     """Tell whether a single section was given with a result of this model."""
     table = results.sections[0].table
-    recorded = table.uns.get(UNS_KEY, {}).get(key, {})
+    recorded = entry(table, UNS_KEY, key)
     return len(results.sections) == 1 and recorded.get("checkpoint_sha256") == results.model.sha256
 
 
@@ -280,7 +282,9 @@ def _couple(results: Results, request: Request) -> None:
     joint = results.joint
     if joint is None:
         raise SagefmError(results.problems.get("domains", "The sections cannot be joined."))
-    if request.sources is None and request.targets is None and "edges" in joint.table.uns.get(NETWORK_KEY, {}):
+    stored = entry(joint.table, NETWORK_KEY)
+    is_whole = isinstance(stored.get("edges"), pd.DataFrame) and isinstance(stored.get("params"), Mapping)
+    if request.sources is None and request.targets is None and is_whole:
         results.reused.add("couplings")
         return
     genes = None if request.sources is not None and request.targets is not None else coupled_genes(joint)

@@ -10,6 +10,7 @@ import pandas as pd
 from sagefm._constants import DOMAIN_KEY, EMBEDDING_KEY, IMPUTED_KEY, NETWORK_KEY
 from sagefm._report import _figures as figures
 from sagefm._report._analysis import DULL, Results, coupled_genes
+from sagefm.data._table import entry
 from sagefm.pl._embedding import PALETTE
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def describe_domains(results: Results, colors: dict[str, str]) -> dict[str, Any]
     several = len(results.sections) > 1
     return {
         "rows": rows,
-        "is_chosen": bool(joint.table.uns.get(DOMAIN_KEY, {}).get("params", {}).get("is_chosen", False)),
+        "is_chosen": bool(entry(joint.table, DOMAIN_KEY, "params").get("is_chosen", False)),
         "certain": float((probability > _CERTAIN).mean()),
         "n_shared": int((shares > 0).all().sum()),
         "pictures": [

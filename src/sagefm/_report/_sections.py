@@ -13,7 +13,7 @@ import pandas as pd
 from anndata import AnnData
 
 from sagefm._constants import UNS_KEY
-from sagefm.data._blocks import to_memory
+from sagefm.data._blocks import check_parts, to_memory
 from sagefm.data._counts import get_counts
 from sagefm.data._genes import get_gene_names
 from sagefm.data._report import make_report
@@ -120,6 +120,7 @@ def _split(
 ) -> list[Section]:
     """Return a section for each library of a table."""
     table = get_table(data, table_key=table_key, mod=mod)
+    check_parts(table.X)
     library_key = library_column(table, keys.library_key)
     if library_key is None:
         checked = make_report(data, vocabulary, keys, table_key=table_key, mod=mod)

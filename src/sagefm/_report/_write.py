@@ -7,10 +7,10 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import sagefm
-from sagefm._arguments import as_path, as_seed, listed, whole_number
+from sagefm._arguments import as_path, as_seed, key_name, listed, whole_number
 from sagefm._constants import SPATIAL_KEY
 from sagefm._progress import ProgressBar
-from sagefm._replacing import replacing, try_output
+from sagefm._replacing import replacing, try_file
 from sagefm._report._analysis import Request, Results, analyze
 from sagefm._report._calls import page_call
 from sagefm._report._page import page_facts, render
@@ -115,7 +115,10 @@ def report(
         raise sagefm.errors.OutputExistsError(f"{path} exists. Choose another path, or pass overwrite=True.")
     if not path.parent.is_dir():
         raise ArgumentError(f"{path.parent} is no folder. Make it first, or choose another path.")
-    try_output(path)
+    try_file(path)
+    for name, text in (("title", title), ("command", command)):
+        if text is not None:
+            key_name(text, name=name)
     request = Request(
         n_domains=None if n_domains is None else whole_number(n_domains, name="n_domains", minimum=2),
         genes=None if genes is None else listed(genes, argument="genes"),

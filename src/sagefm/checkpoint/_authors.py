@@ -16,7 +16,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from sagefm._arguments import printable, shown
+from sagefm._arguments import as_path, printable, shown
 from sagefm.checkpoint._archive import check_archive
 from sagefm.checkpoint._checkpoint import Checkpoint, check_finite, load_checkpoint, save_checkpoint
 from sagefm.checkpoint._download import cache_folder, fetch, writing
@@ -194,9 +194,7 @@ def _download(file: Path, *, progress: bool) -> None:
 
 def _checked(path: str | os.PathLike[str]) -> Path:
     """Return the path of a file that is safe to read."""
-    if not isinstance(path, str | os.PathLike):
-        raise ArgumentError(f"path={shown(path)}; expected the path of the authors' .pt file, or None.")
-    path = Path(path).expanduser()
+    path = as_path(path, name="path").expanduser()
     if path.is_dir():
         raise CheckpointError(
             f"{path} is a folder; expected the authors' .pt file. A checkpoint folder is read by "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +17,7 @@ from sagefm._arguments import key_name, printable, shown
 from sagefm._constants import CONFIG_FILE, WEIGHTS_FILE
 from sagefm._replacing import left_aside, replacing, typed_errors
 from sagefm._tensor_files import write_tensors
-from sagefm.checkpoint._config_file import FORMAT_VERSION, ConfigFile, network_digest, read_config
+from sagefm.checkpoint._config_file import FORMAT_VERSION, ConfigFile, config_text, network_digest, read_config
 from sagefm.data._files import file_sha256
 from sagefm.errors import ArgumentError, CheckpointError, ModelNotFoundError, OutputExistsError
 from sagefm.module._center import CenterNeighborhoodNetwork, make_network
@@ -117,21 +116,32 @@ def save_checkpoint(
         # The profile spans more orders of magnitude than half precision does.
         tensors = {name: tensor if name == "prior" else tensor.half() for name, tensor in tensors.items()}
         check_finite(tensors, "The model cannot be saved with half=True", hint="Half precision ends at 65,504.")
-    network, genes = checkpoint.config.to_dict(), list(checkpoint.vocabulary.symbols)
+    check_storable(checkpoint)
+    stored = _stored(checkpoint)
     with replacing(folder, overwrite=overwrite) as staged:
         staged.mkdir()
-        write_tensors(tensors, staged / WEIGHTS_FILE, {_DIGEST: network_digest(network, genes)})
-        config = {
-            "format_version": FORMAT_VERSION,
-            "sha256": file_sha256(staged / WEIGHTS_FILE),
-            "network": network,
-            "training": checkpoint.training,
-            "setup": checkpoint.setup,
-            "history": checkpoint.history,
-            "genes": genes,
-        }
-        (staged / CONFIG_FILE).write_text(json.dumps(config, indent=1))
+        write_tensors(tensors, staged / WEIGHTS_FILE, {_DIGEST: network_digest(stored["network"], stored["genes"])})
+        stored["sha256"] = file_sha256(staged / WEIGHTS_FILE)
+        (staged / CONFIG_FILE).write_text(json.dumps(stored, indent=1))
     return folder
+
+
+def check_storable(checkpoint: Checkpoint) -> None:
+    """Raise a CheckpointError if what describes a network would be refused when it is loaded: before it is trained."""
+    config_text(_stored(checkpoint))
+
+
+def _stored(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return what config.json holds; the hash of the parameters follows when they are stored."""
+    return {
+        "format_version": FORMAT_VERSION,
+        "sha256": "0" * 64,
+        "network": checkpoint.config.to_dict(),
+        "training": checkpoint.training,
+        "setup": checkpoint.setup,
+        "history": checkpoint.history,
+        "genes": list(checkpoint.vocabulary.symbols),
+    }
 
 
 def _check_folder(folder: Path, *, overwrite: bool) -> None:
@@ -191,8 +201,7 @@ def load_checkpoint(folder: str | os.PathLike[str], *, name: str | None = None) 
     if missing:
         raise CheckpointError(f"{folder} is no checkpoint: it has no {' and no '.join(missing)}.")
     config = read_config(folder / CONFIG_FILE)
-    with torch.device("meta"):
-        network = make_network(config.network)
+    network = _empty_network(config)
     shapes = {name: list(tensor.shape) for name, tensor in network.state_dict().items()}
     tensors, sha256 = _read_parameters(folder, config, shapes)
     network.load_state_dict(tensors, assign=True)
@@ -205,6 +214,18 @@ def load_checkpoint(folder: str | os.PathLike[str], *, name: str | None = None) 
         setup=config.setup,
         history=config.history,
     )
+
+
+def max_weights_bytes(config: ConfigFile, header_bytes: int = _MAX_HEADER_BYTES) -> int:
+    """Return the bytes that the weights file of a network has at most."""
+    n_numbers = sum(tensor.numel() for tensor in _empty_network(config).state_dict().values())
+    return 8 + header_bytes + _MAX_NUMBER_BYTES * n_numbers
+
+
+def _empty_network(config: ConfigFile) -> PooledNetwork | CenterNeighborhoodNetwork:
+    """Return the network that a config.json describes, without memory for its parameters."""
+    with torch.device("meta"):
+        return make_network(config.network)
 
 
 def exists(path: str | os.PathLike[str]) -> bool:
@@ -227,8 +248,7 @@ def _read_parameters(folder: Path, config: ConfigFile, shapes: dict[str, list[in
             raise CheckpointError(
                 f"{path} cannot be read: its header has {header_bytes:,} bytes; expected at most {_MAX_HEADER_BYTES:,}."
             )
-        most = 8 + header_bytes + _MAX_NUMBER_BYTES * sum(map(math.prod, shapes.values()))
-        if n_bytes > most:
+        if n_bytes > (most := max_weights_bytes(config, header_bytes)):
             raise CheckpointError(
                 f"{path} does not fit {CONFIG_FILE}: it has {n_bytes:,} bytes, expected at most {most:,}."
             )

@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Final
 
 from sagefm._arguments import shown
+from sagefm._constants import CONFIG_FILE
 from sagefm.data._genes import Vocabulary
 from sagefm.data._table import TableKeys
 from sagefm.errors import ArgumentError, CheckpointError, GenesError
@@ -54,23 +55,47 @@ def network_digest(network: dict[str, Any], genes: list[str]) -> str:
 
 def read_config(path: Path) -> ConfigFile:
     """Return what a config.json says; raise a CheckpointError unless all of it is what ``SAGEFM.save`` writes."""
-    stored = _read_json(path)
-    version = stored.get("format_version") if isinstance(stored, dict) else None
-    if isinstance(version, int) and version > FORMAT_VERSION:
-        raise CheckpointError(
-            f"{path.parent} has format {version}; this sagefm reads up to {FORMAT_VERSION}. pip install --upgrade sagefm"
-        )
     try:
-        _check_values(stored)
-        _check(stored, _FIELDS, "it", required=("format_version", "network", "genes"))
-        network, vocabulary = NetworkConfig.from_dict(stored["network"]), Vocabulary(tuple(stored["genes"]))
-        if len(vocabulary) != network.n_genes:
-            raise ArgumentError(f"it lists {len(vocabulary)} genes for a network of {network.n_genes}")
-        training, history = stored.get("training", {}), stored.get("history", {})
-        _check_training(training, history)
-        _check(stored.get("setup", {}), _SETUP, "setup", only_these=True)
+        # Before it is read.
+        _check_size(path.stat().st_size)
+        with path.open("rb") as file:
+            stored = _load(file.read(MAX_CONFIG_BYTES))
+        version = stored.get("format_version") if isinstance(stored, dict) else None
+        if isinstance(version, int) and version > FORMAT_VERSION:
+            raise CheckpointError(
+                f"{path.parent} has format {version}; this sagefm reads up to {FORMAT_VERSION}. "
+                f"pip install --upgrade sagefm"
+            )
+        return _parse(stored)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}.") from error
     except (ArgumentError, GenesError) as error:
         raise CheckpointError(f"{path} is not what SAGEFM.save(...) writes: {error}") from error
+
+
+def config_text(stored: dict[str, Any]) -> str:
+    """Return the text of a config.json; raise a CheckpointError if it would be refused when it is read."""
+    try:
+        text = json.dumps(stored, indent=1)
+        _check_size(len(text))
+        _parse(_load(text.encode()))
+    except (ArgumentError, GenesError, TypeError, ValueError, RecursionError) as error:
+        raise CheckpointError(
+            f"The model cannot be saved, as it could not be loaded: {CONFIG_FILE} is refused where {error}"
+        ) from error
+    return text
+
+
+def _parse(stored: Any) -> ConfigFile:
+    """Return what a config.json says; raise an ArgumentError or GenesError unless it can be used."""
+    _check_values(stored)
+    _check(stored, _FIELDS, "it", required=("format_version", "network", "genes"))
+    network, vocabulary = NetworkConfig.from_dict(stored["network"]), Vocabulary(tuple(stored["genes"]))
+    if len(vocabulary) != network.n_genes:
+        raise ArgumentError(f"it lists {len(vocabulary)} genes for a network of {network.n_genes}")
+    training, history = stored.get("training", {}), stored.get("history", {})
+    _check_training(training, history)
+    _check(stored.get("setup", {}), _SETUP, "setup", only_these=True)
     return ConfigFile(
         format_version=stored["format_version"],
         network=network,
@@ -83,28 +108,20 @@ def read_config(path: Path) -> ConfigFile:
     )
 
 
-def _read_json(path: Path) -> Any:
-    """Return what a file holds, of bounded size and number of containers."""
-    try:
-        n_bytes = path.stat().st_size
-        if not 0 < n_bytes <= MAX_CONFIG_BYTES:
-            raise CheckpointError(
-                f"{path} has {n_bytes:,} bytes; expected what SAGEFM.save(...) writes, at most {MAX_CONFIG_BYTES:,}."
-            )
-        with path.open("rb") as file:
-            content = file.read(n_bytes)
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror}.") from error
+def _check_size(n_bytes: int) -> None:
+    if not 0 < n_bytes <= MAX_CONFIG_BYTES:
+        raise ArgumentError(f"it has {n_bytes:,} bytes; expected at most {MAX_CONFIG_BYTES:,}.")
+
+
+def _load(content: bytes) -> Any:
+    """Return what a text holds, of a bounded number of containers."""
     n_containers = content.count(b"[") + content.count(b"{")
     if n_containers > _MAX_CONTAINERS:
-        raise CheckpointError(
-            f"{path} holds {n_containers:,} lists and objects; expected at most {_MAX_CONTAINERS:,}, and what "
-            f"SAGEFM.save(...) writes."
-        )
+        raise ArgumentError(f"it holds {n_containers:,} lists and objects; expected at most {_MAX_CONTAINERS:,}.")
     try:
         return json.loads(content.decode())
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is not what SAGEFM.save(...) writes: {error}.") from error
+        raise ArgumentError(f"{error}.") from error
 
 
 def _check_values(stored: Any) -> None:

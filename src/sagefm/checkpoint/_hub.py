@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import tempfile
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sagefm
 from sagefm._constants import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE
-from sagefm.checkpoint._checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from sagefm.checkpoint._checkpoint import Checkpoint, load_checkpoint, max_weights_bytes, save_checkpoint
+from sagefm.checkpoint._config_file import MAX_CONFIG_BYTES, read_config
 from sagefm.data._files import file_sha256
 from sagefm.errors import ArgumentError, CheckpointError, ModelNotFoundError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _CARD = """\
 ---
@@ -72,9 +78,13 @@ def load_from_hub(repo_id: str, revision: str | None = None) -> Checkpoint:
     hub = _client(ModelNotFoundError, f"{no_folder}; to look for it on the Hugging Face Hub, install huggingface_hub")
     endpoint, errors = hub.constants.ENDPOINT, hub.errors
     try:
-        folder = Path(hub.hf_hub_download(repo_id, CONFIG_FILE, revision=revision)).parent
+        folder = _download(hub, repo_id, CONFIG_FILE, revision, MAX_CONFIG_BYTES).parent
+        with _from_hub(repo_id, folder):
+            most = max_weights_bytes(read_config(folder / CONFIG_FILE))
         # Of the same commit, even if the branch has moved on meanwhile.
-        hub.hf_hub_download(repo_id, WEIGHTS_FILE, revision=folder.name)
+        _download(hub, repo_id, WEIGHTS_FILE, folder.name, most)
+    except CheckpointError:
+        raise
     except errors.RevisionNotFoundError as error:
         raise ModelNotFoundError(
             f"Found no revision {revision!r} of {repo_id}; expected a branch, a tag or a commit of {endpoint}/{repo_id}."
@@ -96,13 +106,53 @@ def load_from_hub(repo_id: str, revision: str | None = None) -> Checkpoint:
         ) from error
     except Exception as error:
         raise CheckpointError(f"Could not download {repo_id} from {endpoint}: {error}. Call again.") from error
-    name = f"{repo_id}@{folder.name}"
+    with _from_hub(repo_id, folder):
+        return load_checkpoint(folder, name=f"{repo_id}@{folder.name}")
+
+
+@contextmanager
+def _from_hub(repo_id: str, folder: Path) -> Iterator[None]:
+    """Say of a checkpoint that cannot be used where it comes from."""
     try:
-        return load_checkpoint(folder, name=name)
+        yield
     except CheckpointError as error:
         raise CheckpointError(
-            f"{error} This is {name}, from the Hub: delete {folder.parents[1]} and call again to download it anew."
+            f"{error} This is {repo_id}@{folder.name}, from the Hub: delete {folder.parents[1]} and call again to "
+            f"download it anew."
         ) from error
+
+
+def _download(hub: Any, repo_id: str, file: str, revision: str | None, most: int) -> Path:
+    """Return where the Hub's cache has a file; a download of more than `most` bytes ends with a CheckpointError."""
+
+    def check(n_bytes: int | None) -> None:
+        if (n_bytes or 0) > most:
+            raise CheckpointError(
+                f"{file} of {repo_id} on {hub.constants.ENDPOINT} has more than {most:,} bytes, the most that it can have."
+            )
+
+    class Bar(hub.utils.tqdm):
+        """The Hub's progress bar, which is told of every piece even where it is not shown."""
+
+        n_received = 0
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            check(kwargs.get("total"))
+            super().__init__(*args, **kwargs)
+
+        def update(self, n: float | None = 1) -> bool | None:
+            self.n_received += int(n or 0)
+            check(self.n_received)
+            return super().update(n)
+
+    if "tqdm_class" in inspect.signature(hub.hf_hub_download).parameters:
+        return Path(hub.hf_hub_download(repo_id, file, revision=revision, tqdm_class=Bar))
+    # An earlier huggingface_hub: the size that the Hub tells. If it cannot, the download says why, or takes the cache.
+    n_bytes = None
+    with suppress(Exception):
+        n_bytes = hub.get_hf_file_metadata(hub.hf_hub_url(repo_id, file, revision=revision)).size
+    check(n_bytes)
+    return Path(hub.hf_hub_download(repo_id, file, revision=revision))
 
 
 def push_to_hub(
@@ -179,6 +229,7 @@ def _client(error: type[CheckpointError], message: str) -> Any:
     try:
         import huggingface_hub.constants
         import huggingface_hub.errors
+        import huggingface_hub.utils
     except ImportError as missing:
         raise error(f'{message}: pip install "sagefm[hub]"') from missing
     return huggingface_hub

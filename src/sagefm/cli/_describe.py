@@ -109,10 +109,12 @@ def _results(table: AnnData) -> list[str]:
             places = [f'{name}["{key}"]' for name in ("obsm", "layers", "var") if key in getattr(table, name)]
             lines.append(_result(", ".join(places) or f'uns["{UNS_KEY}"]["{key}"]', params))
     for key, entry in table.uns.items():
-        is_result = isinstance(entry, Mapping) and {"scores", "curves", "params"} <= set(entry)
-        if is_result and isinstance(entry["params"], Mapping):
+        # One of another program may have the same names.
+        if not isinstance(entry, Mapping) or not isinstance(entry.get("params"), Mapping):
+            continue
+        if "curves" in entry and hasattr(entry.get("scores"), "columns"):
             lines.append(_result(f'uns["{key}"], {len(entry["scores"]):,} pairs', entry["params"]))
-        if isinstance(entry, Mapping) and {"edges", "params"} <= set(entry):
+        if hasattr(entry.get("edges"), "columns"):
             lines.append(f'uns["{key}"], {len(entry["edges"]):,} couplings')
     return lines
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sagefm._constants import CONFIG_FILE, WEIGHTS_FILE
-from sagefm._replacing import try_output
+from sagefm._replacing import try_file
 from sagefm.cli._files import as_stores, check_folder, is_section
 from sagefm.cli._options import (
     device_option,
@@ -96,7 +96,7 @@ def pretrain(folder: Path, output: Path, overwrite: bool, recipe: dict[str, Any]
     """
     check_folder(output, contents=(CONFIG_FILE, WEIGHTS_FILE), overwrite=overwrite)
     if options["state_file"] is not None:
-        try_output(options["state_file"])
+        try_file(options["state_file"])
     if options["devices"] > 1:
         leave_to_first()
     from sagefm import model

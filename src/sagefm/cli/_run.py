@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sagefm._progress import ProgressBar
+from sagefm._text import plain
 from sagefm.errors import ModelNotFoundError, SagefmError
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ class SagefmGroup(click.Group):
 
 def explain(error: BaseException) -> str:
     """Return what is said of an error; of one that is not ours, its kind, too."""
-    return str(error) if isinstance(error, SagefmError) else f"{type(error).__name__}: {error}"
+    return str(error) if isinstance(error, SagefmError) else plain(f"{type(error).__name__}: {error}")
 
 
 def _message(error: BaseException) -> str:
@@ -113,7 +114,7 @@ def say(text: str, **facts: Any) -> None:
         raise KeyboardInterrupt
     run.facts.update(facts)
     if text and not run.json and not run.is_silent:
-        click.echo(text)
+        click.echo(plain(text))
 
 
 def report(label: str, text: str = "", **facts: Any) -> None:
@@ -178,7 +179,7 @@ def _warnings_as_lines(run: Run) -> Iterator[None]:
             shown.append(str(message))
             # A line of its own, above the bar that there may be.
             with ProgressBar.external_write_mode(file=sys.stderr):
-                click.echo(f"Warning: {message}", err=True)
+                click.echo(plain(f"Warning: {message}"), err=True)
 
     with warnings.catch_warnings():
         # For deprecated calls of ours the filters that are set hold: by default hidden, in the tests errors.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sagefm._constants import CONFIG_FILE, WEIGHTS_FILE
-from sagefm._replacing import try_output
+from sagefm._replacing import try_file
 from sagefm.cli._files import as_stores, check_folder, read_section, sections_argument
 from sagefm.cli._options import (
     TABLE_ARGUMENTS,
@@ -115,7 +115,7 @@ def train(sections: tuple[Path, ...], output: Path, device: str, overwrite: bool
     """
     check_folder(output, contents=(CONFIG_FILE, WEIGHTS_FILE), overwrite=overwrite)
     if options["state_file"] is not None:
-        try_output(options["state_file"])
+        try_file(options["state_file"])
     inputs = [str(path) for path in sections]
     say("Reading " + ", ".join(inputs), inputs=inputs)
     from sagefm.model import SAGEFM, pretrain

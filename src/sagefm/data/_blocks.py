@@ -10,6 +10,7 @@ import numpy as np
 from scipy import sparse
 
 from sagefm._constants import BLOCK_ROWS
+from sagefm.errors import CountsError, SagefmError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -78,6 +79,15 @@ class StoredMatrix:
         return StoredMatrix(self.matrix, lambda block: function(before(block)), n_columns=n_columns, rows=self.rows)
 
     def _read(self, start: int, stop: int) -> Any:
+        try:
+            return self._rows(start, stop)
+        except SagefmError:
+            raise
+        # A library's, of any kind: the file may be damaged, or on a disk that is gone.
+        except Exception as error:
+            raise CountsError(f"The stored counts cannot be read: {type(error).__name__}: {error}") from error
+
+    def _rows(self, start: int, stop: int) -> Any:
         if not hasattr(self.matrix, "chunks") or not hasattr(self.matrix, "compute"):
             return self.matrix[start:stop]
         # A chunk of a Dask array is computed once, though several blocks are cut from it.
@@ -102,11 +112,24 @@ def is_stored(matrix: Any) -> bool:
 
 def as_csr(matrix: Any) -> sparse.csr_matrix:
     """Return a matrix as canonical CSR float32; shares memory with the given one where it can."""
+    check_parts(matrix)
     csr = sparse.csr_matrix(matrix, dtype=np.float32)
     if not csr.has_canonical_format:
         csr = csr.copy()
         csr.sum_duplicates()
     return csr
+
+
+def check_parts(matrix: Any) -> None:
+    """Raise unless the parts of a CSR or CSC matrix fit: those of a damaged file may point outside of it."""
+    if not sparse.issparse(matrix) or matrix.format not in ("csr", "csc"):
+        return
+    make = sparse.csr_matrix if matrix.format == "csr" else sparse.csc_matrix
+    try:
+        # Of another object: the check may change the type of its indices.
+        make((matrix.data, matrix.indices, matrix.indptr), shape=matrix.shape).check_format(full_check=True)
+    except ValueError as error:
+        raise CountsError(f"The stored counts are damaged: {error}. Copy or download the file again.") from error
 
 
 def to_memory(matrix: sparse.csr_matrix | StoredMatrix) -> sparse.csr_matrix:

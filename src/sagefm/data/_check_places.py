@@ -119,7 +119,9 @@ def _array_indices(
         columns = [get_column(table, key, argument="key") for key in ("array_row", "array_col")]
         if not all(pd.api.types.is_numeric_dtype(column) for column in columns):
             return
-        array = np.column_stack([column.to_numpy(dtype=np.float64) for column in columns])[rows]
+        array = np.column_stack([column.to_numpy(dtype=np.float64, na_value=np.nan) for column in columns])[rows]
+        if not np.isfinite(array).all():
+            return
         order = next((order for order in ([0, 1], [1, 0]) if _is_scaled(coordinates, array[:, order])), None)
         is_same = order is not None and np.array_equal(coordinates, array[:, order])
         if order is None or not (is_same or array[:, 1].max() > _MAX_SQUARE):
@@ -152,7 +154,7 @@ def _array_indices(
 def _is_scaled(coordinates: NDArray[np.float64], array: NDArray[np.float64]) -> bool:
     """Tell whether coordinates are array positions moved, turned by 180 degrees or mirrored, and scaled alike."""
     ranges = np.ptp(coordinates, axis=0), np.ptp(array, axis=0)
-    if not ranges[0].all() or not ranges[1].all() or np.isnan(array).any():
+    if not ranges[0].all() or not ranges[1].all():
         return False
     scale = ranges[0] / ranges[1]
     shape = (coordinates - coordinates.mean(axis=0)) / scale
@@ -212,10 +214,10 @@ def bin_width(table: AnnData, name: str, rows: NDArray[np.int64], pitch: float) 
     library: Mapping[str, Any] = libraries.get(name) or (next(iter(libraries.values())) if len(libraries) == 1 else {})
     scale = library.get("scalefactors")
     scale = scale if isinstance(scale, Mapping) else {}
-    if _number(scale.get("microns_per_pixel")):
+    if is_positive(scale.get("microns_per_pixel")):
         width = pitch * float(scale["microns_per_pixel"])
         return width, f"spots are {width:.3g} um apart"
-    if _number(scale.get("bin_size_um")):
+    if is_positive(scale.get("bin_size_um")):
         return float(scale["bin_size_um"]), f"bins of {float(scale['bin_size_um']):.3g} um"
     names = pd.Series(table.obs_names[rows].astype(str))
     sizes = names.str.extract(_BIN_NAME, expand=False)
@@ -232,7 +234,7 @@ def bin_width(table: AnnData, name: str, rows: NDArray[np.int64], pitch: float) 
         return width, f"bins of {width:.3g} um, by the name {matches[0].string!r}"
     spatial = table.uns.get("spatial")
     stereo = [table.uns, spatial if isinstance(spatial, Mapping) else {}]
-    sizes_of = [uns[key] for uns in stereo for key in ("bin_size", "binsize") if _number(uns.get(key))]
+    sizes_of = [uns[key] for uns in stereo for key in ("bin_size", "binsize") if is_positive(uns.get(key))]
     if sizes_of:
         width = float(sizes_of[0]) * _DNB
         return width, f"bins of {float(sizes_of[0]):g} DNB of Stereo-seq ({width:g} um)"
@@ -241,6 +243,6 @@ def bin_width(table: AnnData, name: str, rows: NDArray[np.int64], pitch: float) 
     return None, ""
 
 
-def _number(value: object) -> bool:
+def is_positive(value: object) -> bool:
     """Tell whether a value is a positive number."""
     return isinstance(value, int | float | np.integer | np.floating) and bool(0 < value < np.inf)

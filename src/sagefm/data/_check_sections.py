@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pandas as pd
@@ -137,8 +137,18 @@ def find_joined(table: AnnData, keys: TableKeys, spots: Spots) -> Iterator[Findi
 
 def _names_any(table: AnnData, libraries: set[str]) -> bool:
     """Tell whether a column of ``obs`` names any of the libraries, as one that was cut to one section does."""
-    columns = (get_column(table, key, argument="key") for key in table.obs.columns)
-    return any(libraries & set(map(str, column.unique())) for column in columns)
+    return any(libraries & set(map(str, _column(table, key).unique())) for key in _column_names(table))
+
+
+def _column_names(table: AnnData) -> list[Any]:
+    """Return the names of columns of ``obs`` that are there once."""
+    return list(table.obs.columns[~table.obs.columns.duplicated(keep=False)])
+
+
+def _column(table: AnnData, key: str) -> pd.Series:
+    """Return a column of ``obs``, objects as text: lists, say, cannot be compared."""
+    column = get_column(table, key, argument="key")
+    return column.map(str, na_action="ignore") if column.dtype == object else column
 
 
 def _codes(values: pd.Series) -> NDArray[np.int64]:
@@ -158,7 +168,9 @@ def _identities(table: AnnData, spots: Spots) -> dict[str, pd.DataFrame]:
         identities["names of spots"] = names.to_frame()
     if {"array_row", "array_col"} <= set(table.obs):
         array = {key: get_column(table, key, argument="key").to_numpy() for key in ("array_row", "array_col")}
-        identities["array positions"] = pd.DataFrame(array)
+        identities["array positions"] = (
+            pd.DataFrame(array).apply(pd.to_numeric, errors="coerce").replace(np.inf, np.nan)
+        )
     return identities
 
 
@@ -171,8 +183,10 @@ def _repeats(identities: dict[str, pd.DataFrame], libraries: NDArray[np.int64]) 
 def _section_columns(table: AnnData, all_names: bool) -> dict[str, pd.Series]:
     """Return columns of ``obs`` that may name sections: those of a usual name, and then others, from few values up."""
     columns = {}
-    for key in table.obs.columns if all_names else filter(_SECTION_COLUMN.match, map(str, table.obs.columns)):
-        values = get_column(table, key, argument="key")
+    for key in _column_names(table):
+        if not all_names and not _SECTION_COLUMN.match(str(key)):
+            continue
+        values = _column(table, key)
         is_number = pd.api.types.is_float_dtype(values) or pd.api.types.is_bool_dtype(values)
         if not is_number and 2 <= values.nunique() <= table.n_obs / N_SPOTS and values.notna().all():
             columns[str(key)] = values.astype(str).reset_index(drop=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import pandas as pd
 
-from sagefm._arguments import as_path
+from sagefm._arguments import as_path, check_type, listed
 from sagefm._constants import SPATIAL_KEY
 from sagefm._progress import ProgressBar
 from sagefm.data._corpus_genes import count_genes, find_expressed
@@ -101,7 +101,9 @@ class Corpus:
         table_key: str | None = None,
         hashes: dict[str, str] | None = None,
     ) -> None:
-        self.paths = [as_path(path, name="paths") for path in paths]
+        check_type({} if hashes is None else hashes, dict, name="hashes", expected="hashes by name")
+        files = listed(paths, argument="paths", what="at least one section, .h5ad or .zarr")
+        self.paths = [as_path(path, name="paths") for path in files]
         self.names = [path.stem for path in self.paths]
         if len(set(self.names)) < len(self.names):
             self.names = [f"{path.parent.name}/{path.stem}" for path in self.paths]
@@ -109,8 +111,6 @@ class Corpus:
         self.library_key, self.table_key = library_key, table_key
         #: sha256 of the sections that were read or given, by name.
         self.hashes = dict(hashes or {})
-        if not self.paths:
-            raise ArgumentError("Found no section; expected at least one .h5ad or .zarr.")
         if absent := [str(path) for path in self.paths if not path.exists() or path.suffix not in STORES]:
             raise ArgumentError(f"{absent[:3]} do not exist, or are neither .h5ad nor .zarr.")
         if twice := [name for name, n in Counter(self.names).items() if n > 1]:

@@ -43,6 +43,8 @@ def get_counts(table: AnnData, layer: str | None = None) -> sparse.csr_matrix | 
     if matrix is None:
         hint = _elsewhere(table, layer) or "Pass the layer that holds raw counts: layer=..."
         raise MissingKeyError(f"{where} is empty. {hint}")
+    if getattr(getattr(matrix, "dtype", None), "kind", "f") not in "biuf":
+        raise CountsError(f"{where} holds values of type {matrix.dtype}. {_elsewhere(table, layer) or _EXPECTED}")
     if is_stored(matrix):
         # Without the table: a Dask cluster sends the check to its workers.
         return StoredMatrix(matrix, partial(_checked, where=where, elsewhere=str))
@@ -93,7 +95,7 @@ def check_counts(
     """Raise unless all stored values are whole and not negative: logged data often begin with zeros and ones."""
     if values.dtype == bool or values.size == 0:
         return
-    if not np.issubdtype(values.dtype, np.number):
+    if values.dtype.kind not in "iuf":
         raise CountsError(f"{where} holds values of type {values.dtype}. {elsewhere() or _EXPECTED}")
     if not np.issubdtype(values.dtype, np.integer):
         if not np.isfinite(values).all():

@@ -13,7 +13,7 @@ import h5py
 import pandas as pd
 import zarr
 
-from sagefm._arguments import as_path, shown
+from sagefm._arguments import as_path, check_type, shown
 from sagefm.data._genes import get_gene_names, to_symbols
 from sagefm.data._table import pick
 from sagefm.errors import ArgumentError, MissingKeyError, SagefmError
@@ -144,6 +144,7 @@ def align_metadata(metadata: pd.DataFrame | None, names: Sequence[str]) -> pd.Da
     """Return one row for each of `names`, in their order; without columns where there is no table."""
     if metadata is None:
         return pd.DataFrame(index=names)
+    check_type(metadata, pd.DataFrame, name="metadata", expected="a DataFrame with a row for each section")
     metadata = metadata.set_axis(metadata.index.astype(str))
     unknown = [name for name in names if name not in metadata.index]
     if unknown:

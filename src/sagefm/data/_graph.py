@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import warnings
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,7 @@ from sagefm._constants import N_SPOTS, NEIGHBORS_KEY
 from sagefm.data._check_places import find_odd_places
 from sagefm.data._check_sections import find_background, find_joined
 from sagefm.data._findings import Finding, tell
-from sagefm.data._table import find_spots, library_column
+from sagefm.data._table import entry, find_spots, library_column
 from sagefm.errors import CoordinatesError, NeighborsError
 
 if TYPE_CHECKING:
@@ -161,7 +160,9 @@ def with_library_key(table: AnnData, keys: TableKeys) -> TableKeys:
     if keys.library_key is not None:
         return keys
     stored = _stored_params(table, keys.neighbors_key or NEIGHBORS_KEY).get("library_key")
-    return replace(keys, library_key=stored if stored in table.obs else library_column(table, None))
+    return replace(
+        keys, library_key=stored if isinstance(stored, str) and stored in table.obs else library_column(table, None)
+    )
 
 
 def get_neighbors(table: AnnData, keys: TableKeys, spots: Spots | None = None) -> sparse.csr_matrix:
@@ -207,14 +208,13 @@ def averaging(neighbors: sparse.csr_matrix, *, with_center: bool) -> sparse.csr_
 
 def _stored_params(table: AnnData, key: str) -> dict[str, Any]:
     """Return the parameters of a stored graph that was built here; nothing, if it was not."""
-    stored = table.uns.get(f"{key}_neighbors")
-    params = stored.get("params", {}) if isinstance(stored, Mapping) else {}
+    params = entry(table, f"{key}_neighbors", "params")
     return dict(params) if "fingerprint" in params and f"{key}_connectivities" in table.obsp else {}
 
 
 def _connectivities_key(table: AnnData, key: str) -> str:
-    entries = [table.uns[name] for name in (f"{key}_neighbors", key) if name in table.uns]
-    keys = (str(entry["connectivities_key"]) for entry in entries if "connectivities_key" in entry)
+    entries = [entry(table, name) for name in (f"{key}_neighbors", key)]
+    keys = (str(stored["connectivities_key"]) for stored in entries if "connectivities_key" in stored)
     key = next(keys, f"{key}_connectivities")
     if key not in table.obsp:
         raise NeighborsError(
@@ -226,7 +226,10 @@ def _connectivities_key(table: AnnData, key: str) -> str:
 
 def _edges(graph: Any) -> sparse.csr_matrix:
     """Return the edges of a graph as ones, without the diagonal, on which squidpy stores explicit zeros."""
-    edges = sparse.coo_matrix(graph)
+    try:
+        edges = sparse.coo_matrix(graph)
+    except (TypeError, ValueError) as error:
+        raise NeighborsError(f"The graph cannot be read: {error} Expected a sparse matrix of numbers.") from error
     keep = (edges.row != edges.col) & (edges.data != 0)
     ones = np.ones(int(keep.sum()), dtype=np.float32)
     return sparse.csr_matrix((ones, (edges.row[keep], edges.col[keep])), shape=edges.shape)

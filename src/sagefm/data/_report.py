@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy.spatial import cKDTree
 
+from sagefm._text import plain
 from sagefm.data._blocks import iter_blocks
 from sagefm.data._check_places import bin_width
 from sagefm.data._counts import get_counts
@@ -70,7 +71,7 @@ class Report:
             text = textwrap.fill(finding.message, 106, break_long_words=False, break_on_hyphens=False)
             lines.append(f"{finding.severity:<14}" + textwrap.indent(text, " " * 14).strip())
             lines += [" " * 14 + finding.repair] if finding.repair else []
-        return "\n".join([*lines, *([] if self.findings else ["nothing odd"])])
+        return plain("\n".join([*lines, *([] if self.findings else ["nothing odd"])]))
 
 
 def make_report(

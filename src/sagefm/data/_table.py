@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from sagefm._arguments import key_name
+from sagefm._arguments import key_name, shown
 from sagefm._constants import NEIGHBORS_KEY, SPATIAL_KEY
 from sagefm.errors import ArgumentError, CoordinatesError, MissingKeyError
 
@@ -26,6 +26,8 @@ ATTRS_KEY = "spatialdata_attrs"
 _PLACE_COLUMNS = (
     ("pxl_col_in_fullres", "pxl_row_in_fullres"), ("imagecol", "imagerow"), ("x_centroid", "y_centroid"), ("x", "y"),
 )  # fmt: skip
+#: Extents of a section between which squares of distances have a value.
+_EXTENTS = (1e-100, 1e100)
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,11 @@ def get_column(table: AnnData, key: str, *, argument: str, name: str = "adata") 
     """Return a column of ``obs``, or an error that lists the columns there are; it calls the table `name`."""
     if key_name(key, name=argument) not in table.obs:
         raise MissingKeyError(f"{argument}={key!r} is not a column of {name}.obs; found {_names(table.obs.columns)}.")
+    if list(table.obs.columns).count(key) > 1:
+        repair = f"{name}.obs = {name}.obs.loc[:, ~{name}.obs.columns.duplicated()].copy()"
+        raise ArgumentError(
+            f"{argument}={key!r}: {name}.obs has several columns of this name. Keep the first: {repair}"
+        )
     if isinstance(table.obs, pd.DataFrame):
         # By position: `obs[key]` is kept by pandas 2, which then warns of the user's own assignments.
         return table.obs.iloc[:, table.obs.columns.get_loc(key)]
@@ -111,6 +118,8 @@ def get_coordinates(table: AnnData, spatial_key: str = SPATIAL_KEY) -> NDArray[n
             f"or set adata.obsm[{spatial_key!r}].{_else(table, spatial_key)}"
         )
     try:
+        if np.iscomplexobj(table.obsm[spatial_key]):
+            raise TypeError("found complex numbers")
         coordinates = np.asarray(table.obsm[spatial_key], dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise CoordinatesError(f"adata.obsm[{spatial_key!r}] is not numeric: {error}.") from error
@@ -131,6 +140,12 @@ def get_coordinates(table: AnnData, spatial_key: str = SPATIAL_KEY) -> NDArray[n
             f"first at {table.obs_names[int(np.argmin(finite))]!r}. "
             f"Leave these spots out: adata = adata[np.isfinite(np.asarray(adata.obsm[{spatial_key!r}], float)).all(axis=1)].copy()"
         )
+    with np.errstate(over="ignore"):
+        extent = float(np.ptp(coordinates, axis=0).max())
+    if extent and not _EXTENTS[0] < extent < _EXTENTS[1]:
+        raise CoordinatesError(
+            f"adata.obsm[{spatial_key!r}] spans {extent:.3g}, which is no distance on a slide.{_else(table, spatial_key)}"
+        )
     return coordinates
 
 
@@ -150,7 +165,10 @@ def places_in_obs(table: AnnData, spatial_key: str) -> tuple[str, str]:
 def array_positions(table: AnnData) -> str:
     """Return array positions as coordinates, of a hexagonal array where rows and columns are of the same parity."""
     columns = [get_column(table, key, argument="key") for key in ("array_row", "array_col")]
-    array = np.column_stack([column.to_numpy(dtype=np.float64) for column in columns])
+    array = np.column_stack(
+        [pd.to_numeric(column, errors="coerce").to_numpy(np.float64, na_value=np.nan) for column in columns]
+    )
+    array = array[np.isfinite(array).all(axis=1)]
     is_hexagonal = len(np.unique(array.sum(axis=1) % 2)) == 1
     positions = "adata.obs[['array_col', 'array_row']].to_numpy(dtype=float)"
     return f"{positions} * [1.0, 3**0.5]" if is_hexagonal else positions
@@ -226,7 +244,8 @@ def get_embedding(table: AnnData, use_rep: str, *, name: str = "adata") -> NDArr
         raise ArgumentError(
             f"{name}.obsm[{use_rep!r}] has shape {embedding.shape}; expected (n_spots, n_latent). Call {repair}"
         )
-    wrong = int((~np.isfinite(embedding).all(axis=1)).sum())
+    # Of float32, as embeddings are stored.
+    wrong = int((~(np.abs(embedding) <= np.finfo(np.float32).max).all(axis=1)).sum())
     if wrong:
         raise ArgumentError(
             f"{name}.obsm[{use_rep!r}] holds NaN or infinite values at {wrong} of {len(embedding)} spots. Call {repair}"
@@ -236,8 +255,8 @@ def get_embedding(table: AnnData, use_rep: str, *, name: str = "adata") -> NDArr
 
 def library_column(table: AnnData, library_key: str | None) -> str | None:
     """Return the column of ``obs`` that names libraries. Default: that of the regions, if a table annotates several."""
-    region_key = table.uns.get(ATTRS_KEY, {}).get("region_key")
-    if library_key is None and region_key in table.obs:
+    region_key = entry(table, ATTRS_KEY).get("region_key")
+    if library_key is None and isinstance(region_key, str) and region_key in table.obs:
         regions = get_column(table, region_key, argument="region_key")
         return str(region_key) if regions.nunique() > 1 else None
     return None if library_key is None else key_name(library_key, name="library_key")
@@ -254,7 +273,13 @@ def get_libraries(
     if library_key is None:
         return np.zeros(table.n_obs, dtype=np.int64), [""]
     column = get_column(table, library_key, argument=argument, name=name)
-    codes, names = pd.factorize(column, sort=True)
+    try:
+        codes, names = pd.factorize(column, sort=True)
+    except TypeError as error:  # lists, say
+        raise CoordinatesError(
+            f"{name}.obs[{library_key!r}] holds {shown(column.iloc[0])}; expected the names of sections: "
+            f"{name}.obs[{library_key!r}] = {name}.obs[{library_key!r}].astype(str)"
+        ) from error
     missing = int((codes < 0).sum())
     if missing:
         raise CoordinatesError(
@@ -264,11 +289,17 @@ def get_libraries(
     return codes.astype(np.int64), [str(library) for library in names]
 
 
+def entry(table: Any, *keys: str) -> Mapping[str, Any]:
+    """Return a dictionary in ``uns``; an empty one if it is not there, or if another program keeps other things there."""
+    found: Any = table.uns
+    for key in keys:
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return found if isinstance(found, Mapping) else {}
+
+
 def spatial_libraries(table: Any) -> dict[str, Mapping[str, Any]]:
     """Return what ``uns["spatial"]`` holds of each library; other programs keep other things there."""
-    spatial = table.uns.get("spatial")
-    entries = spatial.items() if isinstance(spatial, Mapping) else ()
-    return {str(name): entry for name, entry in entries if isinstance(entry, Mapping)}
+    return {str(name): library for name, library in entry(table, "spatial").items() if isinstance(library, Mapping)}
 
 
 def _kind(data: Any) -> str:

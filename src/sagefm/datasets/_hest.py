@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from sagefm._arguments import as_path
+from sagefm._arguments import as_path, listed
 from sagefm.data._corpus import Corpus
 from sagefm.data._files import find_metadata
 from sagefm.errors import ArgumentError, MissingKeyError
@@ -99,7 +99,7 @@ def _keep(table: pd.DataFrame, column: str, wanted: str | Sequence[str]) -> pd.D
     if column not in table:
         raise MissingKeyError(f"The metadata have no column {column!r}; found {list(table.columns)}.")
     argument = "technology" if column == "st_technology" else column
-    kept = table[table[column].isin([wanted] if isinstance(wanted, str) else list(wanted))]
+    kept = table[table[column].isin(listed(wanted, argument=argument, what="names"))]
     if kept.empty:
         raise ArgumentError(
             f"{argument}={wanted!r} is that of no section; found {sorted(map(str, table[column].unique()))}. "

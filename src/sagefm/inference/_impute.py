@@ -294,9 +294,10 @@ def _sum(fitted: list[Fitted], weights: NDArray[np.float32], spots: Spots) -> ND
 
 
 def mean_weights(stacks: list[Stack]) -> pd.DataFrame:
-    """Return the weight of each predictor in each bin, mean over masks and parts."""
-    names = list(stacks[0].predictors)
-    mean = np.mean([weights for stack in stacks for weights in stack.weights.values()], axis=0)
+    """Return the weight of each predictor in each bin, mean over masks and parts; 0 where one could not be fitted."""
+    frames = [pd.DataFrame(w, columns=list(stack.predictors)) for stack in stacks for w in stack.weights.values()]
+    names = list(dict.fromkeys(name for frame in frames for name in frame))
+    mean = np.mean([frame.reindex(columns=names, fill_value=0.0).to_numpy() for frame in frames], axis=0)
     table = pd.DataFrame(mean, columns=names).assign(bin=bin_names())
     return table.melt(id_vars="bin", var_name="predictor", value_name="weight")
 

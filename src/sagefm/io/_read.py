@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from sagefm._arguments import as_path
 from sagefm._progress import ProgressBar
-from sagefm.errors import ArgumentError
+from sagefm.data._blocks import check_parts
+from sagefm.errors import ArgumentError, CountsError
 from sagefm.io._find import MATRICES, find_kind, hest_files, section_name
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def _read_kind(path: Path, kind: Kind) -> Any:
         from sagefm.io._table import read_st
 
         return read_st(path)
-    return _read_store(path, kind)
+    return _whole(_read_store(path, kind), path)
 
 
 def _read_store(path: Path, kind: str) -> Any:
@@ -119,12 +120,26 @@ def _read_store(path: Path, kind: str) -> Any:
     raise ArgumentError(f"{path} is a zarr store of {encoding}; expected AnnData or SpatialData.")
 
 
+def _whole(data: Any, path: Path) -> Any:
+    """Return AnnData, MuData or SpatialData; raise where counts are not whole, which their readers do not look at."""
+    tables = getattr(data, "mod", None) or getattr(data, "tables", None) or {"": data}
+    for table in tables.values():
+        for matrix in (table.X, *table.layers.values()):
+            try:
+                check_parts(matrix)
+            except CountsError as error:
+                raise ArgumentError(f"{path} cannot be used. {error}") from error
+    return data
+
+
 def _what_it_is(path: Path) -> str:
     """Return what a path is that holds no section by itself, with what to pass instead, if that can be told."""
     if path.is_file():
         if any(path.name.endswith(f"{matrix}.h5") for matrix in MATRICES):
             return f"holds counts without positions. Pass the folder that it is in, {str(path.parent)!r}"
         return "is no section that sagefm reads"
+    if not path.is_dir():
+        return "is neither a file nor a folder"
     if path.name == "spatial" or path.name in MATRICES:
         return f"is only a part of Space Ranger's results. Pass the folder that it is in, {str(path.parent)!r}"
     if files := hest_files(path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from sagefm.io._find import bin_um, find_bins, find_matrix, find_outs, section_n
 from sagefm.pp._bins import aggregate_bins
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from anndata import AnnData
@@ -119,20 +121,25 @@ def _read_positions(places: list[Path]) -> pd.DataFrame:
             f"Found no positions of spots in {places[0]}, which has {parts or 'no files'}; expected one of "
             f"{', '.join(_POSITIONS)}. Copy the folder 'spatial' of Space Ranger beside the counts."
         )
-    if file.suffix == ".parquet":
-        table = pd.read_parquet(file)
-        table = table.set_index("barcode") if "barcode" in table else table
-    else:
-        # Space Ranger 1 has no header.
-        table = pd.read_csv(file, header=None, index_col=0, dtype=str)
-        if "in_tissue" in set(table.iloc[0]):
-            table = table.iloc[1:].set_axis(table.iloc[0], axis=1)
-        elif table.shape[1] == len(_COLUMNS):
-            table.columns = _COLUMNS
-    missing = sorted(set(_COLUMNS) - set(table.columns))
-    if missing:
-        raise ArgumentError(f"{file} lacks the columns {missing}; found {list(map(str, table.columns))}.")
-    return table[_COLUMNS].apply(pd.to_numeric)
+    with _reading(file):
+        if file.suffix == ".parquet":
+            table = pd.read_parquet(file)
+            table = table.set_index("barcode") if "barcode" in table else table
+        else:
+            # Space Ranger 1 has no header.
+            table = pd.read_csv(file, header=None, index_col=0, dtype=str)
+            if "in_tissue" in set(table.iloc[0]):
+                table = table.iloc[1:].set_axis(table.iloc[0], axis=1)
+            elif table.shape[1] == len(_COLUMNS):
+                table.columns = _COLUMNS
+        missing = sorted(set(_COLUMNS) - set(table.columns))
+        if missing:
+            raise ArgumentError(f"{file} lacks the columns {missing}; found {list(map(str, table.columns))}.")
+        if table.index.has_duplicates:
+            raise ArgumentError(
+                f"{file} lists {table.index[table.index.duplicated()][0]!r} twice; expected a row a spot."
+            )
+        return table[_COLUMNS].apply(pd.to_numeric)
 
 
 def _library(places: list[Path]) -> dict[str, Any]:
@@ -144,14 +151,31 @@ def _library(places: list[Path]) -> dict[str, Any]:
     for resolution in _RESOLUTIONS:
         file = _find(places, *(f"tissue_{resolution}_image.{suffix}" for suffix in ("png", "jpg")))
         if file is not None and f"tissue_{resolution}_scalef" in library["scalefactors"]:
-            with Image.open(file) as image:
+            with _reading(file), Image.open(file) as image:
                 library["images"][resolution] = np.asarray(image.convert("RGB"))
     return library
 
 
 def _scale_factors(place: Path) -> dict[str, float]:
     file = _find([place], _SCALE_FACTORS)
-    return {} if file is None else dict(json.loads(file.read_text()))
+    if file is None:
+        return {}
+    with _reading(file):
+        return dict(json.loads(file.read_text()))
+
+
+@contextmanager
+def _reading(file: Path) -> Iterator[None]:
+    """Say which file an error of another library is about."""
+    try:
+        yield
+    except ArgumentError:
+        raise
+    # Of any kind: the file may be cut short, or another one.
+    except Exception as error:
+        raise ArgumentError(
+            f"{file} cannot be read: {type(error).__name__}: {error}. Copy or download it again."
+        ) from error
 
 
 def _find(places: list[Path], *names: str) -> Path | None:

@@ -12,7 +12,7 @@ from sagefm._progress import ProgressBar
 from sagefm.data._blocks import to_memory
 from sagefm.data._genes import assign_folds, get_gene_names, make_vocabulary
 from sagefm.data._reader import read_table
-from sagefm.data._table import TableKeys, get_table, untouched_on_error
+from sagefm.data._table import TableKeys, entry, get_table, untouched_on_error
 from sagefm.errors import ArgumentError, MissingKeyError
 from sagefm.metrics._predictors import (
     Components,
@@ -189,7 +189,7 @@ def _read_predicted(table: AnnData, predicted: Any) -> PredictedRows:
             f"predicted={predicted!r} is not in adata.layers; found {list(table.layers)}. "
             f"Call sagefm.tl.impute(adata, model, key_added={predicted!r})"
         )
-    params = table.uns.get(UNS_KEY, {}).get(predicted, {})
+    params = entry(table, UNS_KEY, predicted)
     if "target_sum" in params:
         raise ArgumentError(
             f"predicted={predicted!r} was brought to {params['target_sum']:g} counts a spot; expected counts at the depth "

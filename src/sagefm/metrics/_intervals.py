@@ -109,7 +109,7 @@ def pit(
     (300, 200)
     """
     x, mu = as_array(counts, name="counts"), as_array(expected, name="expected")
-    phi = as_array(dispersion, name="dispersion", n_dims=np.ndim(dispersion))
+    phi = as_array(dispersion, name="dispersion")
     if x.shape != mu.shape or phi.shape not in ((), x.shape[1:], x.shape):
         shapes = [x.shape, mu.shape, phi.shape]
         raise ArgumentError(f"counts, expected and dispersion have the shapes {shapes}; expected the same.")
@@ -175,15 +175,16 @@ def interval_coverage(
     >>> table["group"].nunique()
     8
     """
-    x, mu = as_array(counts, name="counts"), as_array(expected, name="expected")
-    if x.shape != mu.shape or (depth is not None and np.shape(depth) != x.shape[:1]):
-        shapes = [np.shape(values) for values in (x, mu, depth) if values is not None]
+    x, mu = as_array(counts, name="counts", n_dims=2), as_array(expected, name="expected")
+    depths = [] if depth is None else [as_array(depth, name="depth", n_dims=1)]
+    if x.shape != mu.shape or any(d.shape != x.shape[:1] for d in depths):
+        shapes = [values.shape for values in (x, mu, *depths)]
         raise ArgumentError(f"counts, expected and depth have the shapes {shapes}; expected the same spots and genes.")
     levels = as_array(levels, name="levels", n_dims=1).tolist()
     if not all(0 < level < 1 for level in levels):
         raise ArgumentError(f"levels={levels}; expected numbers between 0 and 1.")
     generator = np.random.default_rng(as_seed(rng))
-    depth = x.sum(axis=1) if depth is None else as_array(depth, name="depth", n_dims=1)
+    depth = depths[0] if depths else x.sum(axis=1)
     known = np.flatnonzero(np.isfinite(mu).all(axis=0))
     x, mu = x[:, known], mu[:, known]
     third = _groups(depth, len(_THIRDS))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 
 from sagefm._arguments import as_seed, key_name, shown
 from sagefm._constants import N_SPOTS
-from sagefm.checkpoint._checkpoint import Checkpoint
+from sagefm.checkpoint._checkpoint import Checkpoint, check_storable
 from sagefm.data._corpus import Corpus
 from sagefm.data._genes import make_vocabulary
 from sagefm.errors import ArgumentError, CoordinatesError, MissingKeyError
@@ -105,8 +106,17 @@ def pretrain(
     seed = as_seed(rng)
     config = TrainingConfig.of(network_config, rng=seed, sections_in_memory=sections_in_memory, **settings)
     sections = CorpusSections(corpus, genes, network_config, keep=sections_in_memory is None)
+    network = make_network(network_config, seed)
+    checkpoint = Checkpoint(
+        network=network,
+        vocabulary=genes,
+        name="SAGEFM",
+        training={"sections": dict.fromkeys(corpus.names, ""), "validation_sections": list(sections.names)},
+        setup={key: getattr(corpus, key) for key in ("layer", "gene_key", "spatial_key", "library_key")},
+    )
+    check_storable(checkpoint)
     result = fit(
-        make_network(network_config, seed),
+        network,
         sections,
         genes.symbols,
         config,
@@ -115,15 +125,11 @@ def pretrain(
         progress=progress,
         trainer_arguments=train,
     )
-    checkpoint = Checkpoint(
-        network=result.network,
-        vocabulary=genes,
-        name="SAGEFM",
-        training={**result.record, "sections": {name: corpus.sha256(i) for i, name in enumerate(corpus.names)}},
-        setup={key: getattr(corpus, key) for key in ("layer", "gene_key", "spatial_key", "library_key")},
-        history=result.losses,
+    hashes = {name: corpus.sha256(i) for i, name in enumerate(corpus.names)}
+    training = {**result.record, "sections": hashes}
+    model = SAGEFM.from_pretrained(
+        replace(checkpoint, network=result.network, training=training, history=result.losses)
     )
-    model = SAGEFM.from_pretrained(checkpoint)
     model._saves = result.saves
     return model
 

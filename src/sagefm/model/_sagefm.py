@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self
 import numpy as np
 from scvi.model.base import BaseModelClass
 
-from sagefm._arguments import as_seed
+from sagefm._arguments import as_path, as_seed
 from sagefm._constants import SPATIAL_KEY, WEIGHTS_FILE
-from sagefm.checkpoint._checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from sagefm.checkpoint._checkpoint import Checkpoint, check_storable, load_checkpoint, save_checkpoint
 from sagefm.checkpoint._hub import push_to_hub
 from sagefm.checkpoint._resolve import resolve_model
 from sagefm.data._files import file_sha256
@@ -18,7 +18,7 @@ from sagefm.data._genes import get_gene_names, is_gene, make_vocabulary
 from sagefm.data._table import coordinates_in_table, get_table
 from sagefm.errors import MissingKeyError
 from sagefm.model._managers import TableManagers, forget_with
-from sagefm.model._table_model import TableModel, spots_sha256
+from sagefm.model._table_model import TableModel, check_setup, spots_sha256
 from sagefm.module._center import make_network
 from sagefm.module._config import NetworkConfig
 from sagefm.training._config import TrainingConfig
@@ -137,6 +137,7 @@ class SAGEFM(TableModel):
         network = make_network(config, as_seed(rng)).eval()
         self._within = {"table_key": table_key, "mod": mod}
         self._take(Checkpoint(network=network, vocabulary=genes, training={"is_trained": False}, **_NEW))
+        check_storable(self.to_checkpoint())
 
     def train(
         self,
@@ -218,6 +219,8 @@ class SAGEFM(TableModel):
             rng=rng,
         )
         sections = self._reader(None).sections()
+        names = [section.name for section in sections]
+        check_storable(replace(self._checkpoint, training={"is_trained": True, "validation_sections": names}))
         result = fit(
             self.module,
             TableSections(sections, self.module.config),
@@ -257,9 +260,12 @@ class SAGEFM(TableModel):
             The folder exists and `overwrite` is false, or the folder is not a checkpoint.
         OutputError
             The folder cannot be written, or the disk is full. What was there before stays.
+        CheckpointError
+            The model could not be loaded again: NaN parameters, or names that cannot be printed.
         """
+        folder = as_path(dir_path, name="dir_path")
         if self._saves:
-            folder = save_checkpoint(self.to_checkpoint(), dir_path, overwrite=overwrite, half=half)
+            save_checkpoint(self.to_checkpoint(), folder, overwrite=overwrite, half=half)
             sha256 = file_sha256(folder / WEIGHTS_FILE)
             self._checkpoint = replace(self._checkpoint, name=str(folder), sha256=sha256)
 
@@ -358,6 +364,7 @@ class SAGEFM(TableModel):
             There is no such checkpoint, its parameters have another hash, or the table cannot be used (the message says
             why).
         """
+        check_setup(setup)
         checkpoint = resolve_model(model, revision=revision, sha256=sha256)
         self, arguments = cls.__new__(cls), {**checkpoint.setup, **setup}
         if adata is None:

@@ -28,7 +28,7 @@ from sagefm.inference._perturb_table import perturb_table
 from sagefm.model._fields import table_fields
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -76,9 +76,14 @@ class TableModel(BaseModelClass):
             raise ArgumentError(f"Found {type(adata).__name__}: call setup_spatialdata or setup_mudata.")
         if not isinstance(adata.obs, pd.DataFrame):
             raise ArgumentError("adata.obs is read lazily, which scvi-tools cannot: adata.obs = adata.obs.to_memory()")
+        # What scvi-tools passes comes with the registry of another table.
+        if kwargs and "source_registry" not in kwargs:
+            check_setup(kwargs)
         setup_method_args = cls._get_setup_method_args(**locals())
         keys = TableKeys(layer, gene_key, spatial_key, library_key, neighbors_key)
         manager = AnnDataManager(fields=table_fields(get_table(adata), keys), setup_method_args=setup_method_args)
+        if adata.is_view:  # where a graph was built it is none any more
+            raise ArgumentError("adata is a view of another table, which scvi-tools cannot use: adata = adata.copy()")
         manager.register_fields(adata, **kwargs)
         cls.register_manager(manager)
 
@@ -269,6 +274,14 @@ class TableModel(BaseModelClass):
         return read_table(adata, self._checkpoint.vocabulary, self._keys(), **self._within)
 
 
+def check_setup(names: Iterable[str]) -> None:
+    """Raise an ArgumentError unless `setup_anndata` has arguments of all these names."""
+    expected = [key.name for key in fields(TableKeys)]
+    unknown = [name for name in names if name not in expected]
+    if unknown:
+        raise ArgumentError(f"setup_anndata has no argument {', '.join(unknown)}; expected some of {expected}.")
+
+
 def spots_sha256(table: AnnData) -> str:
     """Return the hash of the names of the spots."""
-    return hashlib.sha256("\n".join(table.obs_names).encode()).hexdigest()
+    return hashlib.sha256("\n".join(map(str, table.obs_names)).encode()).hexdigest()

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from sagefm._constants import SPATIAL_KEY
+from sagefm.data._check_places import is_positive
 from sagefm.data._table import ATTRS_KEY, get_column, spatial_libraries
 from sagefm.errors import MissingKeyError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from anndata import AnnData
     from numpy.typing import NDArray
@@ -47,8 +49,13 @@ def _from_uns(table: AnnData, library: str | None) -> Image | None:
     entry: Mapping[str, Any] = libraries.get(str(library)) or (
         next(iter(libraries.values())) if len(libraries) == 1 else {}
     )
-    images, scales = entry.get("images") or {}, entry.get("scalefactors") or {}
-    usable = {name: np.asarray(image) for name, image in images.items() if f"tissue_{name}_scalef" in scales}
+    stored = (entry.get(key) for key in ("images", "scalefactors"))
+    images, scales = (value if isinstance(value, Mapping) else {} for value in stored)
+    usable = {
+        name: np.asarray(image)
+        for name, image in images.items()
+        if np.ndim(image) in (2, 3) and is_positive(scales.get(f"tissue_{name}_scalef"))
+    }
     if not usable:
         return None
     name = max(usable, key=lambda name: usable[name].shape[0])

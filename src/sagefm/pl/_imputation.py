@@ -10,7 +10,7 @@ from scipy.sparse import issparse
 
 from sagefm._arguments import key_name
 from sagefm._constants import IMPUTED_KEY, SPATIAL_KEY, UNS_KEY
-from sagefm.data._table import TableKeys
+from sagefm.data._table import TableKeys, entry
 from sagefm.errors import GenesError, MissingKeyError
 from sagefm.pl._tissue import (
     COLORBAR_WIDTH,
@@ -94,8 +94,8 @@ def imputation(
     section = select_section(adata, table, keys, library, img=img)
     check_size(size)
     key_name(gene, name="gene")
-    params = table.uns.get(UNS_KEY, {}).get(key_name(key, name="key"))
-    if params is None:
+    params = entry(table, UNS_KEY, key_name(key, name="key"))
+    if not params:
         raise MissingKeyError(f"Found no {key!r} in adata.uns[{UNS_KEY!r}]; run sagefm.tl.impute(adata) first.")
     values, name, unit = _imputed(table, gene, key)[section.rows], "imputed", "expected log1p of counts"
     if params.get("scale", "counts") == "counts":

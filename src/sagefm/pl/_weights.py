@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import pandas as pd
 
+from sagefm._arguments import key_name
 from sagefm._constants import IMPUTED_KEY, UNS_KEY
+from sagefm.data._table import entry
 from sagefm.errors import MissingKeyError
 from sagefm.pl._tissue import get_panels, select_table
 
@@ -68,7 +70,7 @@ def imputation_weights(
     >>> sagefm.tl.impute(adata, genes=["CD3E", "MS4A1"])
     >>> (ax,) = sagefm.pl.imputation_weights(adata)
     """
-    weights = select_table(adata, table_key, mod).uns.get(UNS_KEY, {}).get(key, {}).get("weights")
+    weights = entry(select_table(adata, table_key, mod), UNS_KEY, key_name(key, name="key")).get("weights")
     if not isinstance(weights, pd.DataFrame):
         call = "sagefm.tl.impute(adata)"
         raise MissingKeyError(f"Found no weights in adata.uns[{UNS_KEY!r}][{key!r}]; run {call} first.")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from sagefm._constants import UNS_KEY
 from sagefm.data import _genes
-from sagefm.data._table import get_table
+from sagefm.data._table import entry, get_table
 
 if TYPE_CHECKING:
     import os
@@ -83,5 +83,5 @@ def match_genes(
         "n_by_ensembl_id": int((report["via"] == "ensembl").sum()),
         "coverage": float(match.coverage),
     }
-    table.uns[UNS_KEY] = {**table.uns.get(UNS_KEY, {}), "coverage": coverage}
+    table.uns[UNS_KEY] = {**entry(table, UNS_KEY), "coverage": coverage}
     return report

@@ -11,7 +11,7 @@ import sagefm
 from sagefm._arguments import as_seed, key_name, number, one_of, whole_number
 from sagefm._constants import ANNOTATION_KEY, EMBEDDING_KEY, UNLABELLED, UNS_KEY, UNSURE
 from sagefm.data._labels import read_labels
-from sagefm.data._table import copy_data, get_column, get_embedding, get_libraries, get_table
+from sagefm.data._table import copy_data, entry, get_column, get_embedding, get_libraries, get_table
 from sagefm.errors import ArgumentError
 from sagefm.tl._common import record
 
@@ -211,7 +211,7 @@ def _read_reference(
 
 def _model_of(table: AnnData, use_rep: str) -> dict[str, str]:
     """Return name and hash of the model that an embedding is from, if they are known."""
-    params = table.uns.get(UNS_KEY, {}).get(use_rep, {})
+    params = entry(table, UNS_KEY, use_rep)
     return {name: str(params[name]) for name in ("model", "checkpoint_sha256") if params.get(name)}
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sagefm._constants import UNS_KEY
 from sagefm.checkpoint._resolve import resolve_device, resolve_model
 from sagefm.data._reader import TableReader, read_table
-from sagefm.data._table import TableKeys, copy_data, get_table
+from sagefm.data._table import TableKeys, copy_data, entry, get_table
 from sagefm.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -97,4 +97,4 @@ def provenance(run: Run, extra: dict[str, Any]) -> dict[str, Any]:
 def record(table: AnnData, key: str, params: dict[str, Any]) -> None:
     """Write parameters and provenance of a result to ``uns["sagefm"][key]``."""
     # A new dictionary: that of a shallow copy of the user's object is left as it is.
-    table.uns[UNS_KEY] = {**table.uns.get(UNS_KEY, {}), key: params}
+    table.uns[UNS_KEY] = {**entry(table, UNS_KEY), key: params}

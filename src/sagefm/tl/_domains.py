@@ -16,7 +16,7 @@ from sagefm.data._check_sections import find_background
 from sagefm.data._counts import get_counts
 from sagefm.data._findings import tell
 from sagefm.data._genes import get_gene_names, is_gene
-from sagefm.data._graph import get_neighbors, with_library_key
+from sagefm.data._graph import check_places, get_neighbors, with_library_key
 from sagefm.data._reader import check_counts
 from sagefm.data._table import TableKeys, copy_data, find_spots, get_embedding, get_table, untouched_on_error
 from sagefm.errors import ArgumentError, CoordinatesError
@@ -159,6 +159,10 @@ def domains(
     keys = with_library_key(table, keys)
     spots = find_spots(data, table, keys)
     _check_sections(spots, n_domains)
+    if neighbors_key is None:
+        # Domains may be of bins.
+        odd = check_places(table, keys, spots, n_spots=_MIN_SPOTS)
+        tell([finding for finding in odd if finding.what != "bins"], stacklevel=2)
     with untouched_on_error(table):
         if neighbors_key is None:
             graph = nearest_graph(spots.coordinates, spots.libraries)
@@ -226,7 +230,7 @@ def _components(
 def _describe(sections: list[str], result: Domains, components: Components, names: pd.Index) -> pd.DataFrame:
     """Return a row for each section and component: its covariance, and the genes at its two ends."""
     order = components.columns[np.argsort(components.loadings, axis=1, kind="stable")]
-    listed = lambda positions: [", ".join(names[row]) for row in positions]
+    listed = lambda positions: [", ".join(map(str, names[row])) for row in positions]
     tables = [
         pd.DataFrame(
             {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -47,6 +48,8 @@ def perturb(
     device: str = "auto",
     progress: bool = True,
     copy: bool = False,
+    n_null: int | None = None,
+    rng: int | np.random.Generator | None = None,
 ) -> Any:
     """Change a gene around every spot, and predict other genes at the spot itself (the center).
 
@@ -87,6 +90,11 @@ def perturb(
         Also write the effect at every spot.
     key_added
         Key of the result.
+    n_null, rng
+        Not used: effects are no longer compared with effects on random genes.
+
+        .. deprecated:: 0.2
+            Leave them out, and read ``coupling``, ``pval`` and ``qval`` of the scores instead of ``z``.
 
     Returns
     -------
@@ -136,6 +144,14 @@ def perturb(
     >>> adata.uns["sagefm_perturb"]["groups"].columns.tolist()
     ['source', 'target', 'group', 'effect', 'n_spots']
     """
+    if n_null is not None or rng is not None:
+        warnings.warn(
+            "n_null and rng of sagefm.tl.perturb do nothing, and will be an error in 0.3: leave them out. Effects are no "
+            "longer compared with effects on random genes; the scores' columns coupling, pval and qval say whether a pair "
+            "is coupled on the section itself.",
+            FutureWarning,
+            stacklevel=2,
+        )
     intervention = Intervention.of(where, levels, scale)
     run = begin(
         adata,

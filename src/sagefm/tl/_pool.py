@@ -11,7 +11,7 @@ from anndata import AnnData
 
 from sagefm._arguments import listed, whole_number
 from sagefm._constants import EMBEDDING_KEY, UNS_KEY
-from sagefm.data._table import get_embedding, get_libraries, get_table
+from sagefm.data._table import entry, get_embedding, get_libraries, get_table
 from sagefm.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -84,15 +84,17 @@ def pool(
 
     spots = pd.DataFrame(embedding).groupby(sections)
     pooled = np.hstack([spots.mean() if name == "mean" else spots.std(ddof=0) for name in wanted])
-    n_values = table.obs.groupby(sections).nunique(dropna=False)
+    # Objects as text: lists, say, cannot be compared.
+    columns = table.obs.apply(lambda column: column.map(str) if column.dtype == object else column)
+    n_values = columns.groupby(sections).nunique(dropna=False)
     first = np.unique(sections, return_index=True)[1]
-    obs = table.obs.loc[:, (n_values <= 1).all()].iloc[first].assign(n_spots=n_spots)
+    obs = table.obs.loc[:, (n_values <= 1).all().to_numpy()].iloc[first].assign(n_spots=n_spots)
     obs.index = pd.Index(names, dtype=object)
     width = embedding.shape[1]
     var = pd.DataFrame({"statistic": np.repeat(wanted, width), "dimension": np.tile(np.arange(width), len(wanted))})
     var.index = var["statistic"] + "_" + var["dimension"].astype(str)
-    provenance = table.uns.get(UNS_KEY, {}).get(use_rep)
+    provenance = entry(table, UNS_KEY, use_rep)
     params = {"library_key": library_key, "use_rep": use_rep, "statistics": wanted, "min_spots": min_spots}
-    uns = {UNS_KEY: {**({} if provenance is None else {use_rep: deepcopy(dict(provenance))}), "pool": params}}
+    uns = {UNS_KEY: {**({use_rep: deepcopy(dict(provenance))} if provenance else {}), "pool": params}}
     # A part of a table keeps no category that it does not have.
     return AnnData(pooled.astype(np.float32), obs=obs, var=var, uns=uns)[n_spots >= min_spots].copy()

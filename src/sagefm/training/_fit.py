@@ -92,6 +92,9 @@ def fit(
     first_epoch = sum(record.get("epochs", 0) for record in earlier)
     rng = np.random.default_rng(config.seed)
     train_spots, validation_spots = split_spots(sections, config.validation_size, rng, groups)
+    n_train = sum(map(len, train_spots))
+    if (config.n_shards or 1) > n_train:
+        raise ArgumentError(f"n_shards={config.n_shards}; expected at most {n_train:,}, the spots that are trained on.")
     held_out = [name for name, rows in zip(sections.names, validation_spots, strict=True) if len(rows)]
     with _quiet():
         trainer = _make_trainer(config, trainer_arguments or {}, has_validation=bool(held_out), progress=progress)

@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import Callback
 from safetensors import safe_open
 
-from sagefm._replacing import replacing, try_output
+from sagefm._replacing import replacing, try_file
 from sagefm._tensor_files import tensors_sha256, write_tensors
 from sagefm.errors import CheckpointError
 
@@ -68,7 +68,7 @@ class SaveState(Callback):
         # Parameters, two moments of each, and those of the best epoch.
         n_parameters = sum(parameter.numel() for parameter in network.parameters())
         if trainer.is_global_zero:
-            try_output(self.path, n_bytes=4 * n_parameters * torch.float32.itemsize)
+            try_file(self.path, n_bytes=4 * n_parameters * torch.float32.itemsize)
         trainer.callbacks.append(self)
         progress = trainer.fit_loop.epoch_progress.current
         progress.processed = progress.completed = self.epochs

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,8 @@ def sha256(content: bytes) -> str:
 class Hub(ThreadingHTTPServer):
     """Repositories, each a list of commits (id and files, the last one is main); tags; uploads; a log of requests.
 
-    `status` is answered instead of anything else, if it is set.
+    `status` is answered instead of anything else, if it is set. A file called `endless` never ends, whatever is said of
+    its size.
     """
 
     daemon_threads = True
@@ -44,6 +46,7 @@ class Hub(ThreadingHTTPServer):
         self.uploads: dict[str, bytes] = {}
         self.requests: list[str] = []
         self.status: int | None = None
+        self.endless = ""
 
     @property
     def address(self) -> str:
@@ -152,6 +155,8 @@ class Handler(BaseHTTPRequestHandler):
             headers = {"X_Repo_Commit": commit, "ETag": f'"{git_oid(content or b"")}"'}
             if content is None:
                 self.answer(404, X_Error_Code="EntryNotFound", **headers)
+            elif self.command == "GET" and rest[0] == hub.endless:
+                self.stream_without_end()
             else:
                 self.answer(200, content, **headers)
         elif kind == "revision":
@@ -172,6 +177,16 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(200, {"files": modes})
         elif kind == "commit":
             self.take(repository, [json.loads(line) for line in body.splitlines()])
+
+    def stream_without_end(self) -> None:
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        piece = bytes(1 << 20)
+        with suppress(ConnectionError):
+            while True:
+                self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+        self.close_connection = True
 
     def take(self, repository: str, lines: list[dict[str, Any]]) -> None:
         hub, changed = self.server, {}

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import sys
 
 import numpy as np
 import pytest
 from anndata import read_h5ad
+from huggingface_hub import hf_hub_download
 
 import sagefm
+from sagefm.checkpoint._config_file import MAX_CONFIG_BYTES
 from sagefm.checkpoint._hub import push_to_hub
 from sagefm.checkpoint._resolve import resolve_model
 from sagefm.errors import ArgumentError, CheckpointError, ModelNotFoundError
@@ -96,6 +99,32 @@ def test_wrong_parameters(hub, shared, at_hub, folders, tmp_path):
 def flip(content: bytes) -> bytes:
     """Change the last bit, of a parameter: the file can be read."""
     return content[:-1] + bytes([content[-1] ^ 1])
+
+
+def test_a_file_that_is_too_large_is_not_downloaded(hub, shared, at_hub, tmp_path):
+    hub.commit("lab/config", {"config.json": bytes(MAX_CONFIG_BYTES + 1), "model.safetensors": b"weights"})
+    hub.commit("lab/weights", {**hub.repositories["lab/model"][0][1], "model.safetensors": bytes(10_000_000)})
+    calls = {
+        "resolve_model('lab/config')": ["CheckpointError", "config.json of lab/config", "more than 16,777,216 bytes"],
+        "resolve_model('lab/weights')": ["CheckpointError", "model.safetensors of lab/weights", "more than"],
+    }
+    expect(at_hub(*calls), calls)
+    assert sizes(tmp_path / "hf") < 100_000
+
+
+@pytest.mark.skipif(
+    "tqdm_class" not in inspect.signature(hf_hub_download).parameters, reason="believes what is said of a size"
+)
+@pytest.mark.parametrize("file", ["config.json", "model.safetensors"])
+def test_a_server_that_never_ends_does_not_fill_the_disk(file, hub, shared, at_hub, tmp_path):
+    hub.endless = file
+    calls = {"resolve_model('lab/model')": ["CheckpointError", f"{file} of lab/model", "more than"]}
+    expect(at_hub(*calls), calls)
+    assert sizes(tmp_path / "hf") < 100_000
+
+
+def sizes(folder):
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def test_a_folder_comes_first(folders, tmp_path, monkeypatch):
