@@ -139,7 +139,7 @@ def main() -> None:
         # Before the floor: dense X would raise the peak.
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         weights = model.network.first_layer()
-        weight = (weights[0] if model.network.tied else torch.cat(weights[:2])).detach()
+        weight = (weights[0] if weights[0] is weights[1] else torch.cat(weights[:2])).detach()
         calls["floor"] = partial(torch.mm, torch.from_numpy(inputs.values.toarray()), weight.T)
         # In turn, so that all meet the same machine.
         rounds = [{name: seconds(call) for name, call in calls.items()} for _ in range(arguments.repeats + 1)][1:]
