@@ -81,9 +81,9 @@ class StoredMatrix:
         if sparse.issparse(self.matrix):
             # Views, where a slice would be a copy.
             first, last = self.matrix.indptr[[start, stop]]
-            parts = self.matrix.data[first:last], self.matrix.indices[first:last]
+            data, indices = self.matrix.data[first:last], self.matrix.indices[first:last]
             indptr = self.matrix.indptr[start : stop + 1] - first
-            return sparse.csr_matrix((*parts, indptr), shape=(stop - start, self.matrix.shape[1]))
+            return sparse.csr_matrix((data, indices, indptr), shape=(stop - start, self.matrix.shape[1]))
         if not hasattr(self.matrix, "chunks") or not hasattr(self.matrix, "compute"):
             return self.matrix[start:stop]
         # A chunk of a Dask array is computed once, though several blocks are cut from it.
