@@ -17,9 +17,18 @@ def difference(a, b):
     return abs(a - b).max() / abs(b).max()
 
 
-@pytest.mark.parametrize(("allow_tf32", "tolerance"), [(False, 1e-4), (True, 5e-3)], ids=["float32", "TF32"])
-def test_embedding(section, checkpoint, allow_tf32, tolerance, monkeypatch):
-    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", allow_tf32)
+@pytest.fixture
+def precision(request):
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(request.param)
+    yield
+    torch.set_float32_matmul_precision(before)
+
+
+@pytest.mark.parametrize(
+    ("precision", "tolerance"), [("highest", 1e-4), ("high", 5e-3)], indirect=["precision"], ids=["float32", "TF32"]
+)
+def test_embedding(section, checkpoint, precision, tolerance):
     cpu, gpu = (sagefm.tl.embed(section, checkpoint, device=name, copy=True) for name in ("cpu", "cuda"))
     assert difference(gpu.obsm["X_sagefm"], cpu.obsm["X_sagefm"]) < tolerance
 
