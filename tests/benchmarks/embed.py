@@ -24,6 +24,7 @@ from scipy import sparse
 
 import sagefm
 from sagefm.checkpoint._checkpoint import save_checkpoint
+from sagefm.data._blocks import to_memory
 from sagefm.data._genes import published_vocabulary
 from sagefm.data._reader import read_table
 from sagefm.inference import _products as embedding
@@ -39,10 +40,12 @@ clock = time.perf_counter
 def section(n_spots: int, density: float = 0.21) -> AnnData:
     """A section of the published vocabulary at the density of a Visium section."""
     rng = np.random.default_rng(0)
-    row_nnz = int(N_GENES * density)
-    indices = np.concatenate([np.sort(rng.choice(N_GENES, row_nnz, replace=False)) for _ in range(n_spots)])
+    # Spots differ in depth, as they do on tissue.
+    row_nnz = (N_GENES * density * rng.uniform(0.5, 1.5, n_spots)).astype(np.int64)
+    indices = np.concatenate([np.sort(rng.choice(N_GENES, n, replace=False)) for n in row_nnz])
     data = (1 + rng.poisson(0.5, indices.size)).astype(np.float32)
-    counts = sparse.csr_matrix((data, indices, np.arange(n_spots + 1) * row_nnz), shape=(n_spots, N_GENES))
+    indptr = np.concatenate([[0], np.cumsum(row_nnz)])
+    counts = sparse.csr_matrix((data, indices, indptr), shape=(n_spots, N_GENES))
     side = int(np.ceil(np.sqrt(n_spots)))
     row, column = np.divmod(np.arange(n_spots), side)
     adata = AnnData(counts)
@@ -104,6 +107,25 @@ def crossover(repeats: int) -> None:
             print(f"| {width} | {share:.1%} | {times[0]:.0f} | {times[1]:.0f} |", flush=True)
 
 
+def compare(adata: AnnData, model: Checkpoint, repeats: int) -> tuple[list[dict[str, float]], float]:
+    """Return seconds of the product (floor), the embedding and the verb, in turn, and peak memory in MB of the latter."""
+    (inputs,) = read_table(adata, model.vocabulary).inputs(model.config, table_order=True)
+    calls: dict[str, Callable[[], object]] = {
+        "embed": partial(embed_section, model.network, inputs, torch.device("cpu")),
+        "verb": partial(sagefm.tl.embed, adata, model),
+    }
+    for call in calls.values():
+        call()
+    # Before the floor: dense X would raise the peak.
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    weights = model.network.first_layer()
+    weight = (weights[0] if weights[0] is weights[1] else torch.cat(weights[:2])).detach()
+    calls["floor"] = partial(torch.mm, torch.from_numpy(to_memory(inputs.values).toarray()), weight.T)
+    # In turn, so that all meet the same machine; the first round warms up.
+    rounds = [{name: seconds(call) for name, call in calls.items()} for _ in range(repeats + 1)][1:]
+    return rounds, peak
+
+
 def main() -> None:
     """Print one table; times are medians, in turn, of as many repeats."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -129,20 +151,7 @@ def main() -> None:
     print("|---|---|---|---|---|---|")
     for architecture in ("published", "default"):
         model = checkpoint(architecture)
-        (inputs,) = read_table(adata, model.vocabulary).inputs(model.config, table_order=True)
-        calls = {
-            "embed": partial(embed_section, model.network, inputs, torch.device("cpu")),
-            "verb": partial(sagefm.tl.embed, adata, model),
-        }
-        for call in calls.values():
-            call()
-        # Before the floor: dense X would raise the peak.
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        weights = model.network.first_layer()
-        weight = (weights[0] if model.network.tied else torch.cat(weights[:2])).detach()
-        calls["floor"] = partial(torch.mm, torch.from_numpy(inputs.values.toarray()), weight.T)
-        # In turn, so that all meet the same machine.
-        rounds = [{name: seconds(call) for name, call in calls.items()} for _ in range(arguments.repeats + 1)][1:]
+        rounds, peak = compare(adata, model, arguments.repeats)
         floor, embed, verb = (statistics.median(r[name] for r in rounds) for name in ("floor", "embed", "verb"))
         embed_ratio, verb_ratio = (
             statistics.median(r[name] / r["floor"] for r in rounds) for name in ("embed", "verb")

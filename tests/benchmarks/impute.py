@@ -22,6 +22,7 @@ from typing import Any
 import anndata as ad
 import numpy as np
 from anndata import AnnData
+from embed import N_GENES, shuffled
 from scipy import sparse
 
 import sagefm
@@ -32,9 +33,10 @@ SAMPLE = 4000
 
 
 def cut(folder: Path | None, name: str, n_spots: int, n_genes: int) -> AnnData:
-    """Return the first spots of a section, or a simulated one of this size."""
+    """Return the first spots of a section, or a simulated one of this size, where genes no model knows fill up."""
     if folder is None:
-        return sagefm.datasets.simulate(n_spots, n_genes=n_genes)
+        n_known = min(n_genes, N_GENES)
+        return shuffled(sagefm.datasets.simulate(n_spots, n_genes=n_known), n_others=n_genes - n_known)
     adata = ad.read_h5ad(folder / f"{name}.h5ad")[:n_spots].copy()
     adata.X = sparse.csr_matrix(adata.X)
     return adata
@@ -88,9 +90,8 @@ def main() -> None:
         sys.stdout.write(f"{time.perf_counter() - start:.0f} {before:.2f} {peak():.2f}")
         return
     wide, large = cut(arguments.sections, WIDE, 901, 36_601), cut(arguments.sections, LARGE, 3529, 5000)
-    genes = GENES if arguments.sections else list(wide.var_names[:2])
     rows: dict[str, tuple[AnnData, dict[str, Any]]] = {
-        "two genes": (wide, {"genes": genes}),
+        "two genes": (wide, {"genes": GENES}),
         "all genes of the model": (wide, {}),
         "all genes of the larger section": (large, {}),
     }

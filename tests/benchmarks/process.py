@@ -32,6 +32,26 @@ def process_times(*arguments: str) -> tuple[float, float]:
     return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
+def first_times(path: Path, repeats: int) -> dict[str, tuple[float, float]]:
+    """Return the least seconds, on the clock and of the CPU, of processes that import, embed, and run the command."""
+    first = "import anndata, sagefm, sys; sagefm.tl.embed(anndata.read_h5ad(sys.argv[1]))"
+    commands = {
+        f"`{_BOUND}`: the bound": ["-c", _BOUND],
+        "first `tl.embed`, with reading the file": ["-c", first, str(path)],
+        "`sagefm embed FILE`": embed_command(path),
+    }
+    rounds = [[process_times(*command) for command in commands.values()] for _ in range(repeats)]
+    least = (
+        (min(walls), min(cpus)) for walls, cpus in (zip(*times, strict=True) for times in zip(*rounds, strict=True))
+    )
+    return dict(zip(commands, least, strict=True))
+
+
+def embed_command(path: Path) -> list[str]:
+    """Return the arguments of a Python process that embeds a file."""
+    return ["-m", "sagefm.cli", "embed", str(path), "-o", str(path.with_name("embedded.h5ad")), "--overwrite"]
+
+
 def main() -> None:
     """Print two tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -41,22 +61,15 @@ def main() -> None:
         adata = sagefm.datasets.dlpfc()
         path = Path(folder) / "section.h5ad"
         adata.write_h5ad(path)
-        embed = ["-m", "sagefm.cli", "embed", str(path), "-o", f"{folder}/embedded.h5ad", "--overwrite"]
-        first = "import anndata, sagefm, sys; sagefm.tl.embed(anndata.read_h5ad(sys.argv[1]))"
-        commands = {
-            f"`{_BOUND}`: the bound": ["-c", _BOUND],
-            "first `tl.embed`, with reading the file": ["-c", first, str(path)],
-            "`sagefm embed FILE`": embed,
-        }
-        rounds = [[process_times(*command) for command in commands.values()] for _ in range(arguments.repeats)]
+        times = first_times(path, arguments.repeats)
         listed = subprocess.run(
-            [sys.executable, "-X", "importtime", *embed], check=True, capture_output=True, text=True
+            [sys.executable, "-X", "importtime", *embed_command(path)], check=True, capture_output=True, text=True
         ).stderr
     print(f"{adata.n_obs} spots x {adata.n_vars} genes, with the graph; least of {arguments.repeats} processes")
     print("| process | seconds | CPU seconds | CPU seconds / bound |\n|---|---|---|---|")
-    least = [tuple(map(min, zip(*times, strict=True))) for times in zip(*rounds, strict=True)]
-    for name, (wall, cpu) in zip(commands, least, strict=True):
-        print(f"| {name} | {wall:.1f} | {cpu:.1f} | {cpu / least[0][1]:.2f} |")
+    bound = next(iter(times.values()))[1]
+    for name, (wall, cpu) in times.items():
+        print(f"| {name} | {wall:.1f} | {cpu:.1f} | {cpu / bound:.2f} |")
     by_package: Counter[str] = Counter()
     for microseconds, name in _LINE.findall(listed):
         by_package[name.split(".")[0]] += int(microseconds)

@@ -88,6 +88,12 @@ class StoredMatrix:
             raise CountsError(f"The stored counts cannot be read: {type(error).__name__}: {error}") from error
 
     def _rows(self, start: int, stop: int) -> Any:
+        if sparse.issparse(self.matrix):
+            # Views, where a slice would be a copy.
+            first, last = self.matrix.indptr[[start, stop]]
+            data, indices = self.matrix.data[first:last], self.matrix.indices[first:last]
+            indptr = self.matrix.indptr[start : stop + 1] - first
+            return sparse.csr_matrix((data, indices, indptr), shape=(stop - start, self.matrix.shape[1]))
         if not hasattr(self.matrix, "chunks") or not hasattr(self.matrix, "compute"):
             return self.matrix[start:stop]
         # A chunk of a Dask array is computed once, though several blocks are cut from it.

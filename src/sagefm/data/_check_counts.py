@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 #: Spots that are looked at, evenly spaced, and how many there must be to say anything.
-_MAX_ROWS, _MIN_ROWS = 2000, 20
+_MAX_ROWS, _MIN_ROWS = 1000, 20
 #: Of scaled counts: least share of a spot's values that are its smallest, which is not 1; least share of such spots.
 _MIN_TIED, _MIN_SCALED = 0.2, 0.05
 #: Variance by mean of the most abundant genes below which values are no counts: counts give 1 and more, rounded

@@ -162,6 +162,8 @@ def merge_split(spots: Spots, counts: sparse.csr_matrix, match: GeneMatch) -> tu
     Sections that name a gene differently have two columns of it after an outer join, each with zeros where the section
     has the other. The one that is read gets the counts of both. Counts are copied if there is such a gene.
     """
+    if not match.report["duplicate"].any():
+        return counts, []
     genes = match.report["gene"].to_numpy()
     column_of = dict(zip(genes[match.columns], match.columns.tolist(), strict=True))
     doubles = np.flatnonzero(match.report["duplicate"] & match.report["gene"].isin(column_of))

@@ -100,8 +100,9 @@ def check_counts(
     if not np.issubdtype(values.dtype, np.integer):
         if not np.isfinite(values).all():
             raise CountsError(f"{where} holds NaN or infinite values. {elsewhere() or _without_nan(values, where)}")
-        off = np.abs(values - np.rint(values))
-        if off.any():
+        whole = np.rint(values)
+        if not np.array_equal(whole, values):
+            off = np.abs(values - whole)
             rounded = f"{where} = {where}.rint()" if is_sparse else f"{where} = np.rint({where})"
             raise CountsError(f"{where} {_fractional(values, off, rounded, elsewhere())}")
     if values.min() < 0:

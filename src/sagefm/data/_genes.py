@@ -217,10 +217,12 @@ def _is_duplicate(position: NDArray[np.int64], distance: NDArray[np.int64]) -> N
 
     Of equally good names that say what they mean, the first is used.
     """
+    duplicate = np.zeros(len(position), dtype=bool)
     known = pd.DataFrame({"gene": position, "distance": distance})[position >= 0]
+    if known["gene"].is_unique:
+        return duplicate
     is_worse = known["distance"] > known.groupby("gene")["distance"].transform("min")
     is_twice = known.duplicated() | (known.duplicated(keep=False) & (known["distance"] > 0))
-    duplicate = np.zeros(len(position), dtype=bool)
     duplicate[known.index] = is_worse | is_twice
     return duplicate
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from scipy import sparse
 
-from sagefm.data._blocks import StoredMatrix, as_csr, take_columns, take_rows
+from sagefm.data._blocks import StoredMatrix, take_columns, take_rows
 from sagefm.data._check_counts import cap_wild, find_depths
 from sagefm.data._check_genes import find_features, find_few, find_names, find_unmeasured, merge_split
 from sagefm.data._check_sections import find_background
@@ -63,8 +64,9 @@ class TableReader:
         if not np.array_equal(columns, np.arange(counts.shape[1])):
             if table_order and len(names) == 1 and not isinstance(counts, StoredMatrix):
                 # Block by block: no copy of the table's counts.
-                counts = StoredMatrix(counts, as_csr)
-            counts = take_columns(counts, columns)
+                counts = StoredMatrix(counts, partial(take_columns, columns=columns), n_columns=len(columns))
+            else:
+                counts = take_columns(counts, columns)
         if len(names) == 1:
             return [Section(counts, genes, neighbors, np.arange(len(coordinates)), coordinates, names[0])]
         sections = []

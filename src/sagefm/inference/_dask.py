@@ -70,10 +70,10 @@ def _project_on_cluster(
 
     def collect() -> None:
         rows, future = pending.popleft()
-        parts, result.sizes[rows], sums = future.result()
+        parts, result.sizes[rows], gene_totals = future.result()
         for product, part in zip(result.products, parts, strict=True):
             product[torch.from_numpy(rows)] = torch.from_numpy(part)
-        result.sums[:] += sums
+        result.gene_totals[:] += gene_totals
         if done is not None:
             done(len(rows))
 
@@ -108,9 +108,9 @@ def _project_rows(
     block_rows: int,
     *weights: NDArray[np.float32],
 ) -> tuple[list[NDArray[np.float32]], NDArray[np.float32], NDArray[np.float64]]:
-    """Return the products of some rows, their sizes, and sums over them; runs on a worker."""
+    """Return the products of some rows, their sizes, and the counts of each gene in them; runs on a worker."""
     with torch.inference_mode():
         # Arrays that come from the scheduler are read only, and torch warns of these.
         tensors = [torch.from_numpy(np.array(weight)) for weight in weights]
         result = project_counts(prepare(as_csr(block)[chosen]), transforms, tensors, block_rows=block_rows)
-    return [product.numpy() for product in result.products], result.sizes, result.sums
+    return [product.numpy() for product in result.products], result.sizes, result.gene_totals

@@ -70,19 +70,18 @@ class FirstLayer:
 class Products:
     """Transformed counts times weights (n_spots, n_out), one product a transform, and what was summed on the way.
 
-    `sizes` are the counts of each spot (n_spots,); `sums` those of each gene, and sums of the last transform's values
-    (2, n_genes).
+    `sizes` are the counts of each spot (n_spots,), `gene_totals` those of each gene (n_genes,).
     """
 
     products: list[Tensor]
     sizes: NDArray[np.float32]
-    sums: NDArray[np.float64]
+    gene_totals: NDArray[np.float64]
 
     @classmethod
     def empty(cls, n_spots: int, n_genes: int, weights: Sequence[Tensor]) -> Products:
         """Return products to be filled in, on the device of the weights."""
         products = [torch.empty((n_spots, len(weight)), device=weight.device) for weight in weights]
-        return cls(products, np.empty(n_spots, np.float32), np.zeros((2, n_genes)))
+        return cls(products, np.empty(n_spots, np.float32), np.zeros(n_genes))
 
 
 #: Computes :class:`Products` of counts: :func:`project_counts` here, or the workers of a Dask cluster.
@@ -109,11 +108,9 @@ def project_counts(
     def operands() -> Iterator[tuple[slice, Factor, Tensor, Tensor]]:
         for rows, block in iter_blocks(counts, block_rows):
             result.sizes[rows] = np.asarray(block.sum(axis=1, dtype=np.float64)).ravel()
-            result.sums[0] += np.asarray(block.sum(axis=0, dtype=np.float64)).ravel()
+            result.gene_totals[:] += np.asarray(block.sum(axis=0, dtype=np.float64)).ravel()
             for transform, factor, product in zip(transforms, factors, result.products, strict=True):
-                values = transform(block)
-                yield rows, factor, product, as_operand(values, product.device, next(buffers))
-            result.sums[1] += np.asarray(values.sum(axis=0, dtype=np.float64)).ravel()
+                yield rows, factor, product, as_operand(transform(block), product.device, next(buffers))
 
     for rows, factor, product, operand in prefetch(operands()):
         factor.multiply(operand, out=product[rows])
@@ -224,10 +221,10 @@ def first_layer(
     center, around = (product.to(device) for product in result.products)
     # What the profile gives at a spot's depth is a function of depth.
     between, depths = depth_grid(result.sizes)
-    expected = torch.from_numpy(expected_roots(depths, section_profile(result.sums[0]))).to(device) @ w_center.T
-    mean = torch.from_numpy((result.sums[1] / section.n_spots).astype(np.float32)).to(device)
+    expected = torch.from_numpy(expected_roots(depths, section_profile(result.gene_totals))).to(device) @ w_center.T
     center.sub_(average(between, expected))
-    return FirstLayer(inputs, center, around, w_neighborhood @ mean, bias, result.sizes)
+    # The product of the mean is the mean of the products.
+    return FirstLayer(inputs, center, around, around.mean(dim=0), bias, result.sizes)
 
 
 def section_profile(gene_totals: NDArray[np.floating]) -> NDArray[np.floating]:
