@@ -167,8 +167,6 @@ def merge_split(spots: Spots, counts: sparse.csr_matrix, match: GeneMatch) -> tu
     genes = match.report["gene"].to_numpy()
     column_of = dict(zip(genes[match.columns], match.columns.tolist(), strict=True))
     doubles = np.flatnonzero(match.report["duplicate"] & match.report["gene"].isin(column_of))
-    if not len(doubles):
-        return counts, []
     columns = np.array([column_of[gene] for gene in genes[doubles]], dtype=np.int64)
     has_double, has_column = (_library_sums(spots, counts[:, which]) > 0 for which in (doubles, columns))
     split = has_double.any(axis=0) & ~(has_double & has_column).any(axis=0)
