@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import struct
 import subprocess
@@ -200,3 +201,25 @@ def test_in_a_notebook(tmp_path: Path) -> None:
         [True],
         [],
     ]
+
+
+@pytest.mark.parametrize("n_done", [0, 1])
+def test_a_bar_that_was_interrupted_while_it_was_made(n_done: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python deletes it all the same, and must have nothing to say about it."""
+    from sagefm._progress import ProgressBar
+
+    bar = ProgressBar.__new__(ProgressBar)
+    if n_done:
+        monkeypatch.setattr("sagefm._progress.Timer", _interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            bar.__init__("work", file=_Terminal())
+    bar.close()
+
+
+def _interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True

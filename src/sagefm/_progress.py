@@ -29,6 +29,9 @@ class ProgressBar(tqdm):
 
     #: No thread that looks after all bars: each has a timer.
     monitor_interval = 0
+    #: What is read of a bar that an interrupt has kept from being made.
+    disable = True
+    _timer: Timer | None = None
     _is_due = False
 
     def __init__(
@@ -47,11 +50,12 @@ class ProgressBar(tqdm):
             disable=None if progress else True,
             **options,
         )
-        # Until the first unit is done, tqdm would show nothing.
-        self._timer = Timer(_DELAY, self._show)
-        self._timer.daemon = True
         if not self.disable:
-            self._timer.start()
+            # Until the first unit is done, tqdm would show nothing.
+            timer = Timer(_DELAY, self._show)
+            timer.daemon = True
+            timer.start()
+            self._timer = timer
 
     def _show(self) -> None:
         self._is_due = True
@@ -67,7 +71,7 @@ class ProgressBar(tqdm):
 
     def close(self) -> None:
         """Take the bar away."""
-        if not self.disable:
+        if not self.disable and self._timer is not None:
             self._timer.cancel()
             self._timer.join()
             # In a notebook, a bar with less than its total would stay, in red.
