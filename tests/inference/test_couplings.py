@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from anndata import AnnData
@@ -11,10 +12,13 @@ from scipy import sparse, stats
 from scipy.spatial.distance import cdist
 
 import sagefm
+from sagefm.data._genes import make_vocabulary
 from sagefm.data._graph import get_neighbors
+from sagefm.data._section import Section
 from sagefm.data._table import TableKeys
 from sagefm.data._turns import overlapping_turns
 from sagefm.inference._couplings import Components, SectionFields, _leading_components
+from sagefm.inference._couplings_table import seen_genes
 from tests import OTHER_KERNELS
 
 SOURCES, TARGETS = [3, 40, 77, 150], [8, 90, 201]
@@ -193,3 +197,28 @@ def test_type_one_error_of_genes_without_relation():
     pval = 2 * stats.norm.sf(section.compare(section.of(sources), section.of(targets)).z.abs().numpy())
     assert 0.02 < (pval < 0.05).mean() < 0.07
     assert (pval < 0.001).mean() < 0.004
+
+
+def test_a_gene_that_is_not_seen_has_no_score_and_p_values_are_two_sided():
+    adata = sagefm.datasets.simulate(250, n_genes=60, n_effects=5, rng=3)
+    names = adata.var_names[:12].tolist()
+    adata.X = sparse.csr_matrix(adata.X.multiply(np.arange(60) > 0))
+    sagefm.tl.regulatory_network(adata, names, names)
+    edges = adata.uns["sagefm_network"]["edges"]
+    # The square of a standard normal z has a chi-squared distribution.
+    seen = edges[(edges["source"] != names[0]) & (edges["target"] != names[0])]
+    np.testing.assert_allclose(seen["pval"], stats.chi2.sf(seen["z"] ** 2, 1), rtol=1e-6)
+    silent = edges[(edges["source"] == names[0]) | (edges["target"] == names[0])]
+    assert silent["z"].isna().all()
+    assert seen["z"].notna().all()
+
+
+def test_only_genes_that_enough_spots_show_are_tested():
+    """At least 5 % of them: 5 spots of 100, 6 of 101."""
+    vocabulary = make_vocabulary(pd.Index(["A", "B"]))
+    for n_spots, kept in ((100, ["A"]), (101, [])):
+        counts = np.zeros((n_spots, 2), np.float32)
+        counts[:5, 0] = counts[:4, 1] = 1
+        empty = sparse.csr_matrix((n_spots, n_spots))
+        section = Section(sparse.csr_matrix(counts), np.arange(2), empty, np.arange(n_spots), np.zeros((n_spots, 2)))
+        assert list(seen_genes([section], vocabulary).names) == kept
