@@ -18,10 +18,11 @@ from sagefm.data._section import Section
 from sagefm.data._table import TableKeys
 from sagefm.data._turns import overlapping_turns
 from sagefm.inference._couplings import Components, SectionFields, _leading_components
-from sagefm.inference._couplings_table import seen_genes
+from sagefm.inference._couplings_table import SectionPairs, seen_genes
 from tests import OTHER_KERNELS
 
-SOURCES, TARGETS = [3, 40, 77, 150], [8, 90, 201]
+#: The last of each covary at one spot, and so share what they have around it.
+SOURCES, TARGETS = [3, 40, 77, 150, 122, 184], [8, 90, 201, 129, 197]
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +48,8 @@ def test_scores_are_those_of_the_definition(adata: AnnData, neighbors: sparse.cs
     """One pair at a time, with dense matrices and distances between all spots, in float64."""
     section = fields_of(adata, neighbors)
     scores = section.compare(section.of(columns(SOURCES)), section.of(columns(TARGETS)))
+    assert float(scores.shared[4, 3]) > 0.2
+    assert float(scores.shared[5, 4]) > 0.2
     n, x = adata.n_obs, adata.X.toarray().astype(float)
     around = neighbors.toarray() / neighbors.toarray().sum(axis=1, keepdims=True)
     depth = x.sum(axis=1)
@@ -222,3 +225,8 @@ def test_only_genes_that_enough_spots_show_are_tested():
         empty = sparse.csr_matrix((n_spots, n_spots))
         section = Section(sparse.csr_matrix(counts), np.arange(2), empty, np.arange(n_spots), np.zeros((n_spots, 2)))
         assert list(seen_genes([section], vocabulary).names) == kept
+
+
+def test_of_one_pair_that_is_significant_at_all_levels_all_pairs_are():
+    share = SectionPairs._share_below(torch.tensor([[12.0]]), np.ones((1, 1), dtype=bool))
+    np.testing.assert_array_equal(share, 1)

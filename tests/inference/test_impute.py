@@ -305,3 +305,19 @@ def test_a_spot_that_shows_nothing_is_read_from_its_neighbors(section, default):
         h = around.mean(axis=0) - product[others].mean(axis=0) if len(around) else np.zeros(product.shape[1])
         expected = default.network.encode((torch.from_numpy(h).float() + reader.bias)[None])[0]
         np.testing.assert_allclose(z[spot], expected, rtol=1e-3, atol=1e-5)
+
+
+def test_levels_of_a_section_of_several_blocks(default):
+    """Each spot counts once, also where they are read 1,024 at a time."""
+    adata = sagefm.datasets.simulate(1100, n_genes=300, rng=1)
+    left_out = list(adata.var_names[:5])
+    panel = adata[:, 5:].copy()
+    sagefm.tl.impute(panel, default, genes=left_out, progress=False)
+    levels = panel.uns["sagefm"]["sagefm_imputed"]["levels"].set_index("gene")
+    np.testing.assert_allclose(levels["mean"], panel.obsm["sagefm_imputed"].mean()[levels.index], rtol=1e-4)
+
+
+def test_expected_counts_are_above_zero_where_no_spot_can_be_read():
+    nowhere, counts = np.zeros(6, dtype=bool), np.ones((6, 3), np.float32)
+    hidden = Hidden.of(np.arange(3), counts, nowhere, nowhere, np.ones(6, np.float32))
+    assert (hidden.total > 0).all()

@@ -234,3 +234,10 @@ def test_no_variance_is_below_that_of_independent_spots():
     sums = moments(a, b), 100, np.ones(20, dtype=bool)
     least, independent = (correlation(*sums, np.full(20, variance))[1] for variance in (1e-9, 1 / 99))
     np.testing.assert_array_equal(least, independent)
+
+
+def test_columns_are_as_many_as_their_genes():
+    values = np.ones((6, 3))
+    for n_genes in (2, 4):
+        with pytest.raises(ArgumentError, match=f"expected {n_genes} genes"):
+            Recovery(5).update(values, values, null=values, genes=np.arange(n_genes))
