@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from anndata import AnnData
@@ -11,13 +12,17 @@ from scipy import sparse, stats
 from scipy.spatial.distance import cdist
 
 import sagefm
+from sagefm.data._genes import make_vocabulary
 from sagefm.data._graph import get_neighbors
+from sagefm.data._section import Section
 from sagefm.data._table import TableKeys
 from sagefm.data._turns import overlapping_turns
 from sagefm.inference._couplings import Components, SectionFields, _leading_components
+from sagefm.inference._couplings_table import SectionPairs, seen_genes
 from tests import OTHER_KERNELS
 
-SOURCES, TARGETS = [3, 40, 77, 150], [8, 90, 201]
+#: The last of each covary at one spot, and so share what they have around it.
+SOURCES, TARGETS = [3, 40, 77, 150, 122, 184], [8, 90, 201, 129, 197]
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +48,8 @@ def test_scores_are_those_of_the_definition(adata: AnnData, neighbors: sparse.cs
     """One pair at a time, with dense matrices and distances between all spots, in float64."""
     section = fields_of(adata, neighbors)
     scores = section.compare(section.of(columns(SOURCES)), section.of(columns(TARGETS)))
+    assert float(scores.shared[4, 3]) > 0.2
+    assert float(scores.shared[5, 4]) > 0.2
     n, x = adata.n_obs, adata.X.toarray().astype(float)
     around = neighbors.toarray() / neighbors.toarray().sum(axis=1, keepdims=True)
     depth = x.sum(axis=1)
@@ -193,3 +200,32 @@ def test_type_one_error_of_genes_without_relation():
     pval = 2 * stats.norm.sf(section.compare(section.of(sources), section.of(targets)).z.abs().numpy())
     assert 0.02 < (pval < 0.05).mean() < 0.07
     assert (pval < 0.001).mean() < 0.004
+
+
+def test_genes_that_are_not_seen_are_not_tested_and_p_values_are_two_sided():
+    adata = sagefm.datasets.simulate(250, n_genes=60, n_effects=5, rng=3)
+    adata.X = sparse.csr_matrix(adata.X.multiply(np.arange(60) % 6 > 0))
+    names = adata.var_names.to_numpy()
+    sagefm.tl.regulatory_network(adata, names[:5].tolist(), names[5:12].tolist())
+    edges = adata.uns["sagefm_network"]["edges"]
+    assert set(edges["source"]) == set(names[1:5])
+    assert set(edges["target"]) == {*names[7:12], names[5]}
+    assert len(edges) == 4 * 6
+    # The square of a standard normal z has a chi-squared distribution.
+    np.testing.assert_allclose(edges["pval"], stats.chi2.sf(edges["z"] ** 2, 1), rtol=1e-6)
+
+
+def test_only_genes_that_enough_spots_show_are_tested():
+    """At least 5 % of them: 5 spots of 100, 6 of 101."""
+    vocabulary = make_vocabulary(pd.Index(["A", "B"]))
+    for n_spots, kept in ((100, ["A"]), (101, [])):
+        counts = np.zeros((n_spots, 2), np.float32)
+        counts[:5, 0] = counts[:4, 1] = 1
+        empty = sparse.csr_matrix((n_spots, n_spots))
+        section = Section(sparse.csr_matrix(counts), np.arange(2), empty, np.arange(n_spots), np.zeros((n_spots, 2)))
+        assert list(seen_genes([section], vocabulary).names) == kept
+
+
+def test_of_one_pair_that_is_significant_at_all_levels_all_pairs_are():
+    share = SectionPairs._share_below(torch.tensor([[12.0]]), np.ones((1, 1), dtype=bool))
+    np.testing.assert_array_equal(share, 1)

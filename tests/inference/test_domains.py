@@ -100,6 +100,15 @@ def test_density_of_random_vectors(monkeypatch):
 # Likelihood and filter
 
 
+def test_density_of_a_large_section_has_its_moments():
+    """Random vectors are many enough that the mean square of the eigenvalues is right within a percent."""
+    operator = laplacian(hexagonal_graph(36, 36))
+    estimate = spectrum(operator, np.random.default_rng(0))
+    square = (estimate.weights * estimate.nodes**2).sum()
+    assert estimate.weights.sum() == pytest.approx(1)
+    assert square == pytest.approx((operator.data**2).sum() / operator.shape[0], rel=0.01)
+
+
 def test_fit_maximizes_the_likelihood_of_a_normal_density(operator, signals):
     """The density of scipy, at the fit and around it."""
     components, _ = signals

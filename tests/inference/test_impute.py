@@ -15,15 +15,19 @@ from scipy.optimize import minimize
 
 import sagefm
 from sagefm.data._genes import assign_folds
+from sagefm.data._input import make_input
 from sagefm.data._reader import read_table
+from sagefm.data._table import TableKeys
 from sagefm.errors import ArgumentError, GenesError
 from sagefm.inference import _impute, _parts
 from sagefm.inference._impute_table import impute_table
+from sagefm.inference._layout import Layout
 from sagefm.inference._network import own_vocabulary
+from sagefm.inference._network_reader import NetworkReader
 from sagefm.inference._parts import draw_sample, random_parts, tiles
 from sagefm.inference._predictors import PRECISION, Hidden, Ridge, Spots
 from sagefm.inference._stacking import EDGES, fit_weights, genes_to_fit
-from sagefm.inference._visible import Visible
+from sagefm.inference._visible import Visible, _principal_axes
 from sagefm.module._factors import project_genes
 from tests import OTHER_KERNELS
 
@@ -270,3 +274,50 @@ def test_a_gene_seen_at_one_spot_is_predicted(section, default):
     found = imputed(changed, default).layer[:, 5]
     assert np.isfinite(found).all()
     assert found[100] < 0.1
+
+
+@pytest.mark.parametrize("n_rows", [60, 20])
+def test_principal_axes_are_those_of_a_decomposition(n_rows):
+    values = np.random.default_rng(0).standard_normal((n_rows, 30)).astype(np.float32)
+    axes = _principal_axes(values, 4)
+    expected = np.linalg.svd(values.astype(float), full_matrices=False)[2][:4].T
+    assert axes.shape == (30, 4)
+    np.testing.assert_allclose(np.abs((axes * expected).sum(axis=0)), 1, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_a_spot_that_shows_nothing_is_read_from_its_neighbors(section, default):
+    """Their mean, less the mean of the readable spots but itself, through the first layer."""
+    (read,) = read_table(section, default.vocabulary, TableKeys()).sections()
+    layout = Layout(read, len(default.vocabulary), 4, 0)
+    inputs = make_input(read, default.config.input, scale=default.config.scale)
+    reader = NetworkReader(default.network, inputs, layout, torch.device("cpu"), 256)
+    readable = np.arange(400) % 3 > 0
+    neighbors = read.neighbors.copy().tolil()
+    neighbors[7] = 0
+    neighbors = sparse.csr_matrix(neighbors)
+    neighbors.eliminate_zeros()
+    z = reader.embed_around(neighbors, readable)
+    product = sum(part.double().numpy() for part in reader.around)
+    for spot in (0, 7, 8, 31):
+        others = readable & (np.arange(400) != spot)
+        around = product[neighbors[spot].indices]
+        h = around.mean(axis=0) - product[others].mean(axis=0) if len(around) else np.zeros(product.shape[1])
+        expected = default.network.encode((torch.from_numpy(h).float() + reader.bias)[None])[0]
+        np.testing.assert_allclose(z[spot], expected, rtol=1e-3, atol=1e-5)
+
+
+def test_levels_of_a_section_of_several_blocks(default):
+    """Each spot counts once, also where they are read 1,024 at a time."""
+    adata = sagefm.datasets.simulate(1100, n_genes=300, rng=1)
+    left_out = list(adata.var_names[:5])
+    panel = adata[:, 5:].copy()
+    sagefm.tl.impute(panel, default, genes=left_out, progress=False)
+    levels = panel.uns["sagefm"]["sagefm_imputed"]["levels"].set_index("gene")
+    np.testing.assert_allclose(levels["mean"], panel.obsm["sagefm_imputed"].mean()[levels.index], rtol=1e-4)
+
+
+def test_expected_counts_are_above_zero_where_no_spot_can_be_read():
+    nowhere, counts = np.zeros(6, dtype=bool), np.ones((6, 3), np.float32)
+    hidden = Hidden.of(np.arange(3), counts, nowhere, nowhere, np.ones(6, np.float32))
+    assert (hidden.total > 0).all()

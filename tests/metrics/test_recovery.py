@@ -14,6 +14,7 @@ from scipy import sparse, stats
 import sagefm
 from sagefm.errors import ArgumentError, CountsError, MissingKeyError
 from sagefm.metrics import Recovery, noise_ceiling, pooled_d2, recovery
+from sagefm.metrics._recovery import correlation, moments
 from sagefm.metrics._rows import BLOCK_ROWS
 
 FORMS = {
@@ -211,3 +212,32 @@ def test_p_values_are_those_of_a_positive_correlation():
             assert table["r"][gene] == pytest.approx(expected.statistic)
             assert table["pval"][gene] == pytest.approx(expected.pvalue, rel=1e-6)
     assert (table["pval"] > 0.5).all()
+
+
+def test_p_values_among_spots_that_are_alike_are_those_of_a_positive_correlation():
+    """With coordinates, too: near 0 of a good prediction, near 1 of one that is the wrong way round."""
+    adata = sagefm.datasets.simulate(300, n_genes=60, return_rates=True, rng=4)
+    counts, rates = adata.X.toarray(), adata.layers["rate"]
+    null = counts.sum(axis=1, keepdims=True) * counts.sum(axis=0) / counts.sum()
+    right, wrong = (
+        recovery(counts, predicted, coordinates=adata.obsm["spatial"])
+        for predicted in (rates, np.maximum(2 * null - rates, 0.01))
+    )
+    assert (right["pval"][right["r"] > 0.3] < 0.05).all()
+    assert (wrong["pval"][wrong["r"] < -0.3] > 0.9).all()
+    assert min((right["r"] > 0.3).sum(), (wrong["r"] < -0.3).sum()) > 5
+
+
+def test_no_variance_is_below_that_of_independent_spots():
+    rng = np.random.default_rng(5)
+    a, b = rng.standard_normal((2, 100, 20))
+    sums = moments(a, b), 100, np.ones(20, dtype=bool)
+    least, independent = (correlation(*sums, np.full(20, variance))[1] for variance in (1e-9, 1 / 99))
+    np.testing.assert_array_equal(least, independent)
+
+
+def test_columns_are_as_many_as_their_genes():
+    values = np.ones((6, 3))
+    for n_genes in (2, 4):
+        with pytest.raises(ArgumentError, match=f"expected {n_genes} genes"):
+            Recovery(5).update(values, values, null=values, genes=np.arange(n_genes))
