@@ -1,9 +1,10 @@
 """Embedding and training on a GPU: throughput as a share of the device's product rate, agreement of its precisions.
 
-Each precision is float32, TF32 or bfloat16 (autocast, training alone: embedding has no mixed precision). The product rate is that of one dense product of the shape and
-precision of the first layer, on matrices that are there already. Differences are relative to the largest value of the
-float32 embedding on the CPU; the exit status is 1 if one is above its tolerance. The epoch of the published corpus
-(981,074 spots) is projected from steps that are measured. The default network, on simulated counts.
+Each precision is float32, TF32 or bfloat16 (autocast, training alone: embedding has no mixed precision). The product rate
+is that of one dense product of the shape and precision of the first layer, on matrices that are there already. Differences
+are relative to the largest value of the float32 embedding on the CPU; the exit status is 1 if one is above its tolerance.
+The epoch of the published corpus (981,074 spots) is projected from steps that are measured. The default network, on
+simulated counts.
 
 python tests/benchmarks/gpu.py [--device cuda] [--spots 20000] [--batch-size 1024] [--steps 50]
 

@@ -17,7 +17,7 @@ from sagefm._arguments import key_name, printable, shown
 from sagefm._constants import CONFIG_FILE, WEIGHTS_FILE
 from sagefm._replacing import left_aside, replacing, typed_errors
 from sagefm._tensor_files import write_tensors
-from sagefm.checkpoint._config_file import FORMAT_VERSION, ConfigFile, config_text, network_digest, read_config
+from sagefm.checkpoint._config_file import FORMAT_VERSION, ConfigFile, check_config, network_digest, read_config
 from sagefm.data._files import file_sha256
 from sagefm.errors import ArgumentError, CheckpointError, ModelNotFoundError, OutputExistsError
 from sagefm.module._center import CenterNeighborhoodNetwork, make_network
@@ -128,7 +128,7 @@ def save_checkpoint(
 
 def check_storable(checkpoint: Checkpoint) -> None:
     """Raise a CheckpointError if what describes a network would be refused when it is loaded: before it is trained."""
-    config_text(_stored(checkpoint))
+    check_config(_stored(checkpoint))
 
 
 def _stored(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -201,9 +201,8 @@ def load_checkpoint(folder: str | os.PathLike[str], *, name: str | None = None) 
     if missing:
         raise CheckpointError(f"{folder} is no checkpoint: it has no {' and no '.join(missing)}.")
     config = read_config(folder / CONFIG_FILE)
-    network = _empty_network(config)
-    shapes = {name: list(tensor.shape) for name, tensor in network.state_dict().items()}
-    tensors, sha256 = _read_parameters(folder, config, shapes)
+    network = empty_network(config)
+    tensors, sha256 = _read_parameters(folder, config, network)
     network.load_state_dict(tensors, assign=True)
     return Checkpoint(
         network=network.eval(),
@@ -216,13 +215,13 @@ def load_checkpoint(folder: str | os.PathLike[str], *, name: str | None = None) 
     )
 
 
-def max_weights_bytes(config: ConfigFile, header_bytes: int = _MAX_HEADER_BYTES) -> int:
+def max_weights_bytes(network: torch.nn.Module, header_bytes: int = _MAX_HEADER_BYTES) -> int:
     """Return the bytes that the weights file of a network has at most."""
-    n_numbers = sum(tensor.numel() for tensor in _empty_network(config).state_dict().values())
+    n_numbers = sum(tensor.numel() for tensor in network.state_dict().values())
     return 8 + header_bytes + _MAX_NUMBER_BYTES * n_numbers
 
 
-def _empty_network(config: ConfigFile) -> PooledNetwork | CenterNeighborhoodNetwork:
+def empty_network(config: ConfigFile) -> PooledNetwork | CenterNeighborhoodNetwork:
     """Return the network that a config.json describes, without memory for its parameters."""
     with torch.device("meta"):
         return make_network(config.network)
@@ -236,9 +235,10 @@ def exists(path: str | os.PathLike[str]) -> bool:
         return False
 
 
-def _read_parameters(folder: Path, config: ConfigFile, shapes: dict[str, list[int]]) -> tuple[dict[str, Tensor], str]:
-    """Return the parameters as float32, which must have these shapes, and their file's hash."""
+def _read_parameters(folder: Path, config: ConfigFile, network: torch.nn.Module) -> tuple[dict[str, Tensor], str]:
+    """Return the parameters as float32, which must have the network's shapes, and their file's hash."""
     path = folder / WEIGHTS_FILE
+    shapes = {name: list(tensor.shape) for name, tensor in network.state_dict().items()}
     try:
         if not (n_bytes := path.stat().st_size):
             raise CheckpointError(f"{path} cannot be read: it is empty.")
@@ -248,7 +248,7 @@ def _read_parameters(folder: Path, config: ConfigFile, shapes: dict[str, list[in
             raise CheckpointError(
                 f"{path} cannot be read: its header has {header_bytes:,} bytes; expected at most {_MAX_HEADER_BYTES:,}."
             )
-        if n_bytes > (most := max_weights_bytes(config, header_bytes)):
+        if n_bytes > (most := max_weights_bytes(network, header_bytes)):
             raise CheckpointError(
                 f"{path} does not fit {CONFIG_FILE}: it has {n_bytes:,} bytes, expected at most {most:,}."
             )

@@ -73,8 +73,8 @@ def read_config(path: Path) -> ConfigFile:
         raise CheckpointError(f"{path} is not what SAGEFM.save(...) writes: {error}") from error
 
 
-def config_text(stored: dict[str, Any]) -> str:
-    """Return the text of a config.json; raise a CheckpointError if it would be refused when it is read."""
+def check_config(stored: dict[str, Any]) -> None:
+    """Raise a CheckpointError if a config.json with these values would be refused when it is read."""
     try:
         text = json.dumps(stored, indent=1)
         _check_size(len(text))
@@ -83,7 +83,6 @@ def config_text(stored: dict[str, Any]) -> str:
         raise CheckpointError(
             f"The model cannot be saved, as it could not be loaded: {CONFIG_FILE} is refused where {error}"
         ) from error
-    return text
 
 
 def _parse(stored: Any) -> ConfigFile:

@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import sagefm
 from sagefm._constants import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE
-from sagefm.checkpoint._checkpoint import Checkpoint, load_checkpoint, max_weights_bytes, save_checkpoint
+from sagefm.checkpoint._checkpoint import (
+    Checkpoint,
+    empty_network,
+    load_checkpoint,
+    max_weights_bytes,
+    save_checkpoint,
+)
 from sagefm.checkpoint._config_file import MAX_CONFIG_BYTES, read_config
 from sagefm.data._files import file_sha256
 from sagefm.errors import ArgumentError, CheckpointError, ModelNotFoundError
@@ -80,7 +86,7 @@ def load_from_hub(repo_id: str, revision: str | None = None) -> Checkpoint:
     try:
         folder = _download(hub, repo_id, CONFIG_FILE, revision, MAX_CONFIG_BYTES).parent
         with _from_hub(repo_id, folder):
-            most = max_weights_bytes(read_config(folder / CONFIG_FILE))
+            most = max_weights_bytes(empty_network(read_config(folder / CONFIG_FILE)))
         # Of the same commit, even if the branch has moved on meanwhile.
         _download(hub, repo_id, WEIGHTS_FILE, folder.name, most)
     except CheckpointError:

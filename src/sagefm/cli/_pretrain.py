@@ -138,12 +138,14 @@ def _check_names(recipe: dict[str, Any]) -> None:
 
 def _find_sections(folder: Path) -> list[Path]:
     """Return the sections in a folder, or in its folder ``st``, as in HEST-1k."""
+    from sagefm.data._files import sections_folder
+
     if is_section(folder):
         raise ArgumentError(
             f"{folder} is one section; expected a folder of several. Pass {str(folder.resolve().parent)!r}, or train on "
             f"this one: sagefm train {folder}"
         )
-    inside = folder / "st" if (folder / "st").is_dir() else folder
+    inside = sections_folder(folder)
     sections = [path for path in sorted(inside.iterdir()) if not path.name.startswith(".") and is_section(path)]
     if not sections:
         raise ArgumentError(f"{inside} holds no section; expected .h5ad, .zarr or folders of Space Ranger in it.")

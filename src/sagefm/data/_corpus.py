@@ -18,9 +18,9 @@ from sagefm.data._files import (
     align_metadata,
     file_sha256,
     find_metadata,
-    find_stores,
     read_file,
     read_shape,
+    sections_folder,
 )
 from sagefm.data._table import find_coordinates, get_table
 from sagefm.errors import ArgumentError, GenesError, MissingKeyError, SagefmError
@@ -153,7 +153,8 @@ class Corpus:
             The corpus cannot be made, there are several files of metadata, or no column `key`.
         """
         root = as_path(folder, name="folder")
-        return cls(find_stores(root), find_metadata(root, metadata, key), **kwargs)
+        stores = sorted(path for path in sections_folder(root).glob("*") if path.suffix in STORES)
+        return cls(stores, find_metadata(root, metadata, key), **kwargs)
 
     @classmethod
     def from_manifest(cls, manifest: str | os.PathLike[str] | pd.DataFrame, **kwargs: Any) -> Self:

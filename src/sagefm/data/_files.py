@@ -108,10 +108,9 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def find_stores(root: Path) -> list[Path]:
-    """Return the stores of a folder, or of its folder ``st``, as in HEST-1k."""
-    folder = root / "st" if (root / "st").is_dir() else root
-    return sorted(path for path in folder.glob("*") if path.suffix in STORES)
+def sections_folder(root: Path) -> Path:
+    """Return where the sections of a folder are: in its folder ``st``, as in HEST-1k, or in itself."""
+    return root / "st" if (root / "st").is_dir() else root
 
 
 def find_metadata(

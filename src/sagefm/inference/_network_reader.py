@@ -35,13 +35,8 @@ class NetworkReader:
     def __init__(
         self, network: SpotNetwork, inputs: SectionInput, layout: Layout, device: torch.device, block_rows: int
     ) -> None:
-        self.network, self.inputs, self.layout, self.device, self.block_rows = (
-            network,
-            inputs,
-            layout,
-            device,
-            block_rows,
-        )
+        self.network, self.inputs, self.layout = network, inputs, layout
+        self.device, self.block_rows = device, block_rows
         self.is_pooled = isinstance(inputs, Log1pInput)
         self.genes = torch.from_numpy(layout.genes).to(device)
         self.w_center, self.w_around, self.bias = network.first_layer(self.genes)
